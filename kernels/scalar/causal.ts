@@ -1,0 +1,26 @@
+/**
+ * Causal pass, sequential: add key i, then answer query i. Row i is blind to later rows bit for bit, and row 0 is v_0 exactly.
+ * It is also the fallback of chunked kernels for rows whose denominator underflows.
+ */
+import { absorbKeys } from "./keys.ts";
+import { QueryRow } from "./queries.ts";
+import type { Counts, FeatureNumbers, HeadShape, Rows, StateNumbers } from "./types.ts";
+
+/** Outputs of all rows; `state` is advanced past them. */
+export function emitCausal(
+  p: FeatureNumbers,
+  shape: HeadShape,
+  state: StateNumbers,
+  q: Rows,
+  k: Rows,
+  v: Rows,
+  weights: ArrayLike<number> | undefined,
+  out: Float32Array | Float64Array,
+  counts: Counts,
+): void {
+  const row = new QueryRow(p, shape, state, counts);
+  for (let i = 0; i < q.rows; i++) {
+    absorbKeys(p, shape, state, k, v, weights, i, i + 1);
+    for (let h = 0; h < shape.heads; h++) row.emit(q, i, h, out);
+  }
+}

@@ -1,0 +1,72 @@
+/** The narrow waist. This file runs nothing; backends implement it, run.ts uses it. */
+import type { ExactPlan, Limits, Plan } from "./plan.ts";
+import type { State } from "./state.ts";
+import type { FloatArray, Tile } from "./tensor.ts";
+
+export type BackendName = "webgpu" | "gpujs" | "scalar";
+
+export interface OpenOptions {
+  /** Backend-specific choice after a colon: `webgpu:swiftshader`, `gpujs:cpu`. */
+  readonly variant?: string;
+  /** Asked for by name: software adapters are allowed. `auto` never takes one. */
+  readonly named: boolean;
+}
+
+/** Opens a backend, or throws UnsupportedError with a reason a user can act on. */
+export interface Driver {
+  readonly name: BackendName;
+  readonly summary: string;
+  open(options: OpenOptions): Promise<Backend>;
+}
+
+export interface Backend extends AsyncDisposable {
+  readonly name: BackendName;
+  /** What runs: adapter, mode, threads. */
+  readonly device: string;
+  readonly limits: Limits;
+  /** Compiles once; the session runs many tiles. */
+  prepare(plan: Plan): Promise<Session>;
+  /** Exact softmax, the dual: queries are held and keys stream by. */
+  prepareExact(plan: ExactPlan): Promise<ExactSession>;
+}
+
+/** Rows that were treated specially since `reset`. Each counts one (row, head). */
+export interface SessionCounts {
+  /** No visible key: output 0. */
+  emptyRows: number;
+  /** Denominator ≤ 0 of a signed map: the output is not an average of values. */
+  nonPositive: number;
+  /** Causal rows recomputed sequentially because the chunked denominator underflowed. */
+  recomputed: number;
+}
+
+/**
+ * One linear attention in flight. Calls take effect in call order and copy their tiles before they return, so several
+ * may be in flight. Tiles are `rows × (heads·width)` and at most `plan.tileRows` rows.
+ */
+export interface Session extends AsyncDisposable {
+  readonly counts: SessionCounts;
+  /** Adds keys and values; `weights` holds one ω ≥ 0 per row, 0 = masked. */
+  absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void>;
+  /**
+   * Attention output of the queries over all absorbed keys, `rows × (heads·valueDim)`; the caller's to keep.
+   * With `own` (causal): row i also sees own rows ≤ i, which are not yet absorbed; absorb the same tiles afterwards.
+   * `q` and `own` of a causal call stay valid until it settles.
+   */
+  emit(q: Tile, own?: { readonly k: Tile; readonly v: Tile; readonly weights?: FloatArray }): Promise<Tile>;
+  save(): Promise<State>;
+  load(state: State): Promise<void>;
+  reset(): void;
+}
+
+/** Exact softmax of held query rows over streaming keys: an online softmax per row, itself a monoid. Same ordering promise. */
+export interface ExactSession extends AsyncDisposable {
+  /**
+   * Forgets everything and holds these queries. `positions[i]` is the row index of query i (causal: it sees keys whose
+   * row ≤ position); ignored when bidirectional.
+   */
+  pose(q: Tile, positions: ArrayLike<number>): Promise<void>;
+  absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void>;
+  /** Outputs of the held queries, `rows × (heads·valueDim)`; rows that saw no key are 0. */
+  emit(): Promise<Tile>;
+}

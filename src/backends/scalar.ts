@@ -1,0 +1,108 @@
+/** Backend `scalar`: float64 on the main thread; the reference every other backend is judged by. Runs everywhere. */
+import { emitCausal } from "../../kernels/scalar/causal.ts";
+import { absorbExact, emitExact, emptySoftmax, type OnlineSoftmax } from "../../kernels/scalar/exact.ts";
+import { absorbKeys } from "../../kernels/scalar/keys.ts";
+import { emitQueries } from "../../kernels/scalar/queries.ts";
+import type { Backend, Driver, ExactSession, Session, SessionCounts } from "../backend.ts";
+import type { ExactPlan, Limits, Plan } from "../plan.ts";
+import { clearState, copyState, emptyState, mergeInto, type State } from "../state.ts";
+import type { FloatArray, Tile } from "../tensor.ts";
+
+class ScalarSession implements Session {
+  readonly counts: SessionCounts = { emptyRows: 0, nonPositive: 0, recomputed: 0 };
+  #state: State;
+  /** Causal: the state past a tile that was emitted but is not yet absorbed, so that its keys are computed once. */
+  #ahead: { readonly k: Tile; readonly state: State } | null = null;
+
+  constructor(readonly plan: Plan) {
+    this.#state = emptyState(plan.kvHeads, plan.parameters.features, plan.valueDim);
+  }
+
+  async absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void> {
+    if (this.#ahead?.k === k) this.#state = this.#ahead.state;
+    else absorbKeys(this.plan.parameters, this.plan, this.#state, k, v, weights);
+    this.#ahead = null;
+  }
+
+  async emit(q: Tile, own?: { k: Tile; v: Tile; weights?: FloatArray }): Promise<Tile> {
+    const { plan } = this;
+    const data = new Float64Array(q.rows * plan.heads * plan.valueDim);
+    if (own) {
+      const ahead = copyState(this.#state);
+      emitCausal(plan.parameters, plan, ahead, q, own.k, own.v, own.weights, data, this.counts);
+      this.#ahead = { k: own.k, state: ahead };
+    } else {
+      emitQueries(plan.parameters, plan, this.#state, q, data, this.counts);
+    }
+    return { start: q.start, rows: q.rows, cols: plan.heads * plan.valueDim, data };
+  }
+
+  async save(): Promise<State> {
+    return copyState(this.#state);
+  }
+
+  async load(state: State): Promise<void> {
+    this.#ahead = null;
+    clearState(this.#state);
+    mergeInto(this.#state, state);
+  }
+
+  reset(): void {
+    this.#ahead = null;
+    clearState(this.#state);
+    Object.assign(this.counts, { emptyRows: 0, nonPositive: 0, recomputed: 0 });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+class ScalarExactSession implements ExactSession {
+  #q: Tile | null = null;
+  #positions: ArrayLike<number> | undefined;
+  #held: OnlineSoftmax | null = null;
+
+  constructor(readonly plan: ExactPlan) {}
+
+  async pose(q: Tile, positions: ArrayLike<number>): Promise<void> {
+    this.#q = { ...q, data: q.data.slice() };
+    this.#positions = this.plan.causal ? Float64Array.from(positions) : undefined;
+    this.#held = emptySoftmax(q.rows, this.plan.heads, this.plan.valueDim);
+  }
+
+  async absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void> {
+    if (!this.#q || !this.#held) throw new Error("absorb before pose");
+    absorbExact(this.plan, this.plan.scale, this.#held, this.#q, k, v, weights, this.#positions, k.start);
+  }
+
+  async emit(): Promise<Tile> {
+    if (!this.#q || !this.#held) throw new Error("emit before pose");
+    const cols = this.plan.heads * this.plan.valueDim;
+    const data = new Float64Array(this.#q.rows * cols);
+    emitExact(this.#held, this.plan.valueDim, data);
+    return { start: this.#q.start, rows: this.#q.rows, cols, data };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+class ScalarBackend implements Backend {
+  readonly name = "scalar";
+  readonly device = "JavaScript float64 × 1 thread";
+  readonly limits: Limits = { precision: "f64", preferredTileRows: 2048, maxTileBytes: 16 << 20, inFlight: 1 };
+
+  async prepare(plan: Plan): Promise<Session> {
+    return new ScalarSession(plan);
+  }
+
+  async prepareExact(plan: ExactPlan): Promise<ExactSession> {
+    return new ScalarExactSession(plan);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+export const scalar: Driver = {
+  name: "scalar",
+  summary: "float64 in plain JavaScript: slow, exact, everywhere",
+  open: async () => new ScalarBackend(),
+};

@@ -1,0 +1,174 @@
+/**
+ * A Session over float32 kernels that work on one tile at a time.
+ *
+ * The running state lives here, in float64: a device only ever sums one tile (blocked sums), so float32 drift does not grow
+ * with the number of rows. Rows whose chunked causal denominator underflows are recomputed sequentially in float64.
+ */
+import { QueryRow } from "../../kernels/scalar/queries.ts";
+import { absorbKeys } from "../../kernels/scalar/keys.ts";
+import type { Session, SessionCounts } from "../backend.ts";
+import type { Plan } from "../plan.ts";
+import { clearState, copyState, emptyState, mergeInto, type State } from "../state.ts";
+import type { FloatArray, Tile } from "../tensor.ts";
+
+/** Keys, values and weights of the rows that are being answered (causal). */
+export interface OwnRows {
+  readonly k: Tile;
+  readonly v: Tile;
+  readonly weights?: FloatArray;
+}
+
+/** Outputs of one tile: `rows × (heads · valueDim)`, and the denominator p·z of each (row, head). */
+export interface TileOutput {
+  readonly out: Float32Array;
+  /** `rows × heads`, relative to the row maximum: ≥ about 1 for positive maps, 0 where no key is visible. */
+  readonly denominators: Float32Array;
+}
+
+/** What a float32 backend implements. Every call copies its tiles before it returns; results may be awaited out of step. */
+export interface TileKernels extends AsyncDisposable {
+  /** State of these keys alone. */
+  keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State>;
+  /** Queries over `state`; `version` changes whenever the state's numbers do, so an uploaded copy can be kept. */
+  queries(q: Tile, state: State, version: number): Promise<TileOutput>;
+  /** Queries over `state` and own rows ≤ i; also the state of the own keys alone. */
+  causal(q: Tile, own: OwnRows, state: State, version: number): Promise<TileOutput & { readonly own: State }>;
+}
+
+/** Below this a float32 denominator has lost its digits (math: kernels/README.md §4). */
+const UNDERFLOW = 1e-25;
+
+export class TiledSession implements Session {
+  readonly counts: SessionCounts = { emptyRows: 0, nonPositive: 0, recomputed: 0 };
+  readonly #state: State;
+  #version = 0;
+  /** Settles when every absorb so far is merged. */
+  #merged: Promise<void> = Promise.resolve();
+  /** Absorbs that are not merged yet. */
+  #pending = 0;
+  /** Causal: state of an emitted tile's own keys, waiting for its absorb. */
+  #own: { readonly k: Tile; readonly state: Promise<State> } | null = null;
+
+  constructor(readonly plan: Plan, readonly kernels: TileKernels) {
+    this.#state = emptyState(plan.kvHeads, plan.parameters.features, plan.valueDim);
+  }
+
+  absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void> {
+    const sums = this.#own?.k === k ? this.#own.state : this.kernels.keys(k, v, weights);
+    this.#own = null;
+    this.#pending++;
+    const before = this.#merged;
+    const merged = (async () => {
+      try {
+        const [state] = await Promise.all([sums, before]);
+        mergeInto(this.#state, state);
+        this.#version++;
+      } finally {
+        this.#pending--;
+      }
+    })();
+    this.#merged = merged;
+    merged.catch(() => {}); // reported by the caller's await and by every later call
+    return merged;
+  }
+
+  emit(q: Tile, own?: OwnRows): Promise<Tile> {
+    return own ? this.#emitCausal(q, own) : this.#emitAll(q);
+  }
+
+  async #emitAll(q: Tile): Promise<Tile> {
+    const result = await this.#inTurn(q, (held) => this.kernels.queries(held, this.#state, this.#version));
+    for (const denominator of result.denominators) {
+      if (denominator === 0) this.counts.emptyRows++;
+      else if (!(denominator > 0)) this.counts.nonPositive++;
+    }
+    return this.#tile(q, result);
+  }
+
+  async #emitCausal(q: Tile, own: OwnRows): Promise<Tile> {
+    let before: State | null = null;
+    const causal = this.#inTurn(q, (held) => {
+      before = copyState(this.#state);
+      return this.kernels.causal(held, own, this.#state, this.#version);
+    });
+    const state = causal.then((done) => done.own);
+    state.catch(() => {}); // reported by the await below
+    this.#own = { k: own.k, state };
+    const result = await causal;
+    if (before) this.#repair(q, own, before, result);
+    return this.#tile(q, result);
+  }
+
+  /** Starts `call` when all earlier absorbs are merged and before any later one is. */
+  async #inTurn<T>(q: Tile, call: (q: Tile) => Promise<T>): Promise<T> {
+    if (this.#pending === 0) return call(q);
+    const held = { ...q, data: q.data.slice() };
+    let started: Promise<T> | undefined;
+    const turn = this.#merged.then(() => {
+      started = call(held);
+      started.catch(() => {});
+    });
+    turn.catch(() => {});
+    this.#merged = turn;
+    await turn;
+    return started!;
+  }
+
+  #tile(q: Tile, result: TileOutput): Tile {
+    return { start: q.start, rows: q.rows, cols: this.plan.heads * this.plan.valueDim, data: result.out };
+  }
+
+  /**
+   * Applies the sequential rule, in float64 and in row order, to the cells (row, head) whose denominator underflowed.
+   * `before` is the state ahead of the tile.
+   */
+  #repair(q: Tile, own: OwnRows, before: State, result: TileOutput): void {
+    const { plan, counts } = this;
+    const { signed } = plan.parameters.map;
+    const special = { emptyRows: 0, nonPositive: 0 };
+    const row = new QueryRow(plan.parameters, plan, before, special);
+    let absorbed = 0;
+    for (let cell = 0; cell < result.denominators.length; cell++) {
+      const denominator = result.denominators[cell];
+      if (denominator >= UNDERFLOW) continue;
+      if (signed && denominator < 0) {
+        counts.nonPositive++;
+        continue;
+      }
+      const i = Math.floor(cell / plan.heads);
+      absorbKeys(plan.parameters, plan, before, own.k, own.v, own.weights, absorbed, i + 1);
+      absorbed = i + 1;
+      row.emit(q, i, cell % plan.heads, result.out);
+      counts.recomputed++;
+    }
+    counts.emptyRows += special.emptyRows;
+    counts.nonPositive += special.nonPositive;
+    counts.recomputed -= special.emptyRows;
+  }
+
+  async save(): Promise<State> {
+    await this.#merged;
+    return copyState(this.#state);
+  }
+
+  async load(state: State): Promise<void> {
+    await this.#merged;
+    this.#own = null;
+    clearState(this.#state);
+    mergeInto(this.#state, state);
+    this.#version++;
+  }
+
+  reset(): void {
+    if (this.#pending > 0) throw new Error("reset while keys are in flight");
+    this.#own = null;
+    clearState(this.#state);
+    this.#version++;
+    Object.assign(this.counts, { emptyRows: 0, nonPositive: 0, recomputed: 0 });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#merged.catch(() => {});
+    await this.kernels[Symbol.asyncDispose]();
+  }
+}

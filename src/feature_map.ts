@@ -1,0 +1,219 @@
+/**
+ * Feature maps as data.
+ *
+ * Every map is one rule with two factors per feature `a`: a bounded value `g_a` and an exponent `e_a`,
+ *
+ *     φ_a(x) = g_a(u) · exp(e_a(x)),     u = w_a · x,   x = inputScale · (raw query or key)
+ *
+ * | family      | g                         | e, keys                        | e, queries            |
+ * |-------------|---------------------------|--------------------------------|-----------------------|
+ * | `exp`       | 1                         | ±u + bias_a − ‖x‖²/2 + ln ω    | ±u + bias_a           |
+ * | `trig`      | sin u, then cos u, × gain | +‖x‖²/2 + ln ω                 | 0                     |
+ * | `pointwise` | gain · f(u) + epsilon     | ln ω                           | 0                     |
+ *
+ * so that one log-domain state `(c, z, S)` with a running maximum of `e` per feature serves all of them
+ * (state.ts). ω is the key's weight. Query factors that are equal for all features cancel in the ratio and are left out.
+ *
+ * Source: "Rethinking Attention with Performers" (arXiv 2009.14794) §2.3, eq. 5, Lemma 1, App. D.3.
+ */
+import { UsageError } from "./errors.ts";
+
+/** Scalar non-linearities of generalised kernel attention (paper Fig. 16 and google-research `fast_attention.py`). */
+export const ACTIVATIONS = [
+  "relu",
+  "elu1",
+  "sigmoid",
+  "exp",
+  "abs",
+  "gelu",
+  "cos",
+  "sin",
+  "tanh",
+  "identity",
+  "requ",
+  "shifted-elu",
+  "leaky-relu",
+  "softplus",
+  "square",
+] as const;
+export type Activation = (typeof ACTIVATIONS)[number];
+
+export type Family = "exp" | "trig" | "pointwise";
+
+/** One row of the feature-map table; only `family` and `activation` name code. */
+export interface FeatureMap {
+  readonly name: string;
+  readonly family: Family;
+  /** Features per projection: 2 for hyperbolic (±w) and trigonometric (sin, cos) maps. */
+  readonly featuresPerProjection: 1 | 2;
+  readonly activation?: Activation;
+  /** Added to every feature after the activation (pointwise family). */
+  readonly epsilon?: number;
+  /** "none": φ acts on the coordinates themselves (r = d) and queries and keys are not scaled. */
+  readonly projection?: "none";
+  /** Features may be negative, so denominators may be ≤ 0 and outputs may leave the hull of V. */
+  readonly signed: boolean;
+  /** What it estimates: the softmax kernel, or its own kernel. */
+  readonly kernel: "softmax" | "own";
+  readonly summary: string;
+}
+
+const pointwise = (activation: Activation, signed: boolean, summary: string, epsilon = 1e-3): FeatureMap => ({
+  name: activation,
+  family: "pointwise",
+  featuresPerProjection: 1,
+  activation,
+  epsilon,
+  signed,
+  kernel: "own",
+  summary,
+});
+
+/** The table. Adding a map of an existing family is one row here. */
+export const FEATURE_MAPS: readonly FeatureMap[] = [
+  {
+    name: "hyperbolic",
+    family: "exp",
+    featuresPerProjection: 2,
+    signed: false,
+    kernel: "softmax",
+    summary: "exp(±w·x − ‖x‖²/2): positive, antithetic; r features from r/2 projections (paper Lemma 1)",
+  },
+  {
+    name: "positive",
+    family: "exp",
+    featuresPerProjection: 1,
+    signed: false,
+    kernel: "softmax",
+    summary: "exp(w·x − ‖x‖²/2): FAVOR+ (paper Lemma 1)",
+  },
+  {
+    name: "trigonometric",
+    family: "trig",
+    featuresPerProjection: 2,
+    signed: true,
+    kernel: "softmax",
+    summary: "e^{‖x‖²/2} (sin w·x, cos w·x): unbiased but signed; unstable for large norms (paper §2.3)",
+  },
+  pointwise("relu", false, "max(w·x, 0) + 1e-3: generalised attention, the paper's ReLU Performer"),
+  {
+    name: "elu",
+    family: "pointwise",
+    featuresPerProjection: 1,
+    activation: "elu1",
+    epsilon: 0,
+    projection: "none",
+    signed: false,
+    kernel: "own",
+    summary: "elu(x) + 1 per coordinate, no projection (linear transformer, arXiv 2006.16236)",
+  },
+  pointwise("sigmoid", false, "1/(1+e^{−w·x}) + 1e-3"),
+  pointwise("exp", false, "e^{w·x} + 1e-3, without the −‖x‖²/2 of softmax features"),
+  pointwise("abs", false, "|w·x| + 1e-3"),
+  pointwise("gelu", true, "gelu(w·x) + 1e-3 (exact erf)"),
+  pointwise("cos", true, "cos(w·x) + 1e-3"),
+  pointwise("sin", true, "sin(w·x) + 1e-3"),
+  pointwise("tanh", true, "tanh(w·x) + 1e-3"),
+  pointwise("identity", true, "w·x + 1e-3"),
+  pointwise("requ", false, "max(w·x, 0)² + 1e-3"),
+  pointwise("shifted-elu", false, "u ≤ 0: e^u, u > 0: u + 1, with u = w·x, + 1e-3"),
+  pointwise("leaky-relu", true, "max(w·x, 0.01 w·x) + 1e-3"),
+  pointwise("softplus", false, "ln(1 + e^{w·x}) + 1e-3"),
+  pointwise("square", false, "(w·x)² + 1e-3"),
+];
+
+/** The name that asks for exact attention instead of a feature map. */
+export const EXACT = "softmax";
+
+/** Finds a map by name; throws UsageError with the list otherwise. */
+export function featureMap(name: string): FeatureMap {
+  const found = FEATURE_MAPS.find((map) => map.name === name);
+  if (!found) {
+    const names = [...FEATURE_MAPS.map((map) => map.name), EXACT].join(", ");
+    throw new UsageError(`Unknown feature map "${name}", expected one of ${names}`);
+  }
+  return found;
+}
+
+/** A feature map with its numbers: all a kernel needs. */
+export interface MapParameters {
+  readonly map: FeatureMap;
+  /** Width d of queries and keys. */
+  readonly headDim: number;
+  /** Projections m and features r = m · featuresPerProjection. */
+  readonly projections: number;
+  readonly features: number;
+  /** Number of projection matrices; key head h uses matrix `h % matrices`. */
+  readonly matrices: number;
+  /** x = inputScale · raw row (√scale for softmax kernels, 1 for maps without projection). */
+  readonly inputScale: number;
+  /** W, `matrices × m × d`, row-major. Float32-representable unless given by the user in float64. */
+  readonly weights: Float64Array;
+  /** Added to the exponent of every feature of the `exp` family: −½ ln r, so that φ·φ estimates exp(x·y). */
+  readonly bias: number;
+  /** Factor on g (trig, pointwise): 1/√m. */
+  readonly gain: number;
+  readonly epsilon: number;
+}
+
+/** How many projections a map needs for `numFeatures` features; throws RangeError when it cannot be met. */
+export function projectionsFor(map: FeatureMap, numFeatures: number, headDim: number): number {
+  if (map.projection === "none") return headDim;
+  if (!Number.isInteger(numFeatures) || numFeatures < 1) {
+    throw new UsageError(`Cannot use ${numFeatures} features: expected a whole number of at least 1`);
+  }
+  if (numFeatures % map.featuresPerProjection !== 0) {
+    throw new UsageError(
+      `Cannot use ${numFeatures} features with "${map.name}": it makes 2 features per projection, ` +
+        `so give an even number such as ${numFeatures + 1}`,
+    );
+  }
+  return numFeatures / map.featuresPerProjection;
+}
+
+/**
+ * Binds a map to projections.
+ * @param weights `matrices × m × d`; ignored (identity) for maps without projection.
+ * @param scale the logit scale S in exp(S · q·k); softmax has S = 1/√d.
+ */
+export function bindMap(
+  map: FeatureMap,
+  options: { headDim: number; scale: number; matrices: number; weights: Float64Array },
+): MapParameters {
+  const { headDim } = options;
+  if (map.projection === "none") {
+    const weights = new Float64Array(headDim * headDim);
+    for (let i = 0; i < headDim; i++) weights[i * headDim + i] = 1;
+    return {
+      map,
+      headDim,
+      projections: headDim,
+      features: headDim,
+      matrices: 1,
+      inputScale: 1,
+      weights,
+      bias: 0,
+      gain: 1,
+      epsilon: map.epsilon ?? 0,
+    };
+  }
+  const projections = options.weights.length / (options.matrices * headDim);
+  if (!Number.isInteger(projections) || projections < 1) {
+    throw new RangeError(
+      `Projection has ${options.weights.length} numbers, expected ${options.matrices} × m × ${headDim}`,
+    );
+  }
+  const features = projections * map.featuresPerProjection;
+  return {
+    map,
+    headDim,
+    projections,
+    features,
+    matrices: options.matrices,
+    inputScale: Math.sqrt(options.scale),
+    weights: options.weights,
+    bias: map.family === "exp" ? -0.5 * Math.log(features) : 0,
+    gain: map.family === "exp" ? 1 : 1 / Math.sqrt(projections),
+    epsilon: map.epsilon ?? 0,
+  };
+}

@@ -1,0 +1,114 @@
+/**
+ * Rows of a tensor, as every part of the program passes them on.
+ *
+ * A tensor of attention is `rows × heads × width`. In a tile the columns are `heads × width` with heads outermost:
+ * element (row i, head h, column c) stands at `data[(i · heads + h) · width + c]`.
+ */
+
+/** The two float widths kernels compute in. Only the scalar backend computes in float64. */
+export type FloatArray = Float32Array | Float64Array;
+export type Precision = "f32" | "f64";
+
+/** Element types that files may hold; "bf16" is the upper half of a float32. */
+export type DType =
+  | "f16"
+  | "bf16"
+  | "f32"
+  | "f64"
+  | "i8"
+  | "i16"
+  | "i32"
+  | "i64"
+  | "u8"
+  | "u16"
+  | "u32"
+  | "u64"
+  | "bool";
+
+/** Bytes of one element. */
+export const DTYPE_BYTES: Readonly<Record<DType, number>> = {
+  f16: 2,
+  bf16: 2,
+  f32: 4,
+  f64: 8,
+  i8: 1,
+  i16: 2,
+  i32: 4,
+  i64: 8,
+  u8: 1,
+  u16: 2,
+  u32: 4,
+  u64: 8,
+  bool: 1,
+};
+
+/** Rows of one tensor. Borrowed: valid until the source is asked for the next tile. `cols` = heads × width, heads outermost. */
+export interface Tile {
+  /** Index of the first row within the tensor (after `--rows` slicing). */
+  readonly start: number;
+  readonly rows: number;
+  readonly cols: number;
+  /** `rows × cols` numbers, row-major. */
+  readonly data: FloatArray;
+}
+
+/** Half-open range of rows, `start ≤ row < end`. */
+export interface RowRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** What is known of a tensor before any element is read. */
+export interface TensorInfo {
+  readonly path: string;
+  /** Member name in an archive, or "" for a single-tensor file. */
+  readonly name: string;
+  readonly dtype: DType;
+  /** Shape as stored in the file. */
+  readonly shape: readonly number[];
+  readonly rows: number;
+  readonly heads: number;
+  /** Columns per head. */
+  readonly width: number;
+  /** Row of the file that row 0 of this view is (`--rows A:B`). */
+  readonly firstRow: number;
+  /** Bytes of the view's elements in the file. */
+  readonly byteLength: number;
+}
+
+export interface TileOptions {
+  readonly range?: RowRange;
+  /** Width of the delivered numbers; default "f32". */
+  readonly precision?: Precision;
+}
+
+/** A tensor that is read piece by piece, any number of times. */
+export interface TensorSource extends AsyncDisposable {
+  readonly info: TensorInfo;
+  /** Tiles of `tileRows` rows (the last may be shorter), in row order. */
+  tiles(tileRows: number, options?: TileOptions): AsyncIterable<Tile>;
+}
+
+/** A tensor that is written piece by piece, in row order. Disposing before `finish` leaves nothing behind. */
+export interface TensorSink extends AsyncDisposable {
+  /** Settles when the next tile may be made; the tile's data may be reused from then on. */
+  write(tile: Tile): Promise<void>;
+  /** Completes the file: header, checksums, rename to its final name. */
+  finish(): Promise<void>;
+}
+
+/** A zeroed float array of the given precision. */
+export function floats(precision: Precision, length: number): FloatArray {
+  return precision === "f64" ? new Float64Array(length) : new Float32Array(length);
+}
+
+/** Reads single rows (sorted or not) of a source into one tile: `rows.length × cols`; `start` is 0. */
+export async function gatherRows(source: TensorSource, rows: ArrayLike<number>, precision: Precision): Promise<Tile> {
+  const cols = source.info.heads * source.info.width;
+  const data = floats(precision, rows.length * cols);
+  for (let i = 0; i < rows.length; i++) {
+    const range = { start: rows[i], end: rows[i] + 1 };
+    for await (const tile of source.tiles(1, { range, precision })) data.set(tile.data, i * cols);
+  }
+  return { start: 0, rows: rows.length, cols, data };
+}

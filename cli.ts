@@ -1,0 +1,37 @@
+#!/usr/bin/env bun
+/** The command line: the only file that touches `process`. */
+import process from "node:process";
+import { temporaries, writeStandard } from "./src/bytes.ts";
+import type { Terminal } from "./src/commands/command.ts";
+import { explain, main } from "./src/commands/main.ts";
+
+const abort = new AbortController();
+const quit = (code: number): never => {
+  temporaries.removeAll();
+  process.exit(code);
+};
+
+process.on("SIGINT", () => {
+  if (abort.signal.aborted) quit(130);
+  process.stderr.write("\nstopping … (Ctrl-C again to force)\n");
+  abort.abort(new Error("interrupted"));
+});
+process.on("SIGTERM", () => quit(143));
+process.on("uncaughtException", (error) => quit(explain(error, terminal)));
+
+const versions = process.versions as Record<string, string | undefined>;
+const terminal: Terminal = {
+  env: process.env,
+  cwd: process.cwd(),
+  stdinTTY: process.stdin.isTTY === true,
+  stdoutTTY: process.stdout.isTTY === true,
+  stderrTTY: process.stderr.isTTY === true,
+  columns: process.stdout.columns ?? 100,
+  runtime: versions.bun ? `Bun ${versions.bun}` : versions.deno ? `Deno ${versions.deno}` : `Node ${versions.node}`,
+  out: (text) => writeStandard(1, text),
+  err: (text) => writeStandard(2, text),
+  peakBytes: () => process.resourceUsage().maxRSS * 1024,
+  signal: abort.signal,
+};
+
+quit(await main(process.argv.slice(2), terminal));

@@ -1,0 +1,101 @@
+/** What attention to run, in the user's terms, and how that becomes the numbers of a plan. Pure: reads no file, opens no device. */
+import { UsageError } from "./errors.ts";
+import { bindMap, EXACT, featureMap, type MapParameters, projectionsFor } from "./feature_map.ts";
+import { drawProjection, type RowNorms } from "./projection.ts";
+
+/** An explicit projection, `matrices × m × d`. */
+export interface GivenProjection {
+  readonly path: string;
+  readonly matrices: number;
+  readonly headDim: number;
+  readonly data: Float64Array;
+}
+
+/** The settings a user chooses. */
+export interface Attention {
+  /** A feature map's name, or "softmax" for exact attention. */
+  readonly features: string;
+  /** r, the length of φ. */
+  readonly numFeatures: number;
+  readonly projection: string;
+  readonly norms: RowNorms;
+  readonly seed: number;
+  readonly causal: boolean;
+  /** Logit scale S in exp(S · q·k); 1/√d when null. */
+  readonly scale: number | null;
+  readonly given: GivenProjection | null;
+}
+
+/** Sizes of the tensors at hand. */
+export interface Sizes {
+  readonly queryRows: number;
+  readonly keyRows: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+}
+
+export const isExact = (attention: Attention): boolean => attention.features === EXACT;
+
+/** S in exp(S · q·k). */
+export function logitScale(attention: Attention, headDim: number): number {
+  const scale = attention.scale ?? 1 / Math.sqrt(headDim);
+  if (!(scale > 0) || !Number.isFinite(scale)) throw new UsageError(`Cannot use scale ${scale}: expected a positive number`);
+  return scale;
+}
+
+/** The feature map with its projections for redraw `draw` (0 is the first). */
+export function parametersFor(attention: Attention, sizes: Sizes, draw = 0): MapParameters {
+  const map = featureMap(attention.features);
+  const { headDim } = sizes;
+  const scale = logitScale(attention, headDim);
+  if (map.projection === "none") return bindMap(map, { headDim, scale, matrices: 1, weights: new Float64Array() });
+  const { given } = attention;
+  if (given) {
+    if (given.headDim !== headDim) {
+      throw new UsageError(
+        `Cannot use projection matrix "${given.path}": its rows have ${given.headDim} columns, the queries have ${headDim}`,
+      );
+    }
+    if (sizes.kvHeads % given.matrices !== 0) {
+      throw new UsageError(
+        `Cannot use projection matrix "${given.path}": it holds ${given.matrices} matrices for ${sizes.kvHeads} key heads`,
+      );
+    }
+    return bindMap(map, { headDim, scale, matrices: given.matrices, weights: given.data });
+  }
+  const matrices = sizes.kvHeads;
+  const projections = projectionsFor(map, attention.numFeatures, headDim);
+  const { projection: kind, norms, seed } = attention;
+  const weights = drawProjection({ kind, projections, headDim, matrices, norms, seed, draw });
+  return bindMap(map, { headDim, scale, matrices, weights });
+}
+
+/**
+ * Floating-point operations, a multiply-add counting two; exponentials are not counted.
+ * Features 2·d·m per row and head of queries and of keys, keys and queries 2·r·(d_v + 1) each; exact 2·(d + d_v) per visible pair.
+ */
+export function flopCount(attention: Attention, sizes: Sizes, parameters: MapParameters | null): number {
+  const { queryRows, keyRows, heads, kvHeads, headDim, valueDim } = sizes;
+  if (!parameters) {
+    const pairs = attention.causal ? queryRows * (queryRows + 1) / 2 : queryRows * keyRows;
+    return pairs * heads * 2 * (headDim + valueDim);
+  }
+  const project = parameters.map.projection === "none" ? 0 : 2 * headDim * parameters.projections;
+  return (queryRows * heads + keyRows * kvHeads) * (project + 2 * parameters.features * (valueDim + 1));
+}
+
+/** Checks that queries, keys and values belong together. */
+export function checkSizes(sizes: Sizes, valueRows: number, keyDim: number, valueHeads: number, causal: boolean): void {
+  const { queryRows, keyRows, heads, kvHeads, headDim } = sizes;
+  if (keyDim !== headDim) throw new UsageError(`Keys are ${keyDim} wide per head, queries ${headDim}: they must agree`);
+  if (valueRows !== keyRows) throw new UsageError(`There are ${valueRows} values for ${keyRows} keys: they must agree`);
+  if (valueHeads !== kvHeads) throw new UsageError(`Values have ${valueHeads} heads, keys ${kvHeads}: they must agree`);
+  if (kvHeads === 0 || heads % kvHeads !== 0) {
+    throw new UsageError(`Cannot share ${kvHeads} key heads among ${heads} query heads: expected a divisor`);
+  }
+  if (causal && queryRows !== keyRows) {
+    throw new UsageError(`Causal attention needs as many queries as keys, there are ${queryRows} and ${keyRows}`);
+  }
+}

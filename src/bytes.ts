@@ -1,0 +1,413 @@
+/**
+ * Files and streams as bytes at positions. The only file that touches node:fs.
+ *
+ * Everything is `ByteSource`: two members that can be wrapped to count, slow down or fail. Positions are plain numbers
+ * and may exceed 2^32, so no shift ever touches them. Reads and writes are synchronous inside (measured fastest on both
+ * runtimes) behind a promise, so that a source may also be remote.
+ */
+import * as fs from "node:fs";
+import { randomUUID } from "node:crypto";
+import { tmpdir } from "node:os";
+import { basename, dirname, join } from "node:path";
+import { InputError, PerformerError, TransientError, UsageError } from "./errors.ts";
+
+/** Bytes that can be read at any position. */
+export interface ByteSource extends AsyncDisposable {
+  /** What messages call it: a path, or "standard input". */
+  readonly path: string;
+  readonly byteLength: number;
+  /** Fills all of `into` from position `at`, or throws InputError when the bytes end before. */
+  read(into: Uint8Array, at: number): Promise<void>;
+}
+
+/** Bytes that are written; a file appears under its name only with `commit`, and disposing before leaves nothing. */
+export interface ByteSink extends AsyncDisposable {
+  readonly path: string;
+  /** Pipes and devices: bytes can only be appended. */
+  readonly sequential: boolean;
+  write(bytes: Uint8Array, at: number): Promise<void>;
+  /** Reads back what was written; only where `sequential` is false. */
+  read(into: Uint8Array, at: number): Promise<void>;
+  commit(): Promise<void>;
+}
+
+/** Bytes copied at a time. */
+export const CHUNK = 2 ** 20;
+/** One system call moves less than 2 GiB. */
+const MAX_TRANSFER = 2 ** 30;
+/** What a spool holds in memory before it goes to disk. */
+const SPOOL_MEMORY = 16 * 2 ** 20;
+
+/** Files to remove when the process ends early: cli.ts calls `removeAll` on signals and on exit. */
+class Temporaries {
+  readonly #paths = new Set<string>();
+
+  add(path: string): void {
+    this.#paths.add(path);
+  }
+
+  /** Forgets a file: it was renamed to its final name. */
+  keep(path: string): void {
+    this.#paths.delete(path);
+  }
+
+  /** Unlinks one file; false when the system does not let go of it yet (an open file on Windows). */
+  remove(path: string): boolean {
+    try {
+      fs.unlinkSync(path);
+    } catch (error) {
+      if (code(error) !== "ENOENT") return false;
+    }
+    return this.#paths.delete(path);
+  }
+
+  /** Unlinks every temporary file that still exists. Synchronous, so that it may run in an exit handler. */
+  removeAll(): void {
+    for (const path of [...this.#paths]) this.remove(path);
+  }
+}
+
+/** The temporary files of this process. */
+export const temporaries: Temporaries = new Temporaries();
+
+/** Opens a file for positioned reads. Pipes are spooled first. Throws InputError when it cannot be read. */
+export async function openFile(path: string): Promise<ByteSource> {
+  let fd: number;
+  try {
+    // Looked at first: opening a directory succeeds on Linux, and opening a device may act on it.
+    refuseUnreadable(fs.statSync(path), path);
+    fd = fs.openSync(path, "r");
+  } catch (error) {
+    throw readError(error, path);
+  }
+  try {
+    const stat = fs.fstatSync(fd);
+    if (stat.isFile()) return new DiskFile(path, fd, stat.size);
+    refuseUnreadable(stat, path);
+    const spool = await spoolDescriptor(fd, path);
+    fs.closeSync(fd);
+    return spool;
+  } catch (error) {
+    fs.closeSync(fd);
+    throw readError(error, path);
+  }
+}
+
+/** Reads standard input to its end and makes it readable at any position. */
+export function spoolStdin(): Promise<ByteSource> {
+  return spoolDescriptor(0, "standard input");
+}
+
+/** Bytes that are already in memory. */
+export function memoryBytes(bytes: Uint8Array, path = "memory"): ByteSource {
+  return {
+    path,
+    byteLength: bytes.length,
+    async read(into, at) {
+      if (at + into.length > bytes.length) throw endError(path, bytes.length, at + into.length - bytes.length);
+      into.set(bytes.subarray(at, at + into.length));
+    },
+    async [Symbol.asyncDispose]() {},
+  };
+}
+
+/** Pieces of `length` bytes from `at`, each in memory of its own (a stream may keep several). */
+export async function* chunks(source: ByteSource, at: number, length: number): AsyncGenerator<Uint8Array> {
+  for (let done = 0; done < length;) {
+    const piece = new Uint8Array(Math.min(CHUNK, length - done));
+    await source.read(piece, at + done);
+    done += piece.length;
+    yield piece;
+  }
+}
+
+/** An open file. `byteLength` is its size when opened, or the end of what was written. */
+class DiskFile implements ByteSource {
+  #fd: number;
+  #byteLength: number;
+
+  constructor(readonly path: string, fd: number, byteLength: number) {
+    this.#fd = fd;
+    this.#byteLength = byteLength;
+  }
+
+  get byteLength(): number {
+    return this.#byteLength;
+  }
+
+  async read(into: Uint8Array, at: number): Promise<void> {
+    for (let done = 0; done < into.length;) {
+      const wanted = Math.min(MAX_TRANSFER, into.length - done);
+      let count: number;
+      try {
+        count = fs.readSync(this.#fd, into, done, wanted, at + done);
+      } catch (error) {
+        throw readError(error, this.path);
+      }
+      if (count === 0) throw endError(this.path, at + done, into.length - done);
+      done += count;
+    }
+  }
+
+  async write(bytes: Uint8Array, at: number): Promise<void> {
+    await writeFully(this.#fd, bytes, at, this.path);
+    this.#byteLength = Math.max(this.#byteLength, at + bytes.length);
+  }
+
+  close(): void {
+    if (this.#fd < 0) return;
+    fs.closeSync(this.#fd);
+    this.#fd = -1;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+  }
+}
+
+/** Bytes of unknown length, appended and then read anywhere: in memory up to a limit, in a temporary file beyond. */
+export class SpoolFile implements ByteSource {
+  readonly #memoryLimit: number;
+  #memory: Uint8Array = new Uint8Array(0);
+  #byteLength = 0;
+  #disk?: DiskFile;
+  #temporary = "";
+
+  constructor(readonly path: string, memoryLimit = SPOOL_MEMORY) {
+    this.#memoryLimit = memoryLimit;
+  }
+
+  get byteLength(): number {
+    return this.#byteLength;
+  }
+
+  /** Whether the bytes went to a temporary file. */
+  get onDisk(): boolean {
+    return this.#disk !== undefined;
+  }
+
+  /** Adds bytes at the end; they are copied. Throws TransientError when the temporary folder is full. */
+  async append(bytes: Uint8Array): Promise<void> {
+    const end = this.#byteLength + bytes.length;
+    if (!this.#disk && end <= this.#memoryLimit) {
+      if (end > this.#memory.length) {
+        const grown = new Uint8Array(Math.min(this.#memoryLimit, Math.max(end, 2 * this.#memory.length, 4096)));
+        grown.set(this.#memory.subarray(0, this.#byteLength));
+        this.#memory = grown;
+      }
+      this.#memory.set(bytes, this.#byteLength);
+    } else {
+      this.#disk ??= await this.#spill();
+      await this.#disk.write(bytes, this.#byteLength);
+    }
+    this.#byteLength = end;
+  }
+
+  async read(into: Uint8Array, at: number): Promise<void> {
+    if (at + into.length > this.#byteLength) {
+      throw endError(this.path, this.#byteLength, at + into.length - this.#byteLength);
+    }
+    if (this.#disk) await this.#disk.read(into, at);
+    else into.set(this.#memory.subarray(at, at + into.length));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#disk?.close();
+    if (this.#temporary) temporaries.remove(this.#temporary);
+    this.#memory = new Uint8Array(0);
+    this.#byteLength = 0;
+  }
+
+  async #spill(): Promise<DiskFile> {
+    const temporary = temporaryFile(join(tmpdir(), "performer"), 0o600);
+    this.#temporary = temporary.path;
+    // Without a name the file goes with the process, however that ends. Where it keeps its name, the registry knows it.
+    if (temporaries.remove(temporary.path)) this.#temporary = "";
+    await temporary.write(this.#memory.subarray(0, this.#byteLength), 0);
+    this.#memory = new Uint8Array(0);
+    return temporary;
+  }
+}
+
+/**
+ * Opens an output. A file is written under a temporary name beside its own and renamed by `commit`; "-" and devices are
+ * written as they are. Throws UsageError for a path that cannot be written.
+ */
+export function openOutput(path: string): ByteSink {
+  if (path === "-" || path === "/dev/stdout") return new StreamSink("standard output", 1, false);
+  try {
+    const stat = fs.statSync(path, { throwIfNoEntry: false });
+    if (stat?.isDirectory()) throw new UsageError(`Cannot write "${path}": it is a directory, name a file in it`);
+    if (stat?.isCharacterDevice() || stat?.isFIFO()) return new StreamSink(path, fs.openSync(path, "w"), true);
+    if (stat && !stat.isFile()) throw new UsageError(`Cannot write "${path}": it is neither a file nor a pipe`);
+    // A link stays a link: its target is replaced.
+    return new FileSink(path, stat ? fs.realpathSync(path) : path);
+  } catch (error) {
+    throw writeError(error, path);
+  }
+}
+
+/** A temporary file for positioned writes and reads, gone when disposed: for outputs that cannot be written in order. */
+export function scratchFile(): ByteSink {
+  return new FileSink(join(tmpdir(), "performer"));
+}
+
+class FileSink implements ByteSink {
+  readonly sequential = false;
+  readonly #file: DiskFile;
+  readonly #target: string;
+
+  constructor(readonly path: string, target = path) {
+    this.#target = target;
+    this.#file = temporaryFile(target, 0o666);
+  }
+
+  write(bytes: Uint8Array, at: number): Promise<void> {
+    return this.#file.write(bytes, at);
+  }
+
+  read(into: Uint8Array, at: number): Promise<void> {
+    return this.#file.read(into, at);
+  }
+
+  async commit(): Promise<void> {
+    this.#file.close();
+    try {
+      fs.renameSync(this.#file.path, this.#target);
+    } catch (error) {
+      throw writeError(error, this.path);
+    }
+    temporaries.keep(this.#file.path);
+  }
+
+  /** After `commit` the temporary name is free again and there is nothing to remove. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#file.close();
+    temporaries.remove(this.#file.path);
+  }
+}
+
+class StreamSink implements ByteSink {
+  readonly sequential = true;
+  #position = 0;
+  #fd: number;
+
+  constructor(readonly path: string, fd: number, readonly owned: boolean) {
+    this.#fd = fd;
+  }
+
+  async write(bytes: Uint8Array, at: number): Promise<void> {
+    if (at !== this.#position) throw new RangeError(`${this.path} is at ${this.#position}, cannot write at ${at}`);
+    await writeFully(this.#fd, bytes, null, this.path);
+    this.#position += bytes.length;
+  }
+
+  async read(): Promise<void> {
+    throw new RangeError(`${this.path} cannot be read back`);
+  }
+
+  commit(): Promise<void> {
+    return this[Symbol.asyncDispose]();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.owned && this.#fd >= 0) fs.closeSync(this.#fd);
+    this.#fd = -1;
+  }
+}
+
+/** Creates a new file beside `target` under a name nobody has; the name is registered for removal. */
+function temporaryFile(target: string, mode: number): DiskFile {
+  const path = join(dirname(target), `.${basename(target)}.${randomUUID()}.tmp`);
+  try {
+    const fd = fs.openSync(path, "wx+", mode);
+    temporaries.add(path);
+    return new DiskFile(path, fd, 0);
+  } catch (error) {
+    throw writeError(error, target);
+  }
+}
+
+async function spoolDescriptor(fd: number, name: string): Promise<SpoolFile> {
+  const spool = new SpoolFile(name);
+  const buffer = new Uint8Array(CHUNK);
+  try {
+    for (;;) {
+      let count: number;
+      try {
+        count = fs.readSync(fd, buffer, 0, buffer.length, null);
+      } catch (error) {
+        if (code(error) === "EOF") break; // Windows reports the end of a pipe as an error.
+        if (code(error) !== "EAGAIN") throw readError(error, name);
+        await pause();
+        continue;
+      }
+      if (count === 0) break;
+      await spool.append(buffer.subarray(0, count));
+    }
+    return spool;
+  } catch (error) {
+    await spool[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function writeFully(fd: number, bytes: Uint8Array, at: number | null, name: string): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const wanted = Math.min(MAX_TRANSFER, bytes.length - done);
+    try {
+      done += fs.writeSync(fd, bytes, done, wanted, at === null ? null : at + done);
+    } catch (error) {
+      if (code(error) !== "EAGAIN") throw writeError(error, name);
+      await pause();
+    }
+  }
+}
+
+/** A pipe that is not ready: wait a moment, as node:fs cannot poll. */
+function pause(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 2));
+}
+
+function refuseUnreadable(stat: fs.Stats, path: string): void {
+  if (stat.isDirectory()) throw new InputError(`Cannot read "${path}": it is a directory, expected a file`);
+  if (!stat.isFile() && !stat.isFIFO()) throw new InputError(`Cannot read "${path}": it is a device, expected a file`);
+}
+
+function code(error: unknown): string | undefined {
+  return (error as { code?: string } | null)?.code;
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: "no such file or directory",
+  ENOTDIR: "a part of the path is not a directory",
+  EACCES: "permission denied",
+  EPERM: "operation not permitted",
+  EROFS: "the file system is read-only",
+  ELOOP: "too many symbolic links",
+  ENAMETOOLONG: "the name is too long",
+  EMFILE: "too many open files",
+  EIO: "input/output error",
+  EFBIG: "the file is too large for this file system",
+  ENOSPC: "no space left on device",
+  EDQUOT: "the disk quota is exhausted",
+};
+
+function endError(path: string, end: number, missing: number): InputError {
+  return new InputError(`Cannot read "${path}": it ends at byte ${end}, ${missing} more bytes were expected`);
+}
+
+function readError(error: unknown, path: string): Error {
+  if (error instanceof PerformerError) return error;
+  const reason = REASONS[code(error) ?? ""] ?? (error as Error).message;
+  return new InputError(`Cannot read "${path}": ${reason}`, { cause: error });
+}
+
+/** A closed pipe (EPIPE) stays what it is: cli.ts ends quietly on it. */
+function writeError(error: unknown, path: string): Error {
+  const reason = REASONS[code(error) ?? ""];
+  if (error instanceof PerformerError || reason === undefined) return error as Error;
+  const text = `Cannot write "${path}": ${reason}`;
+  const full = ["ENOSPC", "EDQUOT", "EIO", "EMFILE"].includes(code(error) ?? "");
+  return full ? new TransientError(text, { cause: error }) : new UsageError(text, { cause: error });
+}

@@ -1,0 +1,63 @@
+/** `performer attend INPUT`: the main job. */
+import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
+import { PROJECTIONS } from "../projection.ts";
+import type { Command, Flag } from "./command.ts";
+import { BACKEND_FLAG, COMMON_FLAGS, fraction, positiveNumber, rowSlice, wholeNumber } from "./flags.ts";
+
+const FLAGS: readonly Flag[] = [
+  { name: "output", short: "o", value: "FILE", summary: "write the output: .npy, .npz or .safetensors; - is stdout (.npy)" },
+  BACKEND_FLAG,
+  {
+    name: "features",
+    value: "NAME",
+    summary: "feature map, or softmax for exact attention",
+    choices: [...FEATURE_MAPS.map((map) => map.name), EXACT],
+    default: "hyperbolic",
+  },
+  { name: "num-features", short: "m", value: "R", summary: "length of the feature vector", default: 256, parse: wholeNumber(1) },
+  { name: "projection", value: "NAME", summary: "random projection", choices: Object.keys(PROJECTIONS), default: "orthogonal" },
+  {
+    name: "norms",
+    value: "NAME",
+    summary: "row norms of the projection: chi, or sqrtd (regularised softmax)",
+    choices: ["chi", "sqrtd"],
+    default: "chi",
+  },
+  { name: "seed", value: "N", summary: "seed of the projection, the encoder and the sample", default: 0, parse: wholeNumber(0) },
+  { name: "projection-matrix", value: "FILE", summary: "use this [m, d] or [heads, m, d] projection instead" },
+  { name: "causal", summary: "row i sees rows up to i" },
+  { name: "heads", value: "H", summary: "heads to split the columns of [L, D] in (default 1)", parse: wholeNumber(1) },
+  { name: "kv-heads", value: "K", summary: "heads of keys and values, where fewer (GQA, MQA)", parse: wholeNumber(1) },
+  { name: "scale", value: "S", summary: "logit scale instead of 1/sqrt(d)", parse: positiveNumber },
+  { name: "mask", value: "FILE", summary: "one number per key row: 0 removes the key, others weigh it" },
+  { name: "q", value: "FILE", summary: "queries from their own file" },
+  { name: "k", value: "FILE", summary: "keys from their own file" },
+  { name: "v", value: "FILE", summary: "values from their own file" },
+  { name: "layout", value: "NAME", summary: "axes of 3-D and 4-D tensors: heads or rows first", choices: ["hld", "lhd"], default: "hld" },
+  { name: "dtype", value: "NAME", summary: "read 2-byte elements as bf16", choices: ["bf16"] },
+  { name: "encode", value: "HOW", summary: "read FASTA or text and embed it: kmer:K or kmer:K:WINDOW" },
+  { name: "rows", value: "A:B", summary: "use only these rows of every input", parse: rowSlice },
+  { name: "check", value: "N", summary: "query rows to check against exact softmax, 0 = off", default: 256, parse: wholeNumber(0) },
+  { name: "redraws", value: "R", summary: "measure the error over R more draws of the projection", default: 0, parse: wholeNumber(0) },
+  { name: "max-error", value: "E", summary: "exit 1 when the relative L2 error exceeds E (0.05 or 5%)", parse: fraction },
+  { name: "output-dtype", value: "NAME", summary: "element type of the output (default: the input's)", choices: ["f32", "f64", "f16"] },
+  { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
+  { name: "format", value: "NAME", summary: "form of the report", choices: ["text", "json", "csv", "md"], default: "text" },
+  ...COMMON_FLAGS,
+];
+
+export const attend: Command = {
+  name: "attend",
+  summary: "attention over a file of any length, with throughput and the error against exact softmax",
+  arguments: [{ name: "INPUT", summary: ".npy, .npz, .safetensors, FASTA (with --encode) or -", optional: true }],
+  flags: FLAGS,
+  examples: [
+    "performer attend input.npy --heads 8 -o output.npy",
+    "performer attend qkv.npz --causal --features positive -m 512 --json | jq .error",
+    "performer attend genome.fa --encode kmer:6",
+  ],
+  async run(invocation, terminal) {
+    const { runAttend } = await import("./attend_run.ts");
+    return await runAttend(invocation, terminal);
+  },
+};

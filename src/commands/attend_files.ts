@@ -1,0 +1,191 @@
+/** Files of `attend`: from flags to the inputs, the settings and the sink. */
+import type { Attention, GivenProjection, Sizes } from "../attention.ts";
+import { UsageError } from "../errors.ts";
+import type { Container } from "../formats/container.ts";
+import { openResidues } from "../formats/fasta.ts";
+import { KmerSource, parseKmer } from "../formats/kmer.ts";
+import { openContainer } from "../formats/mod.ts";
+import { openSink, outputFormat } from "../formats/sink.ts";
+import { Inputs } from "../inputs.ts";
+import type { RowNorms } from "../projection.ts";
+import type { RowRange, TensorSink, TensorSource } from "../tensor.ts";
+import type { Invocation, Terminal } from "./command.ts";
+import { resolveRows } from "./flags.ts";
+
+type Flags = Invocation["flags"];
+type Slice = { start: number | null; end: number | null };
+
+export interface OpenedInputs {
+  readonly inputs: Inputs;
+  /** Axes of the query tensor's file, for the shape of the output. */
+  readonly shape: readonly number[];
+  /** Everything that is open. */
+  readonly files: AsyncDisposableStack;
+}
+
+/** Opens what INPUT, --q/--k/--v, --encode and --mask name. */
+export async function openInputs({ arguments: [path], flags }: Invocation, terminal: Terminal): Promise<OpenedInputs> {
+  const files = new AsyncDisposableStack();
+  try {
+    const parts = [flags.q, flags.k, flags.v].filter((part) => part !== undefined).length;
+    if (parts > 0 && (path !== undefined || parts < 3)) {
+      throw new UsageError(
+        path !== undefined
+          ? `Cannot use "${path}" together with --q, --k and --v: give the one or the others`
+          : "Cannot run with only some of --q, --k and --v: give all three",
+      );
+    }
+    if (parts === 0 && path === undefined) throw new UsageError("Missing INPUT: give a file, or - for a .npy stream on stdin");
+    if (path === "-" && terminal.stdinTTY) {
+      throw new UsageError("Cannot read a tensor from the terminal: pipe a .npy file in, or name one");
+    }
+    const opener = new Opener(flags, files);
+    const [q, k, v] = flags.encode !== undefined
+      ? await opener.encoded(path)
+      : parts === 3
+      ? await opener.separate(String(flags.q), String(flags.k), String(flags.v))
+      : await opener.together(path);
+    const weights = flags.mask === undefined ? null : await opener.mask(String(flags.mask), k);
+    return { inputs: new Inputs(q, k, v, weights), shape: q.info.shape, files };
+  } catch (error) {
+    await files.disposeAsync();
+    throw error;
+  }
+}
+
+type Triple = [TensorSource, TensorSource, TensorSource];
+
+class Opener {
+  readonly #containers = new Map<string, Container>();
+
+  constructor(readonly flags: Flags, readonly files: AsyncDisposableStack) {}
+
+  /** FASTA or text through the seeded encoder: queries, keys and values are the same rows. */
+  async encoded(path: string | undefined): Promise<Triple> {
+    if (path === undefined) throw new UsageError("Cannot use --encode with --q, --k and --v: name one FASTA or text file");
+    const { flags } = this;
+    const options = { ...parseKmer(String(flags.encode)), heads: Number(flags.heads ?? 1), seed: Number(flags.seed) };
+    const residues = this.files.use(await openResidues(path));
+    const rows = flags.rows ? resolveRows(flags.rows as Slice, residues.length, `"${path}"`) : undefined;
+    const source = await KmerSource.open(path, residues, options, rows);
+    return [source, source, source];
+  }
+
+  async separate(q: string, k: string, v: string): Promise<Triple> {
+    const heads = this.flags.heads as number | undefined;
+    const kvHeads = (this.flags["kv-heads"] as number | undefined) ?? heads;
+    const keys = await this.#open(k, undefined, kvHeads);
+    return [
+      q === k && heads === kvHeads ? keys : await this.#open(q, undefined, heads),
+      keys,
+      v === k ? keys : await this.#open(v, undefined, kvHeads),
+    ];
+  }
+
+  /** One file: members q, k, v, or one tensor that plays all three roles. */
+  async together(path: string): Promise<Triple> {
+    const container = await this.#container(path);
+    const heads = this.flags.heads as number | undefined;
+    const kvHeads = (this.flags["kv-heads"] as number | undefined) ?? heads;
+    const names = container.members.map((member) => member.name);
+    if (["q", "k", "v"].every((name) => names.includes(name))) {
+      const k = await this.#open(path, "k", kvHeads);
+      return [await this.#open(path, "q", heads), k, await this.#open(path, "v", kvHeads)];
+    }
+    if (names.length !== 1) {
+      throw new UsageError(
+        `Cannot choose tensors in "${path}": it holds ${names.slice(0, 8).join(", ")}${names.length > 8 ? ", …" : ""}, ` +
+          `expected members q, k and v, or a single tensor`,
+      );
+    }
+    if (kvHeads !== heads) {
+      throw new UsageError(`Cannot use --kv-heads with one tensor: queries and keys are the same rows of "${path}"`);
+    }
+    const source = await this.#open(path, names[0], heads);
+    return [source, source, source];
+  }
+
+  async mask(path: string, keys: TensorSource): Promise<TensorSource> {
+    const container = await this.#container(path, false);
+    const [member] = container.members;
+    const source = await this.#slice(container, container.members.length === 1 ? member.name : "mask", {});
+    if (source.info.heads * source.info.width !== 1 || source.info.rows !== keys.info.rows) {
+      throw new UsageError(
+        `Cannot use mask "${path}": shape is [${source.info.shape.join(", ")}], expected one number for each of ` +
+          `${keys.info.rows} key rows`,
+      );
+    }
+    return source;
+  }
+
+  async #open(path: string, name: string | undefined, heads: number | undefined): Promise<TensorSource> {
+    const layout = this.flags.layout as "hld" | "lhd";
+    return await this.#slice(await this.#container(path), name, { heads, layout });
+  }
+
+  async #slice(container: Container, name: string | undefined, view: { heads?: number; layout?: "hld" | "lhd" }): Promise<TensorSource> {
+    const whole = await container.open(name, view);
+    if (!this.flags.rows) return whole;
+    const rows: RowRange = resolveRows(this.flags.rows as Slice, whole.info.rows, `"${container.path}"`);
+    return await container.open(name, { ...view, rows });
+  }
+
+  async #container(path: string, typed = true): Promise<Container> {
+    const open = this.#containers.get(path);
+    if (open) return open;
+    const dtype = typed ? this.flags.dtype as "bf16" | undefined : undefined;
+    const container = this.files.use(await openContainer(path, { dtype }));
+    this.#containers.set(path, container);
+    return container;
+  }
+}
+
+/** The attention settings of the flags; reads --projection-matrix. */
+export async function attentionFrom(flags: Flags): Promise<Attention> {
+  return {
+    features: String(flags.features),
+    numFeatures: Number(flags["num-features"]),
+    projection: String(flags.projection),
+    norms: flags.norms as RowNorms,
+    seed: Number(flags.seed),
+    causal: flags.causal === true,
+    scale: (flags.scale as number | undefined) ?? null,
+    given: flags["projection-matrix"] === undefined ? null : await readProjection(String(flags["projection-matrix"])),
+  };
+}
+
+async function readProjection(path: string): Promise<GivenProjection> {
+  await using container = await openContainer(path, {});
+  const { shape, data } = await container.readAll(undefined, "f64");
+  if (shape.length < 2 || shape.length > 3 || shape.includes(0)) {
+    throw new UsageError(`Cannot use projection matrix "${path}": shape is [${shape.join(", ")}], expected [m, d] or [heads, m, d]`);
+  }
+  const given = data as Float64Array;
+  if (given.some((value) => !Number.isFinite(value))) {
+    throw new UsageError(`Cannot use projection matrix "${path}": it holds numbers that are not finite`);
+  }
+  return { path, matrices: shape.length === 3 ? shape[0] : 1, headDim: shape.at(-1)!, data: given };
+}
+
+/** The sink of `--output`, shaped like the queries with the values' width; null without one. */
+export async function openOutputFor(
+  flags: Flags,
+  { inputs, shape }: OpenedInputs,
+  sizes: Sizes,
+): Promise<(TensorSink & { path: string; dtype: string; shape: readonly number[] }) | null> {
+  if (flags.output === undefined) return null;
+  const path = String(flags.output);
+  const { queryRows: rows, heads, valueDim } = sizes;
+  const lhd = flags.layout === "lhd";
+  const given = inputs.q.info.dtype;
+  const dtype = (flags["output-dtype"] as "f32" | "f64" | "f16" | undefined) ??
+    (given === "f64" || given === "f16" ? given : "f32");
+  const outShape = shape.length <= 2
+    ? [rows, heads * valueDim]
+    : shape.length === 3
+    ? (lhd ? [rows, heads, valueDim] : [heads, rows, valueDim])
+    : (lhd ? [shape[0], rows, shape[2], valueDim] : [shape[0], shape[1], rows, valueDim]);
+  outputFormat(path); // refuses an unknown suffix before anything is computed
+  const sink = await openSink(path, { dtype, shape: outShape, heads, width: valueDim, layout: lhd ? "lhd" : "hld" });
+  return Object.assign(sink, { path: path === "-" ? "stdout" : path, dtype, shape: outShape });
+}

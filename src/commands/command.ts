@@ -1,0 +1,61 @@
+/** What a subcommand is: a value. The command line, help, completions and docs read the one table in mod.ts. */
+
+/** The world a command runs in. Only cli.ts makes one; commands never touch `process`. */
+export interface Terminal {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly cwd: string;
+  readonly stdinTTY: boolean;
+  readonly stdoutTTY: boolean;
+  readonly stderrTTY: boolean;
+  readonly columns: number;
+  /** "Bun 1.4.5", "Deno 2.9.6". */
+  readonly runtime: string;
+  /** Writes to standard output, all of it, before returning. */
+  out(text: string): void;
+  /** Writes to standard error. */
+  err(text: string): void;
+  /** Largest resident set of the process so far, in bytes. */
+  peakBytes(): number;
+  /** Aborts at the first Ctrl-C. */
+  readonly signal: AbortSignal;
+}
+
+/** A flag: help, completions, environment and configuration all come from this value. */
+export interface Flag {
+  /** Long name without dashes, e.g. "num-features"; also the key in configuration files. */
+  readonly name: string;
+  readonly short?: string;
+  /** Placeholder of the value; a flag without one is a switch. */
+  readonly value?: string;
+  readonly summary: string;
+  readonly choices?: readonly string[];
+  readonly default?: unknown;
+  /** Turns the text into the value; throws UsageError that completes "Cannot use --name TEXT: …". */
+  readonly parse?: (text: string) => unknown;
+}
+
+export interface Argument {
+  readonly name: string;
+  readonly summary: string;
+  readonly optional?: boolean;
+}
+
+/** Where a value came from. */
+export type Source = "flag" | "environment" | "project file" | "user file" | "default";
+
+export interface Invocation {
+  readonly arguments: readonly string[];
+  /** Values by flag name; absent when neither given nor defaulted. */
+  readonly flags: Readonly<Record<string, unknown>>;
+  readonly sources: Readonly<Record<string, Source>>;
+}
+
+export interface Command {
+  readonly name: string;
+  readonly summary: string;
+  readonly arguments: readonly Argument[];
+  readonly flags: readonly Flag[];
+  readonly examples: readonly string[];
+  /** Runs it and returns the exit code. Loads what it needs when called, so that help stays fast. */
+  run(invocation: Invocation, terminal: Terminal): Promise<number>;
+}

@@ -1,0 +1,61 @@
+/** Parsers of flag values, and the flags several commands share. */
+import { UsageError } from "../errors.ts";
+import type { RowRange } from "../tensor.ts";
+import type { Flag } from "./command.ts";
+
+/** A whole number from `least` on. */
+export function wholeNumber(least: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d[\d_]*$/.test(text) ? Number(text.replaceAll("_", "")) : NaN;
+    if (!Number.isSafeInteger(value) || value < least) throw new UsageError(`expected a whole number of at least ${least}`);
+    return value;
+  };
+}
+
+/** A number above 0. */
+export function positiveNumber(text: string): number {
+  const value = text.trim() === "" ? NaN : Number(text);
+  if (!(value > 0 && Number.isFinite(value))) throw new UsageError("expected a number above 0");
+  return value;
+}
+
+/** "0.05" or "5%". */
+export function fraction(text: string): number {
+  const percent = text.endsWith("%");
+  const value = Number(percent ? text.slice(0, -1) : text) / (percent ? 100 : 1);
+  if (text.trim() === "" || !(value >= 0 && Number.isFinite(value))) throw new UsageError("expected a number such as 0.05 or 5%");
+  return value;
+}
+
+/** "A:B", "A:" or ":B"; negative numbers count from the end, resolved by `resolveRows`. */
+export function rowSlice(text: string): { start: number | null; end: number | null } {
+  const match = /^(-?\d*):(-?\d*)$/.exec(text);
+  const side = (part: string) => part === "" ? null : Number(part);
+  if (!match || match[1] === "-" || match[2] === "-") throw new UsageError("expected A:B, such as 0:4096 or -100:");
+  return { start: side(match[1]), end: side(match[2]) };
+}
+
+/** A slice of `total` rows as Python would read it, except that ends beyond the rows are errors. */
+export function resolveRows(slice: { start: number | null; end: number | null }, total: number, label: string): RowRange {
+  const at = (value: number | null, otherwise: number) => value === null ? otherwise : value < 0 ? total + value : value;
+  const range = { start: at(slice.start, 0), end: at(slice.end, total) };
+  if (range.start < 0 || range.end > total || range.start > range.end) {
+    throw new UsageError(`Cannot use --rows ${slice.start ?? ""}:${slice.end ?? ""}: ${label} has ${total} rows`);
+  }
+  return range;
+}
+
+/** Flags of every command. */
+export const COMMON_FLAGS: readonly Flag[] = [
+  { name: "json", summary: "print one JSON object on stdout" },
+  { name: "quiet", short: "q", summary: "no progress and no report" },
+  { name: "verbose", short: "v", summary: "more detail" },
+  { name: "no-color", summary: "no colours" },
+];
+
+export const BACKEND_FLAG: Flag = {
+  name: "backend",
+  value: "LIST",
+  summary: "auto, or an ordered list of webgpu, gpujs, scalar; one name alone never falls back",
+  default: "auto",
+};

@@ -1,0 +1,18 @@
+/** Report formats by name. Adding one is a file and its line here. */
+import type { Report } from "../report.ts";
+
+export interface ExportOptions {
+  /** ANSI colours. */
+  readonly color: boolean;
+  readonly verbose: boolean;
+}
+
+/** Turns a report into text that ends with a newline. */
+export type Exporter = (report: Report, options: ExportOptions) => string;
+
+export const EXPORTERS: Readonly<Record<string, () => Promise<Exporter>>> = {
+  text: async () => (await import("./text.ts")).text,
+  json: async () => (await import("./json.ts")).json,
+  csv: async () => (await import("./csv.ts")).csv,
+  md: async () => (await import("./md.ts")).md,
+};

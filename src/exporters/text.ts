@@ -1,0 +1,99 @@
+/** The report for people. */
+import { FEATURE_MAPS } from "../feature_map.ts";
+import type { ErrorReport, Report } from "../report.ts";
+import { bytesText, count, duration, figure } from "../words.ts";
+import type { Exporter } from "./mod.ts";
+
+type Paint = (style: "bold" | "dim" | "green" | "yellow" | "red", text: string) => string;
+
+const CODES = { bold: [1, 22], dim: [2, 22], green: [32, 39], yellow: [33, 39], red: [31, 39] } as const;
+
+export const text: Exporter = (report, { color, verbose }) => {
+  const paint: Paint = (style, words) => color ? `\x1b[${CODES[style][0]}m${words}\x1b[${CODES[style][1]}m` : words;
+  const lines = [title(report, paint)];
+  const line = (name: string, words: string) => lines.push(`  ${paint("dim", name.padEnd(12))} ${words}`);
+  line("backend", `${report.backend.name} · ${report.backend.device}`);
+  for (const { name, reason } of report.backend.refused) line("", paint("dim", `${name} refused: ${reason}`));
+  line("features", features(report));
+  line("throughput", throughput(report));
+  line("memory", `${bytesText(report.peakBytes)} peak`);
+  if (report.output) line("output", `${report.output.path} · ${report.output.dtype} [${report.output.shape.join(", ")}]`);
+  for (const [name, words] of errorLines(report, paint, verbose)) line(name, words);
+  for (const warning of report.warnings) {
+    line(paint("yellow", "warning").padEnd(color ? 22 : 12), warning.message);
+    line("", warning.remedy);
+  }
+  return lines.join("\n") + "\n";
+};
+
+function title({ command, input, attention }: Report, paint: Paint): string {
+  const keys = input.keyRows === input.rows ? "" : ` over ${count(input.keyRows)} keys`;
+  const shared = input.kvHeads === input.heads ? "" : ` (${input.kvHeads} key heads)`;
+  const width = input.headDim === input.valueDim ? `${input.headDim}` : `${input.headDim}→${input.valueDim}`;
+  const parts = [
+    `performer ${command} ${input.path}`,
+    `${count(input.rows)} rows${keys} × ${input.heads} head${input.heads === 1 ? "" : "s"}${shared} × ${width}`,
+    attention.causal ? "causal" : "bidirectional",
+    ...(attention.masked ? ["masked"] : []),
+    ...(input.encoding ? [input.encoding] : []),
+  ];
+  return paint("bold", parts[0]) + " · " + parts.slice(1).join(" · ");
+}
+
+function features({ attention }: Report): string {
+  if (attention.numFeatures === null) return "exact softmax";
+  return [
+    `${attention.features}, m = ${attention.numFeatures}`,
+    ...(attention.projection ? [attention.projection] : []),
+    ...(attention.seed === null ? [] : [`seed ${attention.seed}`]),
+  ].join(", ");
+}
+
+function throughput(report: Report): string {
+  const { read, compute, write, check } = report.seconds;
+  const phases = [`read ${duration(read)}`, `compute ${duration(compute)}`, `write ${duration(write)}`];
+  if (check > 0) phases.push(`error check ${duration(check)}`);
+  return `${count(report.tokensPerSecond)} tokens/s · ${figure(report.gflopsPerSecond)} GFLOP/s · ${phases.join(", ")}`;
+}
+
+function errorLines(report: Report, paint: Paint, verbose: boolean): [string, string][] {
+  const { error, attention } = report;
+  if (!error) {
+    return [["error", attention.numFeatures === null ? "none: this is exact softmax" : "not checked (--check 256 samples rows)"]];
+  }
+  const { relativeL2: { value, low, high } } = error;
+  const interval = low === high ? "" : ` [${figure(low)}, ${figure(high)}]`;
+  const tone = error.skill > 0.5 ? "green" : error.skill > 0 ? "yellow" : "red";
+  const lines: [string, string][] = [
+    [
+      "error",
+      `relative L2 ${paint(tone, figure(value))}${interval} on ${count(error.rowsChecked)} rows · ` +
+      `uniform baseline ${figure(error.uniformBaseline)} · skill ${paint(tone, error.skill.toFixed(3))}`,
+    ],
+    ["", verdict(error, attention.features)],
+  ];
+  if (error.redraws) {
+    const { count: n, value, low, high } = error.redraws;
+    lines.push(["redraws", `relative L2 ${figure(value)} [${figure(low)}, ${figure(high)}] over ${n} draws of the projection`]);
+  }
+  if (verbose) {
+    const named = (name: string) => figure(Number(error[name]));
+    lines.push(["", `rows: median ${named("rowMedian")}, p95 ${named("rowP95")}, max ${named("rowMax")} · ` +
+      `cosine ${named("cosine")} · mse ${named("mse")} · max abs ${named("maxAbs")} · mean ‖x+y‖² ${figure(error.phi)}`]);
+    if (error.perHead.length > 1) {
+      const worst = error.perHead.map((head, h) => ({ h, ...head })).sort((a, b) => a.skill - b.skill)[0];
+      lines.push(["", `worst head ${worst.h}: relative L2 ${figure(worst.relativeL2)}, skill ${worst.skill.toFixed(3)}`]);
+    }
+  }
+  return lines;
+}
+
+/** One sentence that says what the numbers mean. */
+function verdict(error: ErrorReport, name: string): string {
+  if (FEATURE_MAPS.find((map) => map.name === name)?.kernel === "own") {
+    return `${name} is an attention of its own; this is its distance from softmax`;
+  }
+  const percent = (part: number) => `${(100 * part).toFixed(part > 0.995 && part < 1 ? 2 : 0)} %`;
+  if (error.skill <= 0) return "no better than answering every query with the mean of V";
+  return `captures ${percent(error.skill)} of what exact attention does beyond averaging V`;
+}

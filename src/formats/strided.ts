@@ -1,0 +1,212 @@
+/**
+ * Reads any layout of a tensor as tiles of rows.
+ *
+ * Each axis has two strides: one in the file and one in the tile. Sorted by their stride in the file, neighbours that
+ * continue each other in both places are one longer axis, and from the innermost axis outwards as much as stands
+ * (nearly) together is read at once. A tile of contiguous rows is one read, straight into its memory when the file
+ * holds the very numbers wanted.
+ */
+import type { ByteSource } from "../bytes.ts";
+import { decode } from "./decode.ts";
+import type { Axis } from "./view.ts";
+import {
+  type DType,
+  DTYPE_BYTES,
+  type FloatArray,
+  floats,
+  type Precision,
+  type TensorInfo,
+  type TensorSource,
+  type Tile,
+  type TileOptions,
+} from "../tensor.ts";
+
+/** Where elements stand and how they are written. */
+export interface Placement {
+  readonly source: ByteSource;
+  /** Byte position of element 0. */
+  readonly offset: number;
+  readonly dtype: DType;
+  readonly littleEndian: boolean;
+}
+
+/** Elements read at once through scratch memory: at most 4 MiB raw and 4 MiB decoded. */
+const SCRATCH = 2 ** 19;
+/** Bytes worth reading in vain to save a system call. */
+const GAP = 4096;
+
+/** An axis with its stride in the file (`from`) and in the tile (`to`), in elements. */
+interface Step {
+  readonly size: number;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** A stored tensor, viewed through its axes (row, heads, columns). Does not own its bytes unless told to. */
+export class StridedTensor implements TensorSource {
+  readonly #placement: Placement;
+  readonly #axes: readonly Axis[];
+  readonly #dispose?: () => PromiseLike<void>;
+
+  constructor(readonly info: TensorInfo, placement: Placement, axes: readonly Axis[], dispose?: () => PromiseLike<void>) {
+    this.#placement = placement;
+    this.#axes = axes;
+    this.#dispose = dispose;
+  }
+
+  async *tiles(tileRows: number, options: TileOptions = {}): AsyncGenerator<Tile> {
+    const { rows, heads, width, firstRow } = this.info;
+    const { start, end } = options.range ?? { start: 0, end: rows };
+    if (!(0 <= start && start <= end && end <= rows)) throw new RangeError(`rows ${start}:${end} of ${rows}`);
+    if (!(tileRows >= 1)) throw new RangeError(`tiles of ${tileRows} rows`);
+    const cols = heads * width;
+    const size = Math.min(tileRows, end - start);
+    const data = floats(options.precision ?? "f32", size * cols);
+    const reader = new BlockReader(this.#placement, options.precision ?? "f32");
+    for (let row = start; row < end; row += size) {
+      const count = Math.min(size, end - row);
+      const [rowAxis] = this.#axes;
+      const axes = this.#axes.map((axis) => axis === rowAxis ? { ...axis, size: count } : axis);
+      await reader.read(axes, (firstRow + row) * rowAxis.stride, data);
+      yield { start: row, rows: count, cols, data: count === size ? data : data.subarray(0, count * cols) };
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#dispose?.();
+  }
+}
+
+/** Reads one whole block: `axes` in the order of the result, outermost first, densely packed in `into`. */
+export async function readBlock(placement: Placement, axes: readonly Axis[], into: FloatArray): Promise<void> {
+  const precision: Precision = into instanceof Float64Array ? "f64" : "f32";
+  await new BlockReader(placement, precision).read(axes, 0, into);
+}
+
+/** Scratch memory and the recursion over axes. */
+class BlockReader {
+  readonly #placement: Placement;
+  /** The file holds exactly the numbers that are wanted. */
+  readonly #native: boolean;
+  readonly #precision: Precision;
+  #raw = new Uint8Array(0);
+  #staged: FloatArray = new Float32Array(0);
+
+  constructor(placement: Placement, precision: Precision) {
+    this.#placement = placement;
+    this.#precision = precision;
+    this.#native = placement.dtype === precision && placement.littleEndian;
+  }
+
+  async read(axes: readonly Axis[], first: number, into: FloatArray): Promise<void> {
+    if (axes.some((axis) => axis.size === 0)) return;
+    const steps = mergedSteps(axes);
+    const [only] = steps;
+    if (this.#native && steps.length === 1 && only.from === 1 && only.to === 1) {
+      return await this.#readBytes(first, new Uint8Array(into.buffer, into.byteOffset, only.size * into.BYTES_PER_ELEMENT));
+    }
+    await this.#gather(steps, spans(steps), this.#together(steps), first, into, 0);
+  }
+
+  /** How many of the steps, from the innermost, stand close enough in the file to be read together. */
+  #together(steps: readonly Step[]): number {
+    const bytes = DTYPE_BYTES[this.#placement.dtype];
+    let span = 1;
+    for (let k = 0; k < steps.length; k++) {
+      if ((steps[k].from - span) * bytes > GAP) return k;
+      span += (steps[k].size - 1) * steps[k].from;
+    }
+    return steps.length;
+  }
+
+  /** Reads the block of `steps`, whose innermost `together` may share a read, from element `from` to `into[to]`. */
+  async #gather(
+    steps: readonly Step[],
+    span: readonly number[],
+    together: number,
+    from: number,
+    into: FloatArray,
+    to: number,
+  ): Promise<void> {
+    const k = steps.length - 1;
+    if (k < together && span[k + 1] <= SCRATCH) return await this.#readSpan(steps, span[k + 1], from, into, to);
+    const { size, from: fileStep, to: tileStep } = steps[k];
+    const rest = steps.slice(0, k);
+    const chunk = k < together && span[k] <= SCRATCH ? Math.floor((SCRATCH - span[k]) / fileStep) + 1 : 1;
+    for (let i = 0; i < size; i += chunk) {
+      const count = Math.min(chunk, size - i);
+      // A single index is a block of the remaining steps; where none remain, it is one element.
+      const part = count === 1 && k > 0 ? rest : [...rest, { ...steps[k], size: count }];
+      const partSpan = part === rest ? span : [...span.slice(0, k + 1), span[k] + (count - 1) * fileStep];
+      const near = count === 1 && k === 0 ? 1 : Math.min(together, part.length);
+      await this.#gather(part, partSpan, near, from + i * fileStep, into, to + i * tileStep);
+    }
+  }
+
+  async #readSpan(
+    steps: readonly Step[],
+    span: number,
+    from: number,
+    into: FloatArray,
+    to: number,
+  ): Promise<void> {
+    const { dtype, littleEndian } = this.#placement;
+    const bytes = span * DTYPE_BYTES[dtype];
+    if (this.#raw.length < bytes) this.#raw = new Uint8Array(bytes);
+    const raw = this.#raw.subarray(0, bytes);
+    await this.#readBytes(from, raw);
+    const [inner] = steps;
+    if (steps.length === 1 && inner.from === 1 && inner.to === 1) {
+      return decode(raw, dtype, littleEndian, span, into, to);
+    }
+    if (this.#native) {
+      const values = dtype === "f64" ? new Float64Array(raw.buffer, 0, span) : new Float32Array(raw.buffer, 0, span);
+      return scatter(steps, steps.length - 1, values, 0, into, to);
+    }
+    if (this.#staged.length < span) this.#staged = floats(this.#precision, span);
+    decode(raw, dtype, littleEndian, span, this.#staged, 0);
+    scatter(steps, steps.length - 1, this.#staged, 0, into, to);
+  }
+
+  #readBytes(element: number, into: Uint8Array): Promise<void> {
+    const { source, offset, dtype } = this.#placement;
+    return source.read(into, offset + element * DTYPE_BYTES[dtype]);
+  }
+}
+
+/** Steps of a block, innermost in the file first; axes that continue each other in file and tile are one. */
+function mergedSteps(axes: readonly Axis[]): Step[] {
+  let to = 1;
+  const steps: Step[] = [];
+  for (const { size, stride } of axes.toReversed()) {
+    if (size > 1) steps.push({ size, from: stride, to });
+    to *= size;
+  }
+  steps.sort((a, b) => a.from - b.from);
+  const merged: Step[] = [];
+  for (const step of steps) {
+    const last = merged.at(-1);
+    if (last && step.from === last.from * last.size && step.to === last.to * last.size) {
+      merged[merged.length - 1] = { ...last, size: last.size * step.size };
+    } else merged.push(step);
+  }
+  return merged.length > 0 ? merged : [{ size: 1, from: 1, to: 1 }];
+}
+
+/** `spans[k]`: elements of the file from the first to the last of the innermost k steps. */
+function spans(steps: readonly Step[]): number[] {
+  const result = [1];
+  for (const { size, from } of steps) result.push(result[result.length - 1] + (size - 1) * from);
+  return result;
+}
+
+function scatter(steps: readonly Step[], k: number, values: FloatArray, from: number, into: FloatArray, to: number): void {
+  const { size, from: fileStep, to: tileStep } = steps[k];
+  if (k > 0) {
+    for (let i = 0; i < size; i++) scatter(steps, k - 1, values, from + i * fileStep, into, to + i * tileStep);
+  } else if (fileStep === 1 && tileStep === 1 && size >= 32) {
+    into.set(values.subarray(from, from + size), to);
+  } else {
+    for (let i = 0; i < size; i++) into[to + i * tileStep] = values[from + i * fileStep];
+  }
+}

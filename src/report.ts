@@ -1,0 +1,66 @@
+/** What one run of `attend` found: plain data. Exporters turn it into text; nothing here prints. */
+import type { SessionCounts } from "./backend.ts";
+import type { ErrorSummary } from "./metrics.ts";
+import type { Interval } from "./statistics.ts";
+import type { Warning } from "./warnings.ts";
+
+/** Raised when a key of the JSON changes its meaning or goes away. */
+export const REPORT_SCHEMA = "performer-report/1";
+
+export interface Refusal {
+  readonly name: string;
+  readonly reason: string;
+}
+
+export interface ErrorReport extends ErrorSummary {
+  /** Mean ‖x_i + y_j‖² of scaled queries and keys: the number random features live or die by. */
+  readonly phi: number;
+  /** Error over independent draws of the projection on the same rows, when asked for. */
+  readonly redraws: (Interval & { readonly count: number; readonly logSd: number; readonly samples: readonly number[] }) | null;
+}
+
+export interface Report {
+  readonly schema: typeof REPORT_SCHEMA;
+  readonly command: "attend";
+  readonly backend: { readonly name: string; readonly device: string; readonly refused: readonly Refusal[] };
+  readonly input: {
+    readonly path: string;
+    /** Query rows. */
+    readonly rows: number;
+    readonly keyRows: number;
+    readonly heads: number;
+    readonly kvHeads: number;
+    readonly headDim: number;
+    readonly valueDim: number;
+    readonly dtype: string;
+    readonly bytes: number;
+    /** First row of the file that was used (`--rows`). */
+    readonly firstRow: number;
+    readonly encoding: string | null;
+  };
+  readonly attention: {
+    readonly features: string;
+    readonly numFeatures: number | null;
+    readonly projections: number | null;
+    readonly projection: string | null;
+    readonly norms: string | null;
+    readonly seed: number | null;
+    readonly causal: boolean;
+    readonly scale: number;
+    readonly compat: "exact";
+    readonly masked: boolean;
+    readonly tileRows: number;
+  };
+  readonly output: { readonly path: string; readonly dtype: string; readonly shape: readonly number[] } | null;
+  /** Wall time in seconds; `check` is the error check, which is not part of the throughput. */
+  readonly seconds: { read: number; compute: number; write: number; check: number; total: number };
+  /** Query rows per second of compute time. */
+  readonly tokensPerSecond: number;
+  readonly flops: number;
+  readonly gflopsPerSecond: number;
+  readonly peakBytes: number;
+  readonly counts: SessionCounts;
+  /** null: not checked, or the attention is exact itself. */
+  readonly error: ErrorReport | null;
+  readonly warnings: readonly Warning[];
+}

@@ -1,0 +1,276 @@
+/**
+ * `attend`: the one place that sees files, a backend and a report together. It prints nothing.
+ *
+ *     bidirectional, two passes:                          causal, one pass:
+ *     for (k, v): absorb(k, v)                            for (q, k, v): write(emit(q, {k, v})); absorb(k, v)
+ *     for q: write(emit(q))
+ */
+import {
+  type Attention,
+  checkSizes,
+  flopCount,
+  isExact,
+  logitScale,
+  parametersFor,
+  type Sizes,
+} from "./attention.ts";
+import type { Backend, Session, SessionCounts } from "./backend.ts";
+import { checkError, copySampled, inBatches, sampleRows } from "./check.ts";
+import type { Inputs } from "./inputs.ts";
+import { type AttentionShape, tileRowsFor } from "./plan.ts";
+import { type ErrorReport, type Refusal, type Report, REPORT_SCHEMA } from "./report.ts";
+import { gatherRows, type TensorSink, type Tile } from "./tensor.ts";
+import { Stopwatch, timed } from "./timing.ts";
+import { warningsFor } from "./warnings.ts";
+
+export interface AttendOptions {
+  readonly inputs: Inputs;
+  readonly attention: Attention;
+  readonly backend: Backend;
+  readonly refused: readonly Refusal[];
+  /** Rows per tile the user asked for. */
+  readonly tileRows?: number;
+  /** Query rows to check against exact softmax; 0 = none. */
+  readonly check: number;
+  readonly redraws: number;
+  /** Where the output goes; null computes it all the same. */
+  readonly sink: (TensorSink & { readonly path: string; readonly dtype: string; readonly shape: readonly number[] }) | null;
+  readonly encoding: string | null;
+  readonly peakBytes: () => number;
+  /** Called after every tile with rows done of `total`, over all passes. */
+  readonly progress?: (stage: string, done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** Sizes of the tensors at hand; throws UsageError when they do not belong together. */
+export function sizesOf(inputs: Inputs, causal: boolean): Sizes {
+  const { q, k, v } = inputs;
+  const sizes: Sizes = {
+    queryRows: q.info.rows,
+    keyRows: k.info.rows,
+    heads: q.info.heads,
+    kvHeads: k.info.heads,
+    headDim: q.info.width,
+    valueDim: v.info.width,
+  };
+  checkSizes(sizes, v.info.rows, k.info.width, v.info.heads, causal);
+  return sizes;
+}
+
+/** Runs attention over the inputs and measures it. */
+export async function attend(options: AttendOptions): Promise<Report> {
+  const { inputs, attention, backend } = options;
+  const sizes = sizesOf(inputs, attention.causal);
+  const run = isExact(attention) ? new ExactRun(options, sizes) : new LinearRun(options, sizes);
+  const counts = await run.attend();
+  await options.sink?.finish();
+  const error = await run.error();
+  const seconds = run.watch.seconds();
+  const { parameters, shape } = run;
+  const flops = flopCount(attention, sizes, parameters);
+  const seeded = parameters !== null && parameters.map.projection !== "none" && !attention.given;
+  const projected = parameters !== null && parameters.map.projection !== "none";
+  const { info } = inputs.q;
+  return {
+    schema: REPORT_SCHEMA,
+    command: "attend",
+    backend: { name: backend.name, device: backend.device, refused: options.refused },
+    input: {
+      path: info.path,
+      rows: sizes.queryRows,
+      keyRows: sizes.keyRows,
+      heads: sizes.heads,
+      kvHeads: sizes.kvHeads,
+      headDim: sizes.headDim,
+      valueDim: sizes.valueDim,
+      dtype: info.dtype,
+      bytes: [...new Set([inputs.q, inputs.k, inputs.v])].reduce((sum, source) => sum + source.info.byteLength, 0),
+      firstRow: info.firstRow,
+      encoding: options.encoding,
+    },
+    attention: {
+      features: attention.features,
+      numFeatures: parameters?.features ?? null,
+      projections: projected ? parameters.projections : null,
+      projection: projected ? (attention.given ? attention.given.path : attention.projection) : null,
+      norms: seeded ? attention.norms : null,
+      seed: seeded ? attention.seed : null,
+      causal: attention.causal,
+      scale: logitScale(attention, sizes.headDim),
+      compat: "exact",
+      masked: inputs.weights !== null,
+      tileRows: shape.tileRows,
+    },
+    output: options.sink && { path: options.sink.path, dtype: options.sink.dtype, shape: options.sink.shape },
+    seconds,
+    tokensPerSecond: sizes.queryRows / seconds.compute,
+    flops,
+    gflopsPerSecond: flops / seconds.compute / 1e9,
+    peakBytes: options.peakBytes(),
+    counts,
+    error,
+    warnings: warningsFor(attention, sizes, error, counts),
+  };
+}
+
+/** Keeps at most `depth` results on their way, in order. */
+class InFlight<T> {
+  readonly #queue: Promise<T>[] = [];
+  constructor(readonly depth: number, readonly take: (value: T) => Promise<void>) {}
+
+  async push(value: Promise<T>): Promise<void> {
+    value.catch(() => {}); // awaited below, in order
+    this.#queue.push(value);
+    if (this.#queue.length >= this.depth) await this.take(await this.#queue.shift()!);
+  }
+
+  async drain(): Promise<void> {
+    while (this.#queue.length > 0) await this.take(await this.#queue.shift()!);
+  }
+}
+
+abstract class Run {
+  readonly watch = new Stopwatch();
+  readonly shape: AttentionShape;
+  abstract readonly parameters: ReturnType<typeof parametersFor> | null;
+
+  constructor(readonly options: AttendOptions, readonly sizes: Sizes) {
+    const { heads, kvHeads, headDim, valueDim } = sizes;
+    const widest = Math.max(heads * headDim, kvHeads * headDim, kvHeads * valueDim, heads * valueDim);
+    const tileRows = tileRowsFor(options.backend.limits, widest, options.tileRows);
+    this.shape = { heads, kvHeads, headDim, valueDim, causal: options.attention.causal, tileRows };
+  }
+
+  /** Computes and writes every output row. */
+  abstract attend(): Promise<SessionCounts>;
+  /** Measures the error on sampled rows, when there is one. */
+  abstract error(): Promise<ErrorReport | null>;
+
+  protected step(stage: string, done: number, total: number): void {
+    this.options.signal?.throwIfAborted();
+    this.options.progress?.(stage, done, total);
+  }
+
+  protected write(tile: Tile): Promise<void> {
+    return this.watch.time("write", async () => await this.options.sink?.write(tile));
+  }
+
+  /** Lets signals and the progress line through between tiles of a backend that never waits. */
+  protected breathe(): Promise<void> {
+    return new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+class LinearRun extends Run {
+  readonly parameters;
+  readonly #rows: Float64Array;
+  readonly #approx: Tile;
+
+  constructor(options: AttendOptions, sizes: Sizes) {
+    super(options, sizes);
+    const { attention } = options;
+    this.parameters = parametersFor(attention, sizes);
+    this.#rows = sampleRows(sizes.queryRows, options.check, attention.causal, attention.seed);
+    const cols = sizes.heads * sizes.valueDim;
+    this.#approx = { start: 0, rows: this.#rows.length, cols, data: new Float64Array(this.#rows.length * cols) };
+  }
+
+  async attend(): Promise<SessionCounts> {
+    await using session = await this.options.backend.prepare({ ...this.shape, parameters: this.parameters });
+    if (this.shape.causal) await this.#causal(session);
+    else await this.#bidirectional(session);
+    return { ...session.counts };
+  }
+
+  async #bidirectional(session: Session): Promise<void> {
+    const { inputs, backend } = this.options;
+    const { watch, shape, sizes } = this;
+    const { precision, inFlight } = backend.limits;
+    const absorbing = new InFlight<void>(inFlight, async () => {});
+    for await (const { k, v, weights } of timed(watch, "read", inputs.tiles(shape.tileRows, precision, null))) {
+      await watch.time("compute", () => absorbing.push(session.absorb(k, v, weights)));
+      this.step("keys", k.start + k.rows, sizes.keyRows);
+      await this.breathe();
+    }
+    await watch.time("compute", () => absorbing.drain());
+    const emitted: Tile[] = [];
+    const emitting = new InFlight<Tile>(inFlight, async (tile) => void emitted.push(tile));
+    for await (const q of timed(watch, "read", inputs.queryTiles(shape.tileRows, precision))) {
+      await watch.time("compute", () => emitting.push(session.emit(q)));
+      for (const tile of emitted.splice(0)) await this.write(tile);
+      this.step("queries", q.start + q.rows, sizes.queryRows);
+      await this.breathe();
+    }
+    await watch.time("compute", () => emitting.drain());
+    for (const tile of emitted.splice(0)) await this.write(tile);
+    await watch.time("check", async () => {
+      const queries = await gatherRows(inputs.q, this.#rows, precision);
+      const before = { ...session.counts };
+      await inBatches(queries, shape.tileRows, async (tile) => {
+        this.#approx.data.set((await session.emit(tile)).data, tile.start * this.#approx.cols);
+      });
+      Object.assign(session.counts, before); // sampled rows were counted already
+    });
+  }
+
+  async #causal(session: Session): Promise<void> {
+    const { inputs, backend } = this.options;
+    const { watch, shape, sizes } = this;
+    const { precision } = backend.limits;
+    for await (const tiles of timed(watch, "read", inputs.tiles(shape.tileRows, precision, inputs.q))) {
+      const q = tiles.q!;
+      const out = await watch.time("compute", () => session.emit(q, tiles));
+      await watch.time("compute", () => session.absorb(tiles.k, tiles.v, tiles.weights));
+      copySampled(out, this.#rows, this.#approx.data);
+      await this.write(out);
+      this.step("rows", q.start + q.rows, sizes.queryRows);
+      await this.breathe();
+    }
+  }
+
+  async error(): Promise<ErrorReport | null> {
+    if (this.#rows.length === 0 || this.sizes.keyRows === 0) return null;
+    const { backend, attention, inputs, redraws, signal } = this.options;
+    const { sizes, shape } = this;
+    const { inputScale } = this.parameters;
+    const [rows, approx] = [this.#rows, this.#approx];
+    return await this.watch.time("check", () => {
+      return checkError({ backend, attention, sizes, shape, inputScale, inputs, rows, approx, redraws, signal });
+    });
+  }
+}
+
+/** Exact softmax: blocks of queries are held while all keys stream by. */
+class ExactRun extends Run {
+  readonly parameters = null;
+
+  async attend(): Promise<SessionCounts> {
+    const { inputs, attention, backend } = this.options;
+    const { watch, shape, sizes } = this;
+    const { precision } = backend.limits;
+    const scale = logitScale(attention, sizes.headDim);
+    await using session = await backend.prepareExact({ ...shape, scale, queryRows: shape.tileRows });
+    for await (const q of timed(watch, "read", inputs.queryTiles(shape.tileRows, precision))) {
+      const last = q.start + q.rows - 1;
+      const positions = Float64Array.from({ length: q.rows }, (_, i) => q.start + i);
+      await watch.time("compute", () => session.pose(q, positions));
+      const absorbing = new InFlight<void>(backend.limits.inFlight, async () => {});
+      for await (const { k, v, weights } of timed(watch, "read", inputs.tiles(shape.tileRows, precision, null))) {
+        if (shape.causal && k.start > last) break;
+        await watch.time("compute", () => absorbing.push(session.absorb(k, v, weights)));
+        this.step("rows", q.start + q.rows * Math.min(1, (k.start + k.rows) / sizes.keyRows), sizes.queryRows);
+        await this.breathe();
+      }
+      const out = await watch.time("compute", async () => {
+        await absorbing.drain();
+        return await session.emit();
+      });
+      await this.write({ ...out, start: q.start });
+    }
+    return { emptyRows: 0, nonPositive: 0, recomputed: 0 };
+  }
+
+  async error(): Promise<null> {
+    return null;
+  }
+}

@@ -1,0 +1,49 @@
+/** Wall time by phase. */
+
+export type Phase = "read" | "compute" | "write" | "check";
+
+/** Adds up the time spent in each phase; phases do not nest. */
+export class Stopwatch {
+  readonly #started: number;
+  readonly #spent: Record<Phase, number> = { read: 0, compute: 0, write: 0, check: 0 };
+
+  /** @param now milliseconds of a monotonic clock */
+  constructor(readonly now: () => number = () => performance.now()) {
+    this.#started = now();
+  }
+
+  async time<T>(phase: Phase, work: () => Promise<T>): Promise<T> {
+    const start = this.now();
+    try {
+      return await work();
+    } finally {
+      this.#spent[phase] += this.now() - start;
+    }
+  }
+
+  /** Seconds per phase and in all so far. */
+  seconds(): Record<Phase | "total", number> {
+    const { read, compute, write, check } = this.#spent;
+    return {
+      read: read / 1000,
+      compute: compute / 1000,
+      write: write / 1000,
+      check: check / 1000,
+      total: (this.now() - this.#started) / 1000,
+    };
+  }
+}
+
+/** Iterates while charging the time spent waiting for the next item to a phase. */
+export async function* timed<T>(watch: Stopwatch, phase: Phase, items: AsyncIterable<T>): AsyncIterable<T> {
+  const iterator = items[Symbol.asyncIterator]();
+  try {
+    while (true) {
+      const next = await watch.time(phase, () => iterator.next());
+      if (next.done) return;
+      yield next.value;
+    }
+  } finally {
+    await iterator.return?.();
+  }
+}

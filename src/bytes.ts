@@ -316,6 +316,19 @@ class StreamSink implements ByteSink {
   }
 }
 
+/** Writes all of a text to standard output (1) or standard error (2), before returning. */
+export function writeStandard(fd: 1 | 2, text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let done = 0; done < bytes.length;) {
+    try {
+      done += fs.writeSync(fd, bytes, done);
+    } catch (error) {
+      if (code(error) !== "EAGAIN") throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2); // a full pipe: wait a moment
+    }
+  }
+}
+
 /** Creates a new file beside `target` under a name nobody has; the name is registered for removal. */
 function temporaryFile(target: string, mode: number): DiskFile {
   const path = join(dirname(target), `.${basename(target)}.${randomUUID()}.tmp`);

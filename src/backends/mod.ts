@@ -1,0 +1,53 @@
+/** The backends, in the order `auto` tries them. Each is opened, not detected; its code is loaded only when it is tried. */
+import type { Backend, BackendName, Driver } from "../backend.ts";
+import { UnsupportedError, UsageError } from "../errors.ts";
+import { nearest } from "../words.ts";
+
+/** Adding a backend is a file and its line here. */
+export const CANDIDATES: readonly { name: BackendName; load: () => Promise<Driver> }[] = [
+  { name: "webgpu", load: async () => (await import("./webgpu.ts")).webgpu },
+  { name: "gpujs", load: async () => (await import("./gpujs.ts")).gpujs },
+  { name: "scalar", load: async () => (await import("./scalar.ts")).scalar },
+];
+
+/** One entry of `--backend`. */
+export interface Wish {
+  readonly name: BackendName;
+  /** After a colon: `gpujs:cpu`. */
+  readonly variant?: string;
+  /** Named by the user, not by `auto`. */
+  readonly named: boolean;
+}
+
+/** Parses "auto" or "webgpu,gpujs:cpu,scalar"; throws UsageError for unknown names. */
+export function parseBackendList(text: string): Wish[] {
+  const all = CANDIDATES.map(({ name }) => name);
+  return text.split(",").map((part) => part.trim()).flatMap((part): Wish[] => {
+    if (part === "auto") return all.map((name) => ({ name, named: false }));
+    const [name, variant] = part.split(":", 2);
+    const found = all.find((candidate) => candidate === name);
+    if (!found) {
+      const near = nearest(name, [...all, "auto"]);
+      const hint = near ? `did you mean ${near}? ` : "";
+      throw new UsageError(`Cannot use --backend ${part}: ${hint}expected auto or a list of ${all.join(", ")}`);
+    }
+    return [{ name: found, variant, named: true }];
+  });
+}
+
+/** Opens the first that can be. Only UnsupportedError means "try the next"; when none is left, the last one escapes. */
+export async function openFirst(wishes: readonly Wish[]): Promise<{ backend: Backend; refused: { name: string; reason: string }[] }> {
+  const refused: { name: string; reason: string }[] = [];
+  let last: unknown;
+  for (const { name, variant, named } of wishes) {
+    const driver = await CANDIDATES.find((candidate) => candidate.name === name)!.load();
+    try {
+      return { backend: await driver.open({ variant, named }), refused };
+    } catch (error) {
+      if (!(error instanceof UnsupportedError)) throw error;
+      refused.push({ name, reason: error.reason });
+      last = error;
+    }
+  }
+  throw last;
+}

@@ -1,0 +1,65 @@
+/** File formats by their first bytes. Adding one is a file and its line in FORMATS. */
+import { type ByteSource, openFile, spoolStdin } from "../bytes.ts";
+import { InputError } from "../errors.ts";
+import { Container, type ContainerOptions, type Format } from "./container.ts";
+import { looksLikeSequence, openResidues } from "./fasta.ts";
+import { npy } from "./npy.ts";
+import { npz } from "./npz.ts";
+import { safetensors } from "./safetensors.ts";
+
+export const FORMATS: readonly Format[] = [npy, npz, safetensors];
+
+/** Opens a tensor file, or standard input for "-". Throws InputError for what is none. */
+export async function openContainer(path: string, options: ContainerOptions): Promise<Container> {
+  const source = path === "-" ? await spoolStdin() : await openFile(path);
+  try {
+    const format = await recognise(source);
+    return new Container(format.name, source, await format.open(source), options);
+  } catch (error) {
+    await source[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function headOf(source: ByteSource): Promise<Uint8Array> {
+  const head = new Uint8Array(Math.min(512, source.byteLength));
+  await source.read(head, 0);
+  return head;
+}
+
+async function recognise(source: ByteSource): Promise<Format> {
+  const head = await headOf(source);
+  const format = FORMATS.find((candidate) => candidate.matches(head));
+  if (format) return format;
+  if (head.length === 0) throw new InputError(`Cannot read "${source.path}": it is empty`);
+  const hint = looksLikeSequence(head) ? "; for a sequence add --encode kmer:6" : "";
+  throw new InputError(`Cannot read "${source.path}": expected .npy, .npz or .safetensors${hint}`);
+}
+
+/** What `inspect` says of a file. */
+export interface FileDescription {
+  readonly path: string;
+  readonly format: string;
+  readonly bytes: number;
+  readonly tensors: readonly { name: string; dtype: string; shape: readonly number[]; order: "C" | "F"; bytes: number }[];
+  /** Sequences: the records. */
+  readonly records?: readonly { name: string; length: number }[];
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** Reads headers only (a sequence file is read whole to count its residues). */
+export async function describeFile(path: string): Promise<FileDescription> {
+  if (path !== "-") {
+    await using source = await openFile(path);
+    if (looksLikeSequence(await headOf(source))) {
+      await using residues = await openResidues(path);
+      const records = residues.records.map(({ name, length }) => ({ name, length }));
+      return { path, format: residues.format, bytes: source.byteLength, tensors: [], records, metadata: {} };
+    }
+  }
+  await using container = await openContainer(path, {});
+  const tensors = container.members.map(({ name, typeName, dtype, shape, order, byteLength }) => {
+    return { name, dtype: dtype ?? typeName, shape, order, bytes: byteLength };
+  });
+  return { path: container.path, format: container.format, bytes: container.source.byteLength, tensors, metadata: container.metadata };
+}

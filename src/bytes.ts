@@ -249,7 +249,7 @@ export function openOutput(path: string): ByteSink {
 
 /** A temporary file for positioned writes and reads, gone when disposed: for outputs that cannot be written in order. */
 export function scratchFile(): ByteSink {
-  return new FileSink(join(tmpdir(), "performer"));
+  return new FileSink(join(tmpdir(), "performer"), join(tmpdir(), "performer"), 0o600);
 }
 
 class FileSink implements ByteSink {
@@ -257,9 +257,9 @@ class FileSink implements ByteSink {
   readonly #file: DiskFile;
   readonly #target: string;
 
-  constructor(readonly path: string, target = path) {
+  constructor(readonly path: string, target: string, mode = 0o666) {
     this.#target = target;
-    this.#file = temporaryFile(target, 0o666);
+    this.#file = temporaryFile(target, mode);
   }
 
   write(bytes: Uint8Array, at: number): Promise<void> {

@@ -2,7 +2,6 @@
 import type { SessionCounts } from "./backend.ts";
 import type { ErrorSummary } from "./metrics.ts";
 import type { Interval } from "./statistics.ts";
-import type { Warning } from "./warnings.ts";
 
 /** Raised when a key of the JSON changes its meaning or goes away. */
 export const REPORT_SCHEMA = "performer-report/1";
@@ -17,6 +16,13 @@ export interface ErrorReport extends ErrorSummary {
   readonly phi: number;
   /** Error over independent draws of the projection on the same rows, when asked for. */
   readonly redraws: (Interval & { readonly count: number; readonly logSd: number; readonly samples: readonly number[] }) | null;
+}
+
+/** What happened, and what to do about it. */
+export interface Warning {
+  readonly code: "no-skill" | "low-skill" | "non-positive" | "empty-rows" | "own-kernel";
+  readonly message: string;
+  readonly remedy: string;
 }
 
 export interface Report {

@@ -2,13 +2,7 @@
 import type { Attention } from "./attention.ts";
 import type { SessionCounts } from "./backend.ts";
 import { featureMap } from "./feature_map.ts";
-import type { ErrorReport } from "./report.ts";
-
-export interface Warning {
-  readonly code: "no-skill" | "low-skill" | "non-positive" | "empty-rows" | "recomputed" | "own-kernel" | "slow-backend";
-  readonly message: string;
-  readonly remedy: string;
-}
+import type { ErrorReport, Warning } from "./report.ts";
 
 /** What a reader of the report must be told. */
 export function warningsFor(

@@ -6,7 +6,6 @@
  * runtimes) behind a promise, so that a source may also be remote.
  */
 import * as fs from "node:fs";
-import { randomUUID } from "node:crypto";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { InputError, PerformerError, TransientError, UsageError } from "./errors.ts";
@@ -331,7 +330,7 @@ export function writeStandard(fd: 1 | 2, text: string): void {
 
 /** Creates a new file beside `target` under a name nobody has; the name is registered for removal. */
 function temporaryFile(target: string, mode: number): DiskFile {
-  const path = join(dirname(target), `.${basename(target)}.${randomUUID()}.tmp`);
+  const path = join(dirname(target), `.${basename(target)}.${crypto.randomUUID()}.tmp`);
   try {
     const fd = fs.openSync(path, "wx+", mode);
     temporaries.add(path);

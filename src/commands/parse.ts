@@ -1,0 +1,84 @@
+/** Command lines read by commander, against the one command table. */
+import { Command as Commander, CommanderError, Option } from "commander";
+import { UsageError } from "../errors.ts";
+import { VERSION } from "../version.ts";
+import { nearest } from "../words.ts";
+import type { Command, Flag, Invocation, Terminal } from "./command.ts";
+import { COMMANDS, SUMMARY } from "./mod.ts";
+
+/** What a command line asks for. */
+export interface Parsed {
+  readonly command: Command;
+  readonly invocation: Invocation;
+  /** Names of the flags on the command line. */
+  readonly given: ReadonlySet<string>;
+}
+
+/** Reads a command line against the table; a number is the exit code of a help text or a usage error that was printed. */
+export function parse(argv: readonly string[], terminal: Terminal): Parsed | number {
+  let parsed: Parsed | null = null;
+  const root = new Commander("performer").exitOverride().version(VERSION, "-V, --version", "print the version")
+    .description(SUMMARY).configureOutput({ writeOut: terminal.out, writeErr: terminal.err })
+    .configureHelp({ helpWidth: Math.min(120, terminal.columns) }).showSuggestionAfterError(true);
+  for (const command of COMMANDS) {
+    const sub = root.command(command.name).summary(command.summary).description(command.summary);
+    for (const argument of command.arguments) {
+      sub.argument(argument.optional ? `[${argument.name}]` : `<${argument.name}>`, argument.summary);
+    }
+    for (const flag of command.flags) sub.addOption(optionOf(flag));
+    sub.addHelpText("after", `\nExamples:\n${command.examples.map((example) => `  ${example}\n`).join("")}`);
+    sub.action((...values: unknown[]) => {
+      const args = values.slice(0, command.arguments.length).filter((value) => value !== undefined) as string[];
+      const flags = Object.fromEntries(command.flags.map((flag) => [flag.name, valueOf(sub, flag)]));
+      const given = new Set(command.flags.filter((flag) => sub.getOptionValueSource(keyOf(flag)) === "cli").map((flag) => flag.name));
+      parsed = { command, invocation: { arguments: args, flags, sources: {} }, given };
+    });
+  }
+  try {
+    root.parse(argv as string[], { from: "user" });
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    throw error;
+  }
+  return parsed ?? 2;
+}
+
+/** "num-features" → "numFeatures"; "no-color" → "color", which commander negates. */
+function keyOf(flag: Flag): string {
+  return flag.name.replace(/^no-/, "").replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
+}
+
+function valueOf(sub: Commander, flag: Flag): unknown {
+  const value = sub.getOptionValue(keyOf(flag));
+  return flag.name.startsWith("no-") ? value === false : value;
+}
+
+function optionOf(flag: Flag): Option {
+  const names = `${flag.short ? `-${flag.short}, ` : ""}--${flag.name}${flag.value ? ` <${flag.value}>` : ""}`;
+  const choices = flag.choices ? `: ${flag.choices.join(", ")}` : "";
+  const option = new Option(names, flag.summary + choices);
+  if (flag.default !== undefined) option.default(flag.default);
+  if (flag.value) option.argParser((text: string) => parseValue(flag, text, `--${flag.name}`));
+  return option;
+}
+
+/** The value of a flag from text; `place` names where the text stands. */
+export function parseValue(flag: Flag, text: string, place: string): unknown {
+  if (!flag.value) {
+    if (text === "true" || text === "1") return true;
+    if (text === "false" || text === "0") return false;
+    throw new UsageError(`Cannot use ${place} ${text}: expected true or false`);
+  }
+  if (flag.choices && !flag.choices.includes(text)) {
+    const near = nearest(text, flag.choices);
+    throw new UsageError(
+      `Cannot use ${place} ${text}: ${near ? `did you mean ${near}? ` : ""}expected one of ${flag.choices.join(", ")}`,
+    );
+  }
+  try {
+    return flag.parse ? flag.parse(text) : text;
+  } catch (error) {
+    if (error instanceof UsageError) throw new UsageError(`Cannot use ${place} ${text}: ${error.message}`);
+    throw error;
+  }
+}

@@ -79,45 +79,19 @@ export async function openFile(path: string): Promise<ByteSource> {
   } catch (error) {
     throw readError(error, path);
   }
+  const stat = fs.fstatSync(fd);
+  if (stat.isFile()) return new DiskFile(path, fd, stat.size);
   try {
-    const stat = fs.fstatSync(fd);
-    if (stat.isFile()) return new DiskFile(path, fd, stat.size);
     refuseUnreadable(stat, path);
-    const spool = await spoolDescriptor(fd, path);
+    return await spoolDescriptor(fd, path);
+  } finally {
     fs.closeSync(fd);
-    return spool;
-  } catch (error) {
-    fs.closeSync(fd);
-    throw readError(error, path);
   }
 }
 
 /** Reads standard input to its end and makes it readable at any position. */
 export function spoolStdin(): Promise<ByteSource> {
   return spoolDescriptor(0, "standard input");
-}
-
-/** Bytes that are already in memory. */
-export function memoryBytes(bytes: Uint8Array, path = "memory"): ByteSource {
-  return {
-    path,
-    byteLength: bytes.length,
-    async read(into, at) {
-      if (at + into.length > bytes.length) throw endError(path, bytes.length, at + into.length - bytes.length);
-      into.set(bytes.subarray(at, at + into.length));
-    },
-    async [Symbol.asyncDispose]() {},
-  };
-}
-
-/** Pieces of `length` bytes from `at`, each in memory of its own (a stream may keep several). */
-export async function* chunks(source: ByteSource, at: number, length: number): AsyncGenerator<Uint8Array> {
-  for (let done = 0; done < length;) {
-    const piece = new Uint8Array(Math.min(CHUNK, length - done));
-    await source.read(piece, at + done);
-    done += piece.length;
-    yield piece;
-  }
 }
 
 /** An open file. `byteLength` is its size when opened, or the end of what was written. */

@@ -101,7 +101,17 @@ export class Container implements AsyncDisposable {
     const { axes, rows, heads, width, firstRow } = rowView(tensor.shape, tensor.order, view, label);
     const byteLength = rows * heads * width * DTYPE_BYTES[dtype];
     const { shape } = tensor;
-    const info: TensorInfo = { path: this.path, name: tensor.name, dtype, shape, rows, heads, width, firstRow, byteLength };
+    const info: TensorInfo = {
+      path: this.path,
+      name: tensor.name,
+      dtype,
+      shape,
+      rows,
+      heads,
+      width,
+      firstRow,
+      byteLength,
+    };
     const { source, offset } = await tensor.locate();
     return new StridedTensor(info, { source, offset, dtype, littleEndian: tensor.littleEndian }, axes);
   }
@@ -129,7 +139,11 @@ export class Container implements AsyncDisposable {
     const found = all.find((tensor) => tensor.name === name);
     if (found) return found;
     const names = all.slice(0, 12).map((tensor) => `"${tensor.name}"`).join(", ") + (all.length > 12 ? ", …" : "");
-    const has = all.length === 0 ? "it holds no tensors" : all[0].name === "" ? "it holds one tensor without a name" : `it holds ${names}`;
+    const has = all.length === 0
+      ? "it holds no tensors"
+      : all[0].name === ""
+      ? "it holds one tensor without a name"
+      : `it holds ${names}`;
     throw new InputError(
       name === undefined
         ? `Cannot choose a tensor in "${this.path}": ${has}, name one`
@@ -140,7 +154,9 @@ export class Container implements AsyncDisposable {
   #readable(tensor: StoredTensor): DType {
     if (tensor.dtype !== null) return tensor.dtype;
     throw new InputError(
-      `Cannot read ${this.#label(tensor)}: dtype is ${tensor.typeName}, expected ${Object.keys(DTYPE_BYTES).join(", ")}`,
+      `Cannot read ${this.#label(tensor)}: dtype is ${tensor.typeName}, expected ${
+        Object.keys(DTYPE_BYTES).join(", ")
+      }`,
     );
   }
 

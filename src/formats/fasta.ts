@@ -1,14 +1,14 @@
 /**
  * Residues of FASTA or plain text, plain or gzip (several members and bgzip included), as one long string of letters.
  *
- * A ">" opens a record only at the start of a line; ";" starts a comment line. Letters are upper-cased, white space and the
+ * A ">" opens a record only at the start of a line; ";" starts a comment line there (in text, only before the first letter). Letters are upper-cased, white space and the
  * gap and stop signs "-", "." and "*" are kept out. Up to 16 MiB stay in memory, more goes to a temporary file.
  */
-import { Readable } from "node:stream";
-import { createGunzip } from "node:zlib";
-import { type ByteSource, chunks, openFile, SpoolFile, spoolStdin } from "../bytes.ts";
+import { type ByteSource, openFile, SpoolFile, spoolStdin } from "../bytes.ts";
 import { InputError } from "../errors.ts";
+import { chunks, inflated, isZlib } from "./inflate.ts";
 
+/** One sequence of a file. */
 export interface SequenceRecord {
   /** First word of the header line; "" for text without headers. */
   readonly name: string;
@@ -27,7 +27,7 @@ export interface Residues extends AsyncDisposable {
 
 const [NEWLINE, RETURN, GREATER, SEMICOLON] = [10, 13, 62, 59];
 
-/** Opens a file or "-"; throws InputError when it holds no letters or is not text. */
+/** Opens a file or "-" (standard input); throws InputError when it holds no letters or is not text. */
 export async function openResidues(path: string): Promise<Residues> {
   await using source = path === "-" ? await spoolStdin() : await openFile(path);
   const spool = new SpoolFile(source.path);
@@ -57,18 +57,13 @@ async function* plainBytes(source: ByteSource): AsyncGenerator<Uint8Array> {
   const magic = new Uint8Array(Math.min(2, source.byteLength));
   await source.read(magic, 0);
   if (magic[0] !== 0x1f || magic[1] !== 0x8b) return yield* chunks(source, 0, source.byteLength);
-  const packed = Readable.from(chunks(source, 0, source.byteLength));
-  const stream = createGunzip();
-  packed.on("error", (error) => stream.destroy(error));
-  packed.pipe(stream);
   try {
-    for await (const piece of stream) yield piece as Uint8Array;
+    yield* inflated(chunks(source, 0, source.byteLength), "gzip");
   } catch (error) {
-    if (error instanceof InputError) throw error;
-    throw new InputError(`Cannot read "${source.path}": its gzip data is corrupt (${(error as Error).message})`, { cause: error });
-  } finally {
-    packed.destroy();
-    stream.destroy();
+    if (!isZlib(error)) throw error;
+    throw new InputError(`Cannot read "${source.path}": its gzip data is corrupt (${(error as Error).message})`, {
+      cause: error,
+    });
   }
 }
 
@@ -95,8 +90,10 @@ class Parser {
 
   async feed(bytes: Uint8Array): Promise<void> {
     for (let i = 0; i < bytes.length; i++) {
+      if (this.#line === "residues") i = this.#letters(bytes, i);
+      if (i === bytes.length) break;
       const byte = bytes[i];
-      if (byte === NEWLINE) {
+      if (byte === NEWLINE || byte === RETURN) {
         if (this.#line === "header") await this.#open();
         this.#line = "start";
         continue;
@@ -108,14 +105,16 @@ class Parser {
           this.#header = "";
           continue;
         }
-        this.#line = byte === SEMICOLON && this.fasta ? "comment" : "residues";
+        this.#line = byte === SEMICOLON && (this.fasta || !this.#any) ? "comment" : "residues";
       }
       if (this.#line === "header") {
-        if (this.#header.length < 1000 && byte !== RETURN) this.#header += String.fromCharCode(byte);
+        if (this.#header.length < 1000) this.#header += String.fromCharCode(byte);
       } else if (this.#line === "residues") {
         const letter = this.#keep[byte];
         if (letter === 255) {
-          throw new InputError(`Cannot read "${this.path}" as a sequence: it holds byte ${byte}, expected FASTA or plain text`);
+          throw new InputError(
+            `Cannot read "${this.path}" as a sequence: it holds byte ${byte}, expected FASTA or plain text`,
+          );
         }
         if (letter === 0) continue;
         this.#any = true;
@@ -125,11 +124,31 @@ class Parser {
     }
   }
 
+  /** Takes letters up to the first byte that is none; most of a genome goes through this loop. */
+  #letters(bytes: Uint8Array, from: number): number {
+    const keep = this.#keep;
+    const out = this.#out;
+    let filled = this.#filled;
+    let i = from;
+    for (; i < bytes.length && filled < out.length; i++) {
+      const letter = keep[bytes[i]];
+      if (letter === 0 || letter === 255) break;
+      out[filled++] = letter;
+    }
+    if (i > from) this.#any = true;
+    this.#filled = filled;
+    return i;
+  }
+
   async finish(): Promise<SequenceRecord[]> {
     if (this.#line === "header") await this.#open();
     await this.#flush();
     const starts = this.#records.length > 0 ? this.#records : [{ name: "", start: 0 }];
-    return starts.map(({ name, start }, i) => ({ name, start, length: (starts[i + 1]?.start ?? this.spool.byteLength) - start }));
+    return starts.map(({ name, start }, i) => ({
+      name,
+      start,
+      length: (starts[i + 1]?.start ?? this.spool.byteLength) - start,
+    }));
   }
 
   async #open(): Promise<void> {

@@ -7,10 +7,11 @@ import { npy } from "./npy.ts";
 import { npz } from "./npz.ts";
 import { safetensors } from "./safetensors.ts";
 
+/** The formats of tensors, in the order they are tried. */
 export const FORMATS: readonly Format[] = [npy, npz, safetensors];
 
 /** Opens a tensor file, or standard input for "-". Throws InputError for what is none. */
-export async function openContainer(path: string, options: ContainerOptions): Promise<Container> {
+export async function openContainer(path: string, options: ContainerOptions = {}): Promise<Container> {
   const source = path === "-" ? await spoolStdin() : await openFile(path);
   try {
     const format = await recognise(source);
@@ -41,7 +42,13 @@ export interface FileDescription {
   readonly path: string;
   readonly format: string;
   readonly bytes: number;
-  readonly tensors: readonly { name: string; dtype: string; shape: readonly number[]; order: "C" | "F"; bytes: number }[];
+  readonly tensors: readonly {
+    name: string;
+    dtype: string;
+    shape: readonly number[];
+    order: "C" | "F";
+    bytes: number;
+  }[];
   /** Sequences: the records. */
   readonly records?: readonly { name: string; length: number }[];
   readonly metadata: Readonly<Record<string, string>>;
@@ -61,5 +68,11 @@ export async function describeFile(path: string): Promise<FileDescription> {
   const tensors = container.members.map(({ name, typeName, dtype, shape, order, byteLength }) => {
     return { name, dtype: dtype ?? typeName, shape, order, bytes: byteLength };
   });
-  return { path: container.path, format: container.format, bytes: container.source.byteLength, tensors, metadata: container.metadata };
+  return {
+    path: container.path,
+    format: container.format,
+    bytes: container.source.byteLength,
+    tensors,
+    metadata: container.metadata,
+  };
 }

@@ -1,4 +1,7 @@
-/** Hugging Face's .safetensors: 8-byte header length, JSON, then the bytes of all tensors (safetensors format description). */
+/**
+ * Hugging Face's .safetensors: 8-byte header length, JSON, then the bytes of all tensors.
+ * Checked as the reference does (safetensors `tensor.rs`): no overlap, no bytes without an owner, span = dtype × shape.
+ */
 import { InputError } from "../errors.ts";
 import { type DType, DTYPE_BYTES } from "../tensor.ts";
 import type { Contents, Format, Frame, StoredTensor } from "./container.ts";
@@ -27,18 +30,23 @@ interface Entry {
   data_offsets?: unknown;
 }
 
+/** The safetensors format; an output's one tensor is called "out". */
 export const safetensors: Format = {
   name: "safetensors",
   suffix: ".safetensors",
   /** A header length that is plausible, then "{". */
-  matches: (head) => head.length >= 9 && head[8] === 0x7b && new DataView(head.buffer, head.byteOffset).getBigUint64(0, true) <= MAX_HEADER,
+  matches: (head) =>
+    head.length >= 9 && head[8] === 0x7b &&
+    new DataView(head.buffer, head.byteOffset).getBigUint64(0, true) <= MAX_HEADER,
   async open(source): Promise<Contents> {
     const label = `"${source.path}"`;
     const size = new Uint8Array(8);
     await source.read(size, 0);
     const length = Number(new DataView(size.buffer).getBigUint64(0, true));
     if (length > MAX_HEADER || 8 + length > source.byteLength) {
-      throw new InputError(`Cannot read ${label}: its header claims ${length} bytes, the file has ${source.byteLength}`);
+      throw new InputError(
+        `Cannot read ${label}: its header claims ${length} bytes, the file has ${source.byteLength}`,
+      );
     }
     const text = new Uint8Array(length);
     await source.read(text, 8);
@@ -46,12 +54,16 @@ export const safetensors: Format = {
     try {
       header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(text));
     } catch (error) {
-      throw new InputError(`Cannot read ${label}: its header is not JSON (${(error as Error).message})`, { cause: error });
+      throw new InputError(`Cannot read ${label}: its header is not JSON (${(error as Error).message})`, {
+        cause: error,
+      });
     }
     if (typeof header !== "object" || header === null || Array.isArray(header)) {
       throw new InputError(`Cannot read ${label}: its header is not a JSON object`);
     }
-    const { __metadata__: metadata, ...entries } = header as Record<string, Entry> & { __metadata__?: Record<string, string> };
+    const { __metadata__: metadata, ...entries } = header as Record<string, Entry> & {
+      __metadata__?: Record<string, string>;
+    };
     const data = 8 + length;
     const tensors = Object.entries(entries).map(([name, entry]): StoredTensor => {
       const { dtype, typeName, shape, begin, end } = validated(name, entry, source.byteLength - data, source.path);
@@ -59,7 +71,7 @@ export const safetensors: Format = {
       const locate = async () => ({ source, offset });
       return { name, dtype, typeName, shape, byteLength: end - begin, order: "C", littleEndian: true, locate };
     });
-    refuseOverlap(tensors, entries, label);
+    requireCover(tensors, entries, source.byteLength - data, label);
     const words = Object.entries(metadata ?? {}).map(([key, value]) => [key, String(value)]);
     return { tensors, metadata: Object.fromEntries(words), async [Symbol.asyncDispose]() {} };
   },
@@ -82,26 +94,39 @@ function validated(name: string, entry: Entry, available: number, path: string) 
   const { dtype: typeName, shape, data_offsets: offsets } = entry ?? {};
   if (typeof typeName !== "string") throw broken("its dtype is missing");
   if (!Array.isArray(shape) || !shape.every(isSize)) throw broken("its shape is not a list of sizes");
-  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize)) throw broken("its data_offsets are not two positions");
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize)) {
+    throw broken("its data_offsets are not two positions");
+  }
   const [begin, end] = offsets as [number, number];
   if (begin > end || end > available) {
     throw broken(`its bytes ${begin} to ${end} are not all in the file, which has ${available} bytes of data`);
   }
   const dtype = TYPES[typeName] ?? null;
   const wanted = dtype === null ? end - begin : shape.reduce((product, n) => product * n, DTYPE_BYTES[dtype]);
-  if (wanted !== end - begin) throw broken(`shape [${shape.join(", ")}] of ${typeName} needs ${wanted} bytes, it has ${end - begin}`);
+  if (wanted !== end - begin) {
+    throw broken(`shape [${shape.join(", ")}] of ${typeName} needs ${wanted} bytes, it has ${end - begin}`);
+  }
   return { dtype, typeName, shape: shape as number[], begin, end };
 }
 
-function refuseOverlap(tensors: readonly StoredTensor[], entries: Record<string, Entry>, label: string): void {
-  const spans = tensors.filter((tensor) => tensor.byteLength > 0).map(({ name }) => {
+/** The tensors fill the data exactly. */
+function requireCover(
+  tensors: readonly StoredTensor[],
+  entries: Record<string, Entry>,
+  size: number,
+  label: string,
+): void {
+  const spans = tensors.map(({ name }) => {
     const [begin, end] = entries[name].data_offsets as [number, number];
     return { name, begin, end };
   });
-  spans.sort((a, b) => a.begin - b.begin);
-  for (let i = 1; i < spans.length; i++) {
-    if (spans[i].begin < spans[i - 1].end) {
-      throw new InputError(`Cannot read ${label}: tensors "${spans[i - 1].name}" and "${spans[i].name}" share bytes`);
+  spans.sort((a, b) => a.begin - b.begin || a.end - b.end);
+  let covered = 0;
+  for (const { name, begin, end } of [...spans, { name: "", begin: size, end: size }]) {
+    if (begin < covered) throw new InputError(`Cannot read ${label}: tensor "${name}" shares bytes with another`);
+    if (begin > covered) {
+      throw new InputError(`Cannot read ${label}: bytes ${covered} to ${begin} of its data belong to no tensor`);
     }
+    covered = end;
   }
 }

@@ -8,6 +8,7 @@ import { elements, type OutputDType } from "./decode.ts";
 import { FORMATS } from "./mod.ts";
 import { npy } from "./npy.ts";
 
+/** What is written, and how its axes are ordered. */
 export interface SinkOptions {
   readonly dtype: OutputDType;
   /** Axes of the file: `[L, D]`, `[H, L, d]` … */
@@ -29,7 +30,10 @@ export function outputFormat(path: string): Format {
   throw new UsageError(`Cannot write "${path}": its name must end in ${suffixes.join(", ")}`);
 }
 
-/** Opens an output for `shape`, written row by row. */
+/**
+ * Opens an output for `shape`; tiles must come in row order and completely. Throws UsageError for a name that cannot be
+ * written, TransientError when the disk is full.
+ */
 export async function openSink(path: string, options: SinkOptions): Promise<TensorSink> {
   const frame = outputFormat(path).frame!(options.dtype, options.shape);
   const target = options.bytes ?? openOutput(path);
@@ -38,12 +42,18 @@ export async function openSink(path: string, options: SinkOptions): Promise<Tens
   const inOrder = placed.inOrder && frame.checksumFrom === null;
   const bytes = target.sequential && !inOrder ? scratchFile() : target;
   const sink = new FrameSink(frame, bytes, bytes === target ? null : target, options, placed);
-  await sink.start();
-  return sink;
+  try {
+    await sink.start();
+    return sink;
+  } catch (error) {
+    await sink[Symbol.asyncDispose]();
+    throw error;
+  }
 }
 
 /** Where element (head, row 0) starts and how far rows are apart, in elements. */
 interface Placed {
+  readonly rows: number;
   readonly inOrder: boolean;
   readonly rowStep: number;
   readonly headAt: (head: number) => number;
@@ -51,12 +61,13 @@ interface Placed {
 
 function placement({ shape, heads, width, layout }: SinkOptions): Placed {
   if (shape.length <= 2 || (shape.length === 3 && layout === "lhd")) {
-    return { inOrder: true, rowStep: heads * width, headAt: (head) => head * width };
+    return { rows: shape[0], inOrder: true, rowStep: heads * width, headAt: (head) => head * width };
   }
   const rows = shape.length === 3 ? shape[1] : layout === "lhd" ? shape[1] : shape[2];
-  if (layout === "hld") return { inOrder: heads === 1, rowStep: width, headAt: (head) => head * rows * width };
+  if (layout === "hld") return { rows, inOrder: heads === 1, rowStep: width, headAt: (head) => head * rows * width };
   const inner = shape[2]; // [B, L, H, d]
   return {
+    rows,
     inOrder: shape[0] === 1,
     rowStep: inner * width,
     headAt: (head) => Math.floor(head / inner) * rows * inner * width + (head % inner) * width,
@@ -65,7 +76,7 @@ function placement({ shape, heads, width, layout }: SinkOptions): Placed {
 
 class FrameSink implements TensorSink {
   #rows = 0;
-  #end = 0;
+  #room?: ReturnType<typeof elements>;
   readonly #data: number;
   readonly #size: number;
 
@@ -87,10 +98,17 @@ class FrameSink implements TensorSink {
 
   async write(tile: Tile): Promise<void> {
     const { dtype, heads, width } = this.options;
-    if (tile.start !== this.#rows) throw new RangeError(`row ${tile.start} written after ${this.#rows} rows`);
+    if (tile.start !== this.#rows || tile.cols !== heads * width || tile.start + tile.rows > this.placed.rows) {
+      throw new RangeError(
+        `tile of ${tile.rows} × ${tile.cols} at row ${tile.start}, ` +
+          `expected row ${this.#rows} of ${this.placed.rows} × ${heads * width}`,
+      );
+    }
     this.#rows += tile.rows;
-    if (this.placed.inOrder) return await this.#place(tile.data, tile.start * this.placed.rowStep);
-    const { values, bytes } = elements(dtype, tile.rows * width);
+    if (this.placed.inOrder) {
+      return await this.#place(tile.data.subarray(0, tile.rows * tile.cols), tile.start * this.placed.rowStep);
+    }
+    const { values, bytes } = this.#elements(tile.rows * width);
     for (let h = 0; h < heads; h++) {
       for (let i = 0; i < tile.rows; i++) {
         const at = i * tile.cols + h * width;
@@ -100,27 +118,37 @@ class FrameSink implements TensorSink {
       else {
         const row = width * DTYPE_BYTES[dtype];
         for (let i = 0; i < tile.rows; i++) {
-          await this.#put(bytes.subarray(i * row, (i + 1) * row), this.placed.headAt(h) + (tile.start + i) * this.placed.rowStep);
+          await this.#put(
+            bytes.subarray(i * row, (i + 1) * row),
+            this.placed.headAt(h) + (tile.start + i) * this.placed.rowStep,
+          );
         }
       }
     }
   }
 
   async #place(data: Tile["data"], element: number): Promise<void> {
-    const { values, bytes } = elements(this.options.dtype, data.length);
+    if (this.options.dtype === (data instanceof Float64Array ? "f64" : "f32")) {
+      return await this.#put(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), element);
+    }
+    const { values, bytes } = this.#elements(data.length);
     values.set(data as Float32Array);
     await this.#put(bytes, element);
   }
 
+  /** Memory for `count` elements, used again and again. */
+  #elements(count: number): ReturnType<typeof elements> {
+    if (this.#room?.values.length !== count) this.#room = elements(this.options.dtype, count);
+    return this.#room;
+  }
+
   async #put(bytes: Uint8Array, element: number): Promise<void> {
-    const at = this.#data + element * DTYPE_BYTES[this.options.dtype];
-    await this.bytes.write(bytes, at);
-    this.#end = Math.max(this.#end, at + bytes.length);
+    await this.bytes.write(bytes, this.#data + element * DTYPE_BYTES[this.options.dtype]);
   }
 
   async finish(): Promise<void> {
     const end = this.#data + this.#size;
-    if (this.#end !== end && this.#size > 0) throw new RangeError(`${this.#end} of ${end} bytes were written`);
+    if (this.#rows !== this.placed.rows) throw new RangeError(`${this.#rows} of ${this.placed.rows} rows were written`);
     const from = this.frame.checksumFrom;
     const crc = from === null ? 0 : await this.#checksum(from, end);
     await this.bytes.write(this.frame.tail(crc), end);

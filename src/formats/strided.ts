@@ -48,7 +48,12 @@ export class StridedTensor implements TensorSource {
   readonly #axes: readonly Axis[];
   readonly #dispose?: () => PromiseLike<void>;
 
-  constructor(readonly info: TensorInfo, placement: Placement, axes: readonly Axis[], dispose?: () => PromiseLike<void>) {
+  constructor(
+    readonly info: TensorInfo,
+    placement: Placement,
+    axes: readonly Axis[],
+    dispose?: () => PromiseLike<void>,
+  ) {
     this.#placement = placement;
     this.#axes = axes;
     this.#dispose = dispose;
@@ -103,7 +108,10 @@ class BlockReader {
     const steps = mergedSteps(axes);
     const [only] = steps;
     if (this.#native && steps.length === 1 && only.from === 1 && only.to === 1) {
-      return await this.#readBytes(first, new Uint8Array(into.buffer, into.byteOffset, only.size * into.BYTES_PER_ELEMENT));
+      return await this.#readBytes(
+        first,
+        new Uint8Array(into.buffer, into.byteOffset, only.size * into.BYTES_PER_ELEMENT),
+      );
     }
     await this.#gather(steps, spans(steps), this.#together(steps), first, into, 0);
   }
@@ -200,7 +208,14 @@ function spans(steps: readonly Step[]): number[] {
   return result;
 }
 
-function scatter(steps: readonly Step[], k: number, values: FloatArray, from: number, into: FloatArray, to: number): void {
+function scatter(
+  steps: readonly Step[],
+  k: number,
+  values: FloatArray,
+  from: number,
+  into: FloatArray,
+  to: number,
+): void {
   const { size, from: fileStep, to: tileStep } = steps[k];
   if (k > 0) {
     for (let i = 0; i < size; i++) scatter(steps, k - 1, values, from + i * fileStep, into, to + i * tileStep);

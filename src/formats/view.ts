@@ -70,9 +70,9 @@ export function rowView(shape: readonly number[], order: "C" | "F", view: Tensor
     const all = heads.reduce((product, head) => product * head.size, 1);
     if (view.heads !== undefined && view.heads !== all && view.heads !== shape[h]) {
       throw new UsageError(
-        `Cannot take ${view.heads} heads of ${label}: shape [${shape.join(", ")}] read as ${
-          rank === 4 ? "B," : ""
-        }${view.layout === "lhd" ? "L,H,d" : "H,L,d"} has ${all}; leave --heads out or change --layout`,
+        `Cannot take ${view.heads} heads of ${label}: shape [${shape.join(", ")}] read as ${rank === 4 ? "B," : ""}${
+          view.layout === "lhd" ? "L,H,d" : "H,L,d"
+        } has ${all}; leave --heads out or change --layout`,
       );
     }
   }

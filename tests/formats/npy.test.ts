@@ -2,8 +2,8 @@
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import fc from "fast-check";
-import { memoryBytes } from "../../src/bytes.ts";
 import { InputError, UsageError } from "../../src/errors.ts";
+import { memoryBytes } from "../../src/formats/memory.ts";
 import { openContainer } from "../../src/formats/mod.ts";
 import { npy, npyHeader } from "../../src/formats/npy.ts";
 import { allRows, fixture, FIXTURES, folder, naiveRows, readTensor, rejection } from "./support.ts";
@@ -94,19 +94,23 @@ describe("views", () => {
     expect(await allRows(source, 2)).toEqual(whole.slice(6));
     expect(await allRows(source, 2, "f32", { start: 1, end: 2 })).toEqual(whole.slice(12, 18));
     const starts = [];
-    for await (const tile of source.tiles(2, { range: { start: 1, end: 3 } })) starts.push([tile.start, tile.rows, tile.cols]);
+    for await (const tile of source.tiles(2, { range: { start: 1, end: 3 } })) {
+      starts.push([tile.start, tile.rows, tile.cols]);
+    }
     expect(starts).toEqual([[1, 2, 6]]);
     await expect(allRows(source, 2, "f32", { start: 0, end: 4 })).rejects.toThrow(RangeError);
   });
 
-  test.each([
-    ["one_row.npy", { heads: 3 }, UsageError, "3 heads"],
-    ["line.npy", { heads: 2 }, UsageError, "2 heads"],
-    ["grid.npy", { heads: 4 }, UsageError, "has 2"],
-    ["grid.npy", { rows: { start: 2, end: 5 } }, UsageError, "4 rows"],
-    ["grid.npy", { rows: { start: 3, end: 2 } }, UsageError, "3:2"],
-    ["scalar.npy", {}, InputError, "single number"],
-  ] as const)("%s with %o is refused", async (file, view, kind, words) => {
+  test.each(
+    [
+      ["one_row.npy", { heads: 3 }, UsageError, "3 heads"],
+      ["line.npy", { heads: 2 }, UsageError, "2 heads"],
+      ["grid.npy", { heads: 4 }, UsageError, "has 2"],
+      ["grid.npy", { rows: { start: 2, end: 5 } }, UsageError, "4 rows"],
+      ["grid.npy", { rows: { start: 3, end: 2 } }, UsageError, "3:2"],
+      ["scalar.npy", {}, InputError, "single number"],
+    ] as const,
+  )("%s with %o is refused", async (file, view, kind, words) => {
     const error = await rejection(readTensor(fixture(file), undefined, view));
     expect(error).toBeInstanceOf(kind);
     expect(error.message).toContain(words);

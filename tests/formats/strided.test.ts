@@ -2,10 +2,10 @@
 import { expect, test } from "bun:test";
 import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import fc from "fast-check";
-import { memoryBytes } from "../../src/bytes.ts";
 import { npyHeader } from "../../src/formats/npy.ts";
 import { StridedTensor } from "../../src/formats/strided.ts";
 import { rowView } from "../../src/formats/view.ts";
+import { memoryBytes } from "../../src/formats/memory.ts";
 import { openContainer } from "../../src/formats/mod.ts";
 import { type DType, DTYPE_BYTES, gatherRows, type TensorInfo } from "../../src/tensor.ts";
 import { allRows, countingByteSource, folder, naiveRows } from "./support.ts";
@@ -17,10 +17,27 @@ function tensor(values: Float32Array, shape: number[], order: "C" | "F", layout:
   return overBytes(bytes, shape, order, layout, "f32", offset);
 }
 
-function overBytes(bytes: Uint8Array, shape: number[], order: "C" | "F", layout: "hld" | "lhd", dtype: DType, offset = 0) {
+function overBytes(
+  bytes: Uint8Array,
+  shape: number[],
+  order: "C" | "F",
+  layout: "hld" | "lhd",
+  dtype: DType,
+  offset = 0,
+) {
   const counted = countingByteSource(memoryBytes(bytes));
   const { axes, rows, heads, width, firstRow } = rowView(shape, order, { layout }, "it");
-  const info: TensorInfo = { path: "", name: "", dtype, shape, rows, heads, width, firstRow, byteLength: bytes.length - offset };
+  const info: TensorInfo = {
+    path: "",
+    name: "",
+    dtype,
+    shape,
+    rows,
+    heads,
+    width,
+    firstRow,
+    byteLength: bytes.length - offset,
+  };
   return { counted, source: new StridedTensor(info, { source: counted, offset, dtype, littleEndian: true }, axes) };
 }
 
@@ -57,7 +74,7 @@ test("any shape, order, layout, tile and range equals a naive gather", async () 
         const values = Float32Array.from({ length: shape.reduce((x, y) => x * y, 1) }, (_, i) => i);
         const { source } = tensor(order === "F" ? inFortranOrder(values, shape) : values, shape, order, layout, 3);
         const rank = shape.length;
-        const axes = rank === 1
+        const axes: { row: number; heads: number[]; col?: number } = rank === 1
           ? { row: 0, heads: [] }
           : rank === 2
           ? { row: 0, heads: [], col: 1 }
@@ -68,7 +85,9 @@ test("any shape, order, layout, tile and range equals a naive gather", async () 
         const [start, end] = [a % (rows + 1), b % (rows + 1)].sort((x, y) => x - y);
         const cols = source.info.heads * source.info.width;
         expect(await allRows(source, tileRows, precision)).toEqual(naive);
-        expect(await allRows(source, tileRows, precision, { start, end })).toEqual(naive.slice(start * cols, end * cols));
+        expect(await allRows(source, tileRows, precision, { start, end })).toEqual(
+          naive.slice(start * cols, end * cols),
+        );
       },
     ),
     { numRuns: 300 },
@@ -145,7 +164,13 @@ test("first and last rows of a file beyond 4 GiB", async () => {
   await using container = await openContainer(path, {});
   await using source = await container.open();
   const { data } = await gatherRows(source, [0, rows - 1, rows - 2], "f64");
-  expect([data[0], data[63], data[64], data[127], data[128]]).toEqual([0, 63, rows - 1, Math.fround(rows + 62), 0]);
+  expect([data[0], data[63], data[64], data[127], data[128]]).toEqual([
+    0,
+    63,
+    Math.fround(rows - 1),
+    Math.fround(rows + 62),
+    0,
+  ]);
   await using end = await container.open("", { heads: 8, rows: { start: rows - 1, end: rows } });
   expect((await allRows(end))[8]).toBe(Math.fround(rows + 7));
   expect(end.info.firstRow).toBe(rows - 1);

@@ -1,5 +1,5 @@
 /** Sources and folders that the tests of formats share. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ByteSource } from "../../src/bytes.ts";
@@ -20,6 +20,21 @@ export function folder(): AsyncDisposable & { readonly path: string; file(name: 
     file: (name) => join(path, name),
     async [Symbol.asyncDispose]() {
       rmSync(path, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Makes a new folder the one for temporary files; `left` lists what is in it. */
+export function temporaryFolder(): AsyncDisposable & { left(): string[] } {
+  const dir = folder();
+  const before = process.env.TMPDIR;
+  process.env.TMPDIR = dir.path;
+  return {
+    left: () => readdirSync(dir.path),
+    async [Symbol.asyncDispose]() {
+      if (before === undefined) delete process.env.TMPDIR;
+      else process.env.TMPDIR = before;
+      await dir[Symbol.asyncDispose]();
     },
   };
 }
@@ -70,7 +85,11 @@ export async function rejection(promise: Promise<unknown>): Promise<Error> {
 }
 
 /** `[row][head][col]` of an array of `shape` in C order, by plain indexing. */
-export function naiveRows(values: ArrayLike<number>, shape: number[], axes: { row: number; heads: number[]; col?: number }): number[] {
+export function naiveRows(
+  values: ArrayLike<number>,
+  shape: number[],
+  axes: { row: number; heads: number[]; col?: number },
+): number[] {
   const steps = shape.map((_, i) => shape.slice(i + 1).reduce((a, b) => a * b, 1));
   const result: number[] = [];
   const heads = axes.heads.reduce((product, axis) => product * shape[axis], 1);

@@ -6,12 +6,14 @@ import process from "node:process";
 const path = (name: string) => fileURLToPath(new URL(`../${name}`, import.meta.url));
 const genome = "examples/data/lambda_virus.fa";
 
-console.log(`Performer (FAVOR+) attention over the genome of phage lambda: 48,502 bases, each an embedding of the words around it.
+console.log(
+  `Performer (FAVOR+) attention over the genome of phage lambda: 48,502 bases, each an embedding of the words around it.
 Exact softmax attention would compare every base with every other, 2.4 billion pairs; here keys and values are summarised
 once in a small state, and every base asks that state. 256 rows are then compared with exact softmax.
 
 $ performer attend ${genome} --encode kmer:6
-`);
+`,
+);
 const args = [path("cli.ts"), "attend", genome, "--encode", "kmer:6"];
 const { status } = spawnSync(process.execPath, args, { cwd: path("."), stdio: "inherit" });
 if (status === 0) {

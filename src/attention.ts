@@ -41,7 +41,9 @@ export const isExact = (attention: Attention): boolean => attention.features ===
 /** S in exp(S · q·k). */
 export function logitScale(attention: Attention, headDim: number): number {
   const scale = attention.scale ?? 1 / Math.sqrt(headDim);
-  if (!(scale > 0) || !Number.isFinite(scale)) throw new UsageError(`Cannot use scale ${scale}: expected a positive number`);
+  if (!(scale > 0) || !Number.isFinite(scale)) {
+    throw new UsageError(`Cannot use scale ${scale}: expected a positive number`);
+  }
   return scale;
 }
 

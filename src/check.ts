@@ -152,13 +152,15 @@ class UniformBaseline {
     for (let h = 0; h < heads; h++) {
       const kv = Math.floor(h * kvHeads / heads);
       for (let c = 0; c < valueDim; c++) {
-        this.#out[(index * heads + h) * valueDim + c] = this.#weight > 0 ? this.#sum[kv * valueDim + c] / this.#weight : 0;
+        this.#out[(index * heads + h) * valueDim + c] = this.#weight > 0
+          ? this.#sum[kv * valueDim + c] / this.#weight
+          : 0;
       }
     }
   }
 
   tile(): Tile {
-    if (!this.shape.causal) for (let i = 0; i < this.rows.length; i++) this.#write(i);
+    if (!this.shape.causal) { for (let i = 0; i < this.rows.length; i++) this.#write(i); }
     return { start: 0, rows: this.rows.length, cols: this.shape.heads * this.shape.valueDim, data: this.#out };
   }
 }

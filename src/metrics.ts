@@ -34,7 +34,12 @@ function moments({ approx, exact, at, width }: Pair): { error: number; exact2: n
 }
 
 /** A metric that is a statistic of one number per pair; pairs where it is undefined (0/0) are left out. */
-function perPair(name: string, summary: string, of: (pair: Pair) => number, reduce: (values: Float64Array) => number): Metric {
+function perPair(
+  name: string,
+  summary: string,
+  of: (pair: Pair) => number,
+  reduce: (values: Float64Array) => number,
+): Metric {
   return {
     name,
     summary,
@@ -65,12 +70,19 @@ export const METRICS: readonly Metric[] = [
   perPair("mse", "mean squared error of the output", (pair) => moments(pair).error / pair.width, mean),
   perPair("maxAbs", "largest absolute error of any element", (pair) => {
     let most = 0;
-    for (let c = pair.at; c < pair.at + pair.width; c++) most = Math.max(most, Math.abs(pair.approx[c] - pair.exact[c]));
+    for (let c = pair.at; c < pair.at + pair.width; c++) {
+      most = Math.max(most, Math.abs(pair.approx[c] - pair.exact[c]));
+    }
     return most;
   }, (values) => values.reduce((most, value) => Math.max(most, value), 0)),
   perPair("cosine", "mean cosine between approximate and exact rows", cosine, mean),
   perPair("rowMedian", "median relative L2 error of a (row, head)", rowError, (v) => quantile(v.sort(), 0.5)),
-  perPair("rowP95", "95th percentile of the relative L2 error of a (row, head)", rowError, (v) => quantile(v.sort(), 0.95)),
+  perPair(
+    "rowP95",
+    "95th percentile of the relative L2 error of a (row, head)",
+    rowError,
+    (v) => quantile(v.sort(), 0.95),
+  ),
   perPair("rowMax", "largest relative L2 error of a (row, head)", rowError, (v) => quantile(v.sort(), 1)),
 ];
 
@@ -81,7 +93,11 @@ export interface ErrorSummary {
   /** Relative L2 error of answering with the mean of the visible values. */
   readonly uniformBaseline: number;
   readonly skill: number;
-  readonly perHead: readonly { readonly relativeL2: number; readonly uniformBaseline: number; readonly skill: number }[];
+  readonly perHead: readonly {
+    readonly relativeL2: number;
+    readonly uniformBaseline: number;
+    readonly skill: number;
+  }[];
   readonly [metric: string]: unknown;
 }
 
@@ -89,7 +105,13 @@ export interface ErrorSummary {
  * Compares `rows × (heads · width)` outputs of the same sampled rows.
  * @param uniform the mean of the values each row sees @param population rows the sample was drawn from
  */
-export function compareOutputs(approx: Tile, exact: Tile, uniform: Tile, heads: number, population: number): ErrorSummary {
+export function compareOutputs(
+  approx: Tile,
+  exact: Tile,
+  uniform: Tile,
+  heads: number,
+  population: number,
+): ErrorSummary {
   const { rows, cols } = exact;
   const width = cols / heads;
   const running = METRICS.map((metric) => metric.start());

@@ -15,7 +15,9 @@ export interface ErrorReport extends ErrorSummary {
   /** Mean ‖x_i + y_j‖² of scaled queries and keys: the number random features live or die by. */
   readonly phi: number;
   /** Error over independent draws of the projection on the same rows, when asked for. */
-  readonly redraws: (Interval & { readonly count: number; readonly logSd: number; readonly samples: readonly number[] }) | null;
+  readonly redraws:
+    | (Interval & { readonly count: number; readonly logSd: number; readonly samples: readonly number[] })
+    | null;
 }
 
 /** What happened, and what to do about it. */

@@ -5,15 +5,7 @@
  *     for (k, v): absorb(k, v)                            for (q, k, v): write(emit(q, {k, v})); absorb(k, v)
  *     for q: write(emit(q))
  */
-import {
-  type Attention,
-  checkSizes,
-  flopCount,
-  isExact,
-  logitScale,
-  parametersFor,
-  type Sizes,
-} from "./attention.ts";
+import { type Attention, checkSizes, flopCount, isExact, logitScale, parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, Session, SessionCounts } from "./backend.ts";
 import { checkError, copySampled, inBatches, sampleRows } from "./check.ts";
 import type { Inputs } from "./inputs.ts";
@@ -34,7 +26,9 @@ export interface AttendOptions {
   readonly check: number;
   readonly redraws: number;
   /** Where the output goes; null computes it all the same. */
-  readonly sink: (TensorSink & { readonly path: string; readonly dtype: string; readonly shape: readonly number[] }) | null;
+  readonly sink:
+    | (TensorSink & { readonly path: string; readonly dtype: string; readonly shape: readonly number[] })
+    | null;
   readonly encoding: string | null;
   readonly peakBytes: () => number;
   /** Called after every tile with rows done of `total`, over all passes. */

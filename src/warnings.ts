@@ -28,7 +28,8 @@ export function warningsFor(
   if (error && attention.features !== "softmax" && featureMap(attention.features).kernel === "own") {
     warnings.push({
       code: "own-kernel",
-      message: `"${attention.features}" defines its own attention; its distance from softmax is a difference, not an error`,
+      message:
+        `"${attention.features}" defines its own attention; its distance from softmax is a difference, not an error`,
       remedy: "use --features hyperbolic to approximate softmax",
     });
   }
@@ -56,7 +57,9 @@ function remedyFor(attention: Attention, sizes: { queryRows: number; keyRows: nu
   if (map && (map.name !== "hyperbolic") && (map.kernel === "own" || !map.signed || error.phi > 3)) {
     remedies.push("--features hyperbolic");
   }
-  if (map?.kernel === "softmax" && error.phi <= 3 && map.name === "hyperbolic") remedies.push("--features trigonometric");
+  if (map?.kernel === "softmax" && error.phi <= 3 && map.name === "hyperbolic") {
+    remedies.push("--features trigonometric");
+  }
   if (map?.projection !== "none") {
     if (attention.projection === "iid" && !attention.given) remedies.push("--projection orthogonal");
     remedies.push(`more features (-m ${attention.numFeatures * 4})`);

@@ -49,7 +49,7 @@ export class FeatureRow {
     const u = this.#u;
     if (map.family === "exp") {
       for (let a = 0; a < m; a++) e[out + a] = u[a] + (bias + exponent);
-      if (map.featuresPerProjection === 2) for (let a = 0; a < m; a++) e[out + m + a] = (bias + exponent) - u[a];
+      if (map.featuresPerProjection === 2) { for (let a = 0; a < m; a++) e[out + m + a] = (bias + exponent) - u[a]; }
       g.fill(1, out, out + features);
       return;
     }

@@ -11,7 +11,12 @@ export class QueryRow {
   readonly #e: Float64Array;
   readonly #sum: Float64Array;
 
-  constructor(readonly p: FeatureNumbers, readonly shape: HeadShape, readonly state: StateNumbers, readonly counts: Counts) {
+  constructor(
+    readonly p: FeatureNumbers,
+    readonly shape: HeadShape,
+    readonly state: StateNumbers,
+    readonly counts: Counts,
+  ) {
     this.#feature = new FeatureRow(p);
     this.#g = new Float64Array(p.features);
     this.#e = new Float64Array(p.features);

@@ -9,7 +9,11 @@ export interface Rows {
 
 /** A feature map bound to its projections (src/feature_map.ts tells what each field means). */
 export interface FeatureNumbers {
-  readonly map: { readonly family: "exp" | "trig" | "pointwise"; readonly featuresPerProjection: 1 | 2; readonly activation?: string };
+  readonly map: {
+    readonly family: "exp" | "trig" | "pointwise";
+    readonly featuresPerProjection: 1 | 2;
+    readonly activation?: string;
+  };
   readonly headDim: number;
   readonly projections: number;
   readonly features: number;

@@ -36,7 +36,9 @@ export function parseBackendList(text: string): Wish[] {
 }
 
 /** Opens the first that can be. Only UnsupportedError means "try the next"; when none is left, the last one escapes. */
-export async function openFirst(wishes: readonly Wish[]): Promise<{ backend: Backend; refused: { name: string; reason: string }[] }> {
+export async function openFirst(
+  wishes: readonly Wish[],
+): Promise<{ backend: Backend; refused: { name: string; reason: string }[] }> {
   const refused: { name: string; reason: string }[] = [];
   let last: unknown;
   for (const { name, variant, named } of wishes) {

@@ -34,7 +34,12 @@ async function testOne(name: string): Promise<SelfTest> {
   try {
     ({ backend } = await openFirst(parseBackendList(name)));
   } catch (error) {
-    return { name, status: "refused", detail: (error as { reason?: string }).reason ?? String(error), relativeL2: null };
+    return {
+      name,
+      status: "refused",
+      detail: (error as { reason?: string }).reason ?? String(error),
+      relativeL2: null,
+    };
   }
   await using _ = backend;
   try {
@@ -63,7 +68,12 @@ export async function goldenError(backend: Backend): Promise<number> {
     seed: 1,
     draw: 0,
   });
-  const parameters = bindMap(featureMap("hyperbolic"), { headDim: WIDTH, scale: WIDTH ** -0.5, matrices: HEADS, weights });
+  const parameters = bindMap(featureMap("hyperbolic"), {
+    headDim: WIDTH,
+    scale: WIDTH ** -0.5,
+    matrices: HEADS,
+    weights,
+  });
   const shape = { heads: HEADS, kvHeads: HEADS, headDim: WIDTH, valueDim: WIDTH, tileRows: ROWS };
   let worst = 0;
   for (const causal of [false, true]) {

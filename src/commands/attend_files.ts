@@ -35,7 +35,9 @@ export async function openInputs({ arguments: [path], flags }: Invocation, termi
           : "Cannot run with only some of --q, --k and --v: give all three",
       );
     }
-    if (parts === 0 && path === undefined) throw new UsageError("Missing INPUT: give a file, or - for a .npy stream on stdin");
+    if (parts === 0 && path === undefined) {
+      throw new UsageError("Missing INPUT: give a file, or - for a .npy stream on stdin");
+    }
     if (path === "-" && terminal.stdinTTY) {
       throw new UsageError("Cannot read a tensor from the terminal: pipe a .npy file in, or name one");
     }
@@ -62,7 +64,9 @@ class Opener {
 
   /** FASTA or text through the seeded encoder: queries, keys and values are the same rows. */
   async encoded(path: string | undefined): Promise<Triple> {
-    if (path === undefined) throw new UsageError("Cannot use --encode with --q, --k and --v: name one FASTA or text file");
+    if (path === undefined) {
+      throw new UsageError("Cannot use --encode with --q, --k and --v: name one FASTA or text file");
+    }
     const { flags } = this;
     const options = { ...parseKmer(String(flags.encode)), heads: Number(flags.heads ?? 1), seed: Number(flags.seed) };
     const residues = this.files.use(await openResidues(path));
@@ -94,7 +98,9 @@ class Opener {
     }
     if (names.length !== 1) {
       throw new UsageError(
-        `Cannot choose tensors in "${path}": it holds ${names.slice(0, 8).join(", ")}${names.length > 8 ? ", …" : ""}, ` +
+        `Cannot choose tensors in "${path}": it holds ${names.slice(0, 8).join(", ")}${
+          names.length > 8 ? ", …" : ""
+        }, ` +
           `expected members q, k and v, or a single tensor`,
       );
     }
@@ -123,7 +129,11 @@ class Opener {
     return await this.#slice(await this.#container(path), name, { heads, layout });
   }
 
-  async #slice(container: Container, name: string | undefined, view: { heads?: number; layout?: "hld" | "lhd" }): Promise<TensorSource> {
+  async #slice(
+    container: Container,
+    name: string | undefined,
+    view: { heads?: number; layout?: "hld" | "lhd" },
+  ): Promise<TensorSource> {
     const whole = await container.open(name, view);
     if (!this.flags.rows) return whole;
     const rows: RowRange = resolveRows(this.flags.rows as Slice, whole.info.rows, `"${container.path}"`);
@@ -158,7 +168,9 @@ async function readProjection(path: string): Promise<GivenProjection> {
   await using container = await openContainer(path, {});
   const { shape, data } = await container.readAll(undefined, "f64");
   if (shape.length < 2 || shape.length > 3 || shape.includes(0)) {
-    throw new UsageError(`Cannot use projection matrix "${path}": shape is [${shape.join(", ")}], expected [m, d] or [heads, m, d]`);
+    throw new UsageError(
+      `Cannot use projection matrix "${path}": shape is [${shape.join(", ")}], expected [m, d] or [heads, m, d]`,
+    );
   }
   const given = data as Float64Array;
   if (given.some((value) => !Number.isFinite(value))) {

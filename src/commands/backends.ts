@@ -13,8 +13,9 @@ export const backends: Command = {
     const { useColor } = await import("./progress.ts");
     const { auto, results } = await testBackends();
     const failed = results.some((result) => result.status === "FAIL");
-    if (flags.json) terminal.out(JSON.stringify({ schema: "performer-backends/1", auto, backends: results }, null, 2) + "\n");
-    else if (!flags.quiet) {
+    if (flags.json) {
+      terminal.out(JSON.stringify({ schema: "performer-backends/1", auto, backends: results }, null, 2) + "\n");
+    } else if (!flags.quiet) {
       const color = useColor(terminal, flags);
       const codes = { PASS: 32, FAIL: 31, refused: 33 };
       for (const { name, status, detail } of results) {

@@ -30,7 +30,11 @@ export function configurationFor(terminal: Terminal): Configuration {
     { label: "project file", path: join(terminal.cwd, "performer.json") },
     { label: "user file", path: join(home, "performer", "config.json") },
   ];
-  const read = places.map(({ label, path }) => ({ label, path, values: null as Promise<Record<string, string> | null> | null }));
+  const read = places.map(({ label, path }) => ({
+    label,
+    path,
+    values: null as Promise<Record<string, string> | null> | null,
+  }));
   return {
     files: async () => {
       return await Promise.all(read.map(async (file) => {
@@ -44,7 +48,9 @@ export function configurationFor(terminal: Terminal): Configuration {
       if (fromEnvironment) return { value: fromEnvironment, source: "environment", place: variable };
       for (const file of read) {
         const values = await (file.values ??= readValues(file.path));
-        if (values?.[flag.name] !== undefined) return { value: values[flag.name], source: file.label, place: file.path };
+        if (values?.[flag.name] !== undefined) {
+          return { value: values[flag.name], source: file.label, place: file.path };
+        }
       }
       return null;
     },
@@ -55,7 +61,9 @@ async function readValues(path: string): Promise<Record<string, string> | null> 
   let text: string;
   try {
     await using file = await openFile(path);
-    if (file.byteLength > MAX_BYTES) throw new UsageError(`Cannot read "${path}": it is larger than ${MAX_BYTES} bytes`);
+    if (file.byteLength > MAX_BYTES) {
+      throw new UsageError(`Cannot read "${path}": it is larger than ${MAX_BYTES} bytes`);
+    }
     const bytes = new Uint8Array(file.byteLength);
     await file.read(bytes, 0);
     text = new TextDecoder().decode(bytes);
@@ -72,11 +80,15 @@ async function readValues(path: string): Promise<Record<string, string> | null> 
   if (typeof values !== "object" || values === null || Array.isArray(values)) {
     throw new UsageError(`Cannot read "${path}": expected a JSON object of flag names and values`);
   }
-  const known = [...new Set(COMMANDS.flatMap((command) => command.flags).map((flag) => flag.name))].filter((name) => !PER_RUN.has(name));
+  const known = [...new Set(COMMANDS.flatMap((command) => command.flags).map((flag) => flag.name))].filter((name) =>
+    !PER_RUN.has(name)
+  );
   const entries = Object.entries(values).map(([name, value]) => {
     if (!known.includes(name)) {
       const near = nearest(name, known);
-      throw new UsageError(`Cannot use "${name}" in "${path}": no such setting${near ? `, did you mean "${near}"?` : ""}`);
+      throw new UsageError(
+        `Cannot use "${name}" in "${path}": no such setting${near ? `, did you mean "${near}"?` : ""}`,
+      );
     }
     if (!["string", "number", "boolean"].includes(typeof value)) {
       throw new UsageError(`Cannot use "${name}" in "${path}": expected a string, a number or true/false`);

@@ -16,7 +16,8 @@ export async function examine(terminal: Terminal): Promise<Sections> {
     configuration[label] = found ? path : `${path} (none)`;
   }
   for (const flag of COMMANDS[0].flags) {
-    const { value, source } = await configurationFor(terminal).lookup(flag) ?? { value: flag.default, source: "default" };
+    const { value, source } = await configurationFor(terminal).lookup(flag) ??
+      { value: flag.default, source: "default" };
     if (value !== undefined) configuration[flag.name] = `${value} (${source})`;
   }
   return {

@@ -7,7 +7,9 @@ import type { Flag } from "./command.ts";
 export function wholeNumber(least: number): (text: string) => number {
   return (text) => {
     const value = /^\d[\d_]*$/.test(text) ? Number(text.replaceAll("_", "")) : NaN;
-    if (!Number.isSafeInteger(value) || value < least) throw new UsageError(`expected a whole number of at least ${least}`);
+    if (!Number.isSafeInteger(value) || value < least) {
+      throw new UsageError(`expected a whole number of at least ${least}`);
+    }
     return value;
   };
 }
@@ -23,7 +25,9 @@ export function positiveNumber(text: string): number {
 export function fraction(text: string): number {
   const percent = text.endsWith("%");
   const value = Number(percent ? text.slice(0, -1) : text) / (percent ? 100 : 1);
-  if (text.trim() === "" || !(value >= 0 && Number.isFinite(value))) throw new UsageError("expected a number such as 0.05 or 5%");
+  if (text.trim() === "" || !(value >= 0 && Number.isFinite(value))) {
+    throw new UsageError("expected a number such as 0.05 or 5%");
+  }
   return value;
 }
 
@@ -36,8 +40,13 @@ export function rowSlice(text: string): { start: number | null; end: number | nu
 }
 
 /** A slice of `total` rows as Python would read it, except that ends beyond the rows are errors. */
-export function resolveRows(slice: { start: number | null; end: number | null }, total: number, label: string): RowRange {
-  const at = (value: number | null, otherwise: number) => value === null ? otherwise : value < 0 ? total + value : value;
+export function resolveRows(
+  slice: { start: number | null; end: number | null },
+  total: number,
+  label: string,
+): RowRange {
+  const at = (value: number | null, otherwise: number) =>
+    value === null ? otherwise : value < 0 ? total + value : value;
   const range = { start: at(slice.start, 0), end: at(slice.end, total) };
   if (range.start < 0 || range.end > total || range.start > range.end) {
     throw new UsageError(`Cannot use --rows ${slice.start ?? ""}:${slice.end ?? ""}: ${label} has ${total} rows`);

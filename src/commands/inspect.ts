@@ -19,7 +19,11 @@ export const inspect: Command = {
     if (flags.quiet) return 0;
     const lines = [`${found.path} · ${found.format} · ${bytesText(found.bytes)}`];
     for (const { name, dtype, shape, order, bytes } of found.tensors) {
-      lines.push(`  ${name || "(array)"}  ${dtype} [${shape.join(", ")}]${order === "F" ? " Fortran order" : ""} · ${bytesText(bytes)}`);
+      lines.push(
+        `  ${name || "(array)"}  ${dtype} [${shape.join(", ")}]${order === "F" ? " Fortran order" : ""} · ${
+          bytesText(bytes)
+        }`,
+      );
     }
     for (const { name, length } of found.records ?? []) lines.push(`  ${name}  ${count(length)} residues`);
     for (const [key, value] of Object.entries(found.metadata)) lines.push(`  metadata ${key} = ${value.slice(0, 200)}`);

@@ -18,7 +18,10 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
     const { parse } = await import("./parse.ts");
     const chosen = parse(argv, terminal);
     if (typeof chosen === "number") return chosen;
-    return await chosen.command.run(await configured(chosen.command, chosen.invocation, chosen.given, terminal), terminal);
+    return await chosen.command.run(
+      await configured(chosen.command, chosen.invocation, chosen.given, terminal),
+      terminal,
+    );
   } catch (error) {
     return explain(error, terminal);
   }
@@ -26,7 +29,9 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
 
 /** Help and version straight from the table: the parser would triple the time to the first word. */
 function quickAnswer(argv: readonly string[]): string | null {
-  if (argv.length === 0) return `${SUMMARY}\n\n${EXAMPLES}\n\nperformer --help lists the commands, performer attend --help the flags of one.\n`;
+  if (argv.length === 0) {
+    return `${SUMMARY}\n\n${EXAMPLES}\n\nperformer --help lists the commands, performer attend --help the flags of one.\n`;
+  }
   if (argv.length > 1) return null;
   if (argv[0] === "--version" || argv[0] === "-V") return `${VERSION}\n`;
   if (!["--help", "-h", "help"].includes(argv[0])) return null;
@@ -34,7 +39,9 @@ function quickAnswer(argv: readonly string[]): string | null {
     const usage = [name, ...args.map((argument) => argument.optional ? `[${argument.name}]` : argument.name)].join(" ");
     return `  ${usage.padEnd(18)} ${summary}\n`;
   });
-  return `${SUMMARY}\n\nUsage: performer COMMAND [flags]\n\nCommands:\n${commands.join("")}\nExamples:\n${EXAMPLES}\n\n` +
+  return `${SUMMARY}\n\nUsage: performer COMMAND [flags]\n\nCommands:\n${
+    commands.join("")
+  }\nExamples:\n${EXAMPLES}\n\n` +
     `performer COMMAND --help shows the flags of a command. Every flag can be set by PERFORMER_NAME in the environment,\n` +
     `in performer.json here, or in ~/.config/performer/config.json; performer doctor shows what is in force.\n`;
 }
@@ -48,12 +55,19 @@ export function explain(error: unknown, terminal: Terminal): number {
     return error.exitCode;
   }
   const words = error instanceof Error ? error.stack ?? error.message : String(error);
-  terminal.err(`performer: this is a bug in performer ${VERSION}, please report it with the command you ran\n${words}\n`);
+  terminal.err(
+    `performer: this is a bug in performer ${VERSION}, please report it with the command you ran\n${words}\n`,
+  );
   return 70;
 }
 
 /** Fills in what the command line left out from the environment and the configuration files. */
-async function configured(command: Command, invocation: Invocation, given: ReadonlySet<string>, terminal: Terminal): Promise<Invocation> {
+async function configured(
+  command: Command,
+  invocation: Invocation,
+  given: ReadonlySet<string>,
+  terminal: Terminal,
+): Promise<Invocation> {
   const [{ configurationFor }, { parseValue }] = await Promise.all([import("./config.ts"), import("./parse.ts")]);
   const configuration = configurationFor(terminal);
   const flags = { ...invocation.flags };

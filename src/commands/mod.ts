@@ -8,4 +8,5 @@ import { inspect } from "./inspect.ts";
 export const COMMANDS: readonly Command[] = [attend, inspect, backends, doctor];
 
 /** One line about the program. */
-export const SUMMARY = "performer: Performer (FAVOR+) linear attention over files of any length, with its error against exact softmax";
+export const SUMMARY =
+  "performer: Performer (FAVOR+) linear attention over files of any length, with its error against exact softmax";

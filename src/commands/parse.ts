@@ -30,7 +30,9 @@ export function parse(argv: readonly string[], terminal: Terminal): Parsed | num
     sub.action((...values: unknown[]) => {
       const args = values.slice(0, command.arguments.length).filter((value) => value !== undefined) as string[];
       const flags = Object.fromEntries(command.flags.map((flag) => [flag.name, valueOf(sub, flag)]));
-      const given = new Set(command.flags.filter((flag) => sub.getOptionValueSource(keyOf(flag)) === "cli").map((flag) => flag.name));
+      const given = new Set(
+        command.flags.filter((flag) => sub.getOptionValueSource(keyOf(flag)) === "cli").map((flag) => flag.name),
+      );
       parsed = { command, invocation: { arguments: args, flags, sources: {} }, given };
     });
   }

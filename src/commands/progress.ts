@@ -34,7 +34,9 @@ export class Progress {
     const rate = done / seconds;
     const left = seconds > 0.3 && done < total ? ` · ${duration((total - done) / rate)} left` : "";
     const speed = seconds > 0.3 ? ` · ${count(rate)} rows/s` : "";
-    this.#draw(`${stage} ${count(done)} of ${count(total)} (${Math.floor(100 * done / Math.max(1, total))} %)${speed}${left}`);
+    this.#draw(
+      `${stage} ${count(done)} of ${count(total)} (${Math.floor(100 * done / Math.max(1, total))} %)${speed}${left}`,
+    );
   }
 
   clear(): void {

@@ -2,9 +2,11 @@
 import type { Exporter } from "./mod.ts";
 import { flatten } from "./rows.ts";
 
-const quote = (value: string | number) => /[",\r\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : value;
+const quote = (value: string | number) =>
+  /[",\r\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : value;
 
 export const csv: Exporter = (report) => {
   const columns = flatten(report);
-  return [columns.map(([name]) => name), columns.map(([, value]) => quote(value))].map((row) => row.join(",") + "\n").join("");
+  return [columns.map(([name]) => name), columns.map(([, value]) => quote(value))].map((row) => row.join(",") + "\n")
+    .join("");
 };

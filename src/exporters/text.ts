@@ -17,7 +17,9 @@ export const text: Exporter = (report, { color, verbose }) => {
   line("features", features(report));
   line("throughput", throughput(report));
   line("memory", `${bytesText(report.peakBytes)} peak`);
-  if (report.output) line("output", `${report.output.path} · ${report.output.dtype} [${report.output.shape.join(", ")}]`);
+  if (report.output) {
+    line("output", `${report.output.path} · ${report.output.dtype} [${report.output.shape.join(", ")}]`);
+  }
   for (const [name, words] of errorLines(report, paint, verbose)) line(name, words);
   for (const warning of report.warnings) {
     line(paint("yellow", "warning").padEnd(color ? 22 : 12), warning.message);
@@ -59,7 +61,10 @@ function throughput(report: Report): string {
 function errorLines(report: Report, paint: Paint, verbose: boolean): [string, string][] {
   const { error, attention } = report;
   if (!error) {
-    return [["error", attention.numFeatures === null ? "none: this is exact softmax" : "not checked (--check 256 samples rows)"]];
+    return [[
+      "error",
+      attention.numFeatures === null ? "none: this is exact softmax" : "not checked (--check 256 samples rows)",
+    ]];
   }
   const { relativeL2: { value, low, high } } = error;
   const interval = low === high ? "" : ` [${figure(low)}, ${figure(high)}]`;
@@ -74,15 +79,24 @@ function errorLines(report: Report, paint: Paint, verbose: boolean): [string, st
   ];
   if (error.redraws) {
     const { count: n, value, low, high } = error.redraws;
-    lines.push(["redraws", `relative L2 ${figure(value)} [${figure(low)}, ${figure(high)}] over ${n} draws of the projection`]);
+    lines.push([
+      "redraws",
+      `relative L2 ${figure(value)} [${figure(low)}, ${figure(high)}] over ${n} draws of the projection`,
+    ]);
   }
   if (verbose) {
     const named = (name: string) => figure(Number(error[name]));
-    lines.push(["", `rows: median ${named("rowMedian")}, p95 ${named("rowP95")}, max ${named("rowMax")} · ` +
-      `cosine ${named("cosine")} · mse ${named("mse")} · max abs ${named("maxAbs")} · mean ‖x+y‖² ${figure(error.phi)}`]);
+    lines.push([
+      "",
+      `rows: median ${named("rowMedian")}, p95 ${named("rowP95")}, max ${named("rowMax")} · ` +
+      `cosine ${named("cosine")} · mse ${named("mse")} · max abs ${named("maxAbs")} · mean ‖x+y‖² ${figure(error.phi)}`,
+    ]);
     if (error.perHead.length > 1) {
       const worst = error.perHead.map((head, h) => ({ h, ...head })).sort((a, b) => a.skill - b.skill)[0];
-      lines.push(["", `worst head ${worst.h}: relative L2 ${figure(worst.relativeL2)}, skill ${worst.skill.toFixed(3)}`]);
+      lines.push([
+        "",
+        `worst head ${worst.h}: relative L2 ${figure(worst.relativeL2)}, skill ${worst.skill.toFixed(3)}`,
+      ]);
     }
   }
   return lines;

@@ -15,7 +15,7 @@
 import { InputError, UsageError } from "../errors.ts";
 import { threefry2x32 } from "../random.ts";
 import { floats, type RowRange, type TensorInfo, type TensorSource, type Tile, type TileOptions } from "../tensor.ts";
-import type { Residues } from "./fasta.ts";
+import type { Residues, SequenceRecord } from "./fasta.ts";
 
 export const KMER_WIDTH = 64;
 const DECAY = 0.7;
@@ -77,7 +77,9 @@ export class KmerSource implements TensorSource {
   static async open(path: string, residues: Residues, options: KmerOptions, rows?: RowRange): Promise<KmerSource> {
     const range = rows ?? { start: 0, end: residues.length };
     if (range.start < 0 || range.end > residues.length || range.start > range.end) {
-      throw new UsageError(`Cannot use rows ${range.start}:${range.end} of "${path}": it has ${residues.length} residues`);
+      throw new UsageError(
+        `Cannot use rows ${range.start}:${range.end} of "${path}": it has ${residues.length} residues`,
+      );
     }
     return new KmerSource(path, residues, options, range, await Words.count(path, residues, options));
   }
@@ -92,7 +94,7 @@ export class KmerSource implements TensorSource {
     for (let start = range.start; start < range.end; start += tileRows) {
       const first = this.rows.start + start;
       const last = Math.min(first + tileRows, this.rows.start + range.end);
-      for (const record of this.residues.records) {
+      for (const record of recordsIn(this.residues, first, last)) {
         const recordEnd = record.start + record.length;
         const from = Math.max(first, record.start);
         const to = Math.min(last, recordEnd);
@@ -116,6 +118,18 @@ export class KmerSource implements TensorSource {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.residues[Symbol.asyncDispose]();
   }
+}
+
+/** Records that overlap residues `from … to−1`; a file may have millions. */
+function* recordsIn({ records }: Residues, from: number, to: number): Generator<SequenceRecord> {
+  let low = 0;
+  let high = records.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >>> 1;
+    if (records[middle].start <= from) low = middle;
+    else high = middle - 1;
+  }
+  for (let i = low; i < records.length && records[i].start < to; i++) yield records[i];
 }
 
 /** Each head's part scaled to ROW_NORM; rows without a known word stay 0. */
@@ -186,7 +200,12 @@ class WordCodes {
       if (byte === undefined || letterOf[byte] < 0) return;
       code = code * letters + letterOf[byte];
       const buckets = tables[l].length / (heads * KMER_WIDTH);
-      visit(l, letters ** (l + 1) <= MAX_WORDS ? code : threefry2x32([0, l], [Math.floor(code / 2 ** 32), code | 0])[0] % buckets);
+      visit(
+        l,
+        letters ** (l + 1) <= MAX_WORDS
+          ? code
+          : threefry2x32([0, l], [Math.floor(code / 2 ** 32), code | 0])[0] % buckets,
+      );
     }
   }
 
@@ -223,7 +242,7 @@ function centre(table: Float64Array, counts: Float64Array, cols: number, decay: 
   const mean = new Float64Array(cols);
   const total = counts.reduce((sum, count) => sum + count, 0);
   for (let b = 0; b < counts.length; b++) {
-    if (counts[b] > 0) for (let c = 0; c < cols; c++) mean[c] += table[b * cols + c] * (counts[b] / total);
+    if (counts[b] > 0) { for (let c = 0; c < cols; c++) mean[c] += table[b * cols + c] * (counts[b] / total); }
   }
   for (let i = 0; i < table.length; i++) {
     table[i] = Math.round((table[i] - mean[i % cols]) * decay / QUANTUM) * QUANTUM;

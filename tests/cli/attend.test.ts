@@ -26,7 +26,17 @@ describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {
     expect(code).toBe(0);
     const report = JSON.parse(stdout);
     expect(Object.keys(report)).toEqual(expect.arrayContaining([
-      "schema", "command", "backend", "input", "attention", "seconds", "tokensPerSecond", "flops", "peakBytes", "error", "warnings",
+      "schema",
+      "command",
+      "backend",
+      "input",
+      "attention",
+      "seconds",
+      "tokensPerSecond",
+      "flops",
+      "peakBytes",
+      "error",
+      "warnings",
     ]));
     expect(report.backend.name).toBe("scalar");
     expect(report.input).toMatchObject({ rows: 300, heads: 1, headDim: 32, valueDim: 32, bytes: 300 * 32 * 4 });
@@ -81,7 +91,13 @@ test("--output-dtype, .npz and .safetensors outputs", async () => {
   for (const name of ["o.npz", "o.safetensors"]) {
     expect((await performer(["attend", path("x.npy"), "-q", "-o", path(name), ...SCALAR])).code).toBe(0);
     const { stdout } = await performer(["inspect", path(name), "--json"]);
-    expect(JSON.parse(stdout).tensors).toEqual([{ name: "out", dtype: "f32", shape: [300, 32], order: "C", bytes: 38400 }]);
+    expect(JSON.parse(stdout).tensors).toEqual([{
+      name: "out",
+      dtype: "f32",
+      shape: [300, 32],
+      order: "C",
+      bytes: 38400,
+    }]);
   }
 });
 
@@ -122,7 +138,9 @@ test("where there is no skill the report says so in words and what to try", asyn
 
 test("rows, tiles and seeds: a slice is its own problem, tiles change nothing, seeds do", async () => {
   const run = async (...flags: string[]) => {
-    return readNpyBytes((await performer(["attend", path("x.npy"), "-q", "-o", "-", "--output-dtype", "f64", ...flags, ...SCALAR])).out);
+    return readNpyBytes(
+      (await performer(["attend", path("x.npy"), "-q", "-o", "-", "--output-dtype", "f64", ...flags, ...SCALAR])).out,
+    );
   };
   const [whole, tiled, seeded] = [await run(), await run("--tile", "7"), await run("--seed", "1")];
   expect(Math.max(...whole.data.map((value, i) => Math.abs(value - tiled.data[i])))).toBeLessThan(1e-12);
@@ -137,13 +155,32 @@ test("masks act on the keys", async () => {
   writeFileSync(path("head.npy"), npyBytes([100, 32], (i) => 0.6 * wave(i)));
   const masked = await performer(["attend", path("x.npy"), "--mask", path("mask.npy"), "-q", "-o", "-", ...SCALAR]);
   const short = await performer([
-    "attend", "--q", path("x.npy"), "--k", path("head.npy"), "--v", path("head.npy"), "-q", "-o", "-", ...SCALAR,
+    "attend",
+    "--q",
+    path("x.npy"),
+    "--k",
+    path("head.npy"),
+    "--v",
+    path("head.npy"),
+    "-q",
+    "-o",
+    "-",
+    ...SCALAR,
   ]);
   expect(readNpyBytes(masked.out)).toEqual(readNpyBytes(short.out));
 });
 
 test("FASTA through the k-mer encoder", async () => {
-  const { code, stdout } = await performer(["attend", "examples/data/lambda_virus.fa", "--encode", "kmer:6", "--rows", "0:3000", "--json", ...SCALAR]);
+  const { code, stdout } = await performer([
+    "attend",
+    "examples/data/lambda_virus.fa",
+    "--encode",
+    "kmer:6",
+    "--rows",
+    "0:3000",
+    "--json",
+    ...SCALAR,
+  ]);
   expect(code).toBe(0);
   const report = JSON.parse(stdout);
   expect(report.input).toMatchObject({ rows: 3000, headDim: 64, encoding: "kmer:6" });
@@ -163,7 +200,8 @@ test("empty and single-row inputs", async () => {
 });
 
 test("csv and md carry the same figures as json", async () => {
-  const run = async (format: string) => (await performer(["attend", path("ones.npy"), "--format", format, ...SCALAR])).stdout;
+  const run = async (format: string) =>
+    (await performer(["attend", path("ones.npy"), "--format", format, ...SCALAR])).stdout;
   const [header, values] = (await run("csv")).trim().split("\n").map((line) => line.split(","));
   expect(header.length).toBe(values.length);
   expect(values[header.indexOf("rows")]).toBe("50");

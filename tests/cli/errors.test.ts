@@ -83,7 +83,9 @@ test("a single backend that is not there exits 4, a list falls through and says 
 describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {
   test("a closed pipe ends the work quietly", () => {
     writeFileSync(path("long.npy"), npyBytes([50_000, 16], wave));
-    const command = `${RUNTIMES[runtime].join(" ")} ${join(ROOT, "cli.ts")} attend long.npy --backend scalar -o - | head -c 100 > /dev/null; echo \${PIPESTATUS[0]}`;
+    const command = `${RUNTIMES[runtime].join(" ")} ${
+      join(ROOT, "cli.ts")
+    } attend long.npy --backend scalar -o - | head -c 100 > /dev/null; echo \${PIPESTATUS[0]}`;
     const { stdout, stderr } = spawnSync("bash", ["-c", command], { cwd: path("."), encoding: "utf8" });
     expect(stderr).toBe("");
     expect(stdout.trim()).toBe("141");
@@ -91,7 +93,16 @@ describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {
 
   test("failed runs leave no partial output", async () => {
     writeFileSync(path("late_nan.npy"), npyBytes([5000, 8], (i) => i === 39_999 ? NaN : wave(i)));
-    const { code } = await performer(["attend", "late_nan.npy", "--causal", "-o", "partial.npy", "--tile", "64", ...SCALAR], {
+    const { code } = await performer([
+      "attend",
+      "late_nan.npy",
+      "--causal",
+      "-o",
+      "partial.npy",
+      "--tile",
+      "64",
+      ...SCALAR,
+    ], {
       runtime,
       cwd: path("."),
     });
@@ -101,14 +112,25 @@ describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {
 });
 
 test("a full disk is exit 75 and leaves nothing", () => {
-  const mounted = spawnSync("bash", ["-c", `mkdir -p ${path("tiny")} && mount -t tmpfs -o size=64k tmpfs ${path("tiny")}`]);
+  const mounted = spawnSync("bash", [
+    "-c",
+    `mkdir -p ${path("tiny")} && mount -t tmpfs -o size=64k tmpfs ${path("tiny")}`,
+  ]);
   if (mounted.status !== 0) {
     console.warn("skipped: mounting a tmpfs needs root; tests/formats covers a failing writer");
     return;
   }
   try {
     writeFileSync(path("big.npy"), npyBytes([4000, 16], wave));
-    const command = [...RUNTIMES.bun, join(ROOT, "cli.ts"), "attend", path("big.npy"), "-o", path("tiny/out.npy"), ...SCALAR];
+    const command = [
+      ...RUNTIMES.bun,
+      join(ROOT, "cli.ts"),
+      "attend",
+      path("big.npy"),
+      "-o",
+      path("tiny/out.npy"),
+      ...SCALAR,
+    ];
     const { status, stderr } = spawnSync(command[0], command.slice(1), { encoding: "utf8" });
     expect(stderr).toContain("no space left");
     expect(status).toBe(75);

@@ -74,7 +74,9 @@ export function readNpyBytes(bytes: Uint8Array): { descr: string; shape: number[
   const descr = /'descr': '([^']+)'/.exec(header)![1];
   const shape = /\(([^)]*)\)/.exec(header)![1].split(",").filter((part) => part.trim() !== "").map(Number);
   const body = bytes.slice(10 + length).buffer;
-  const data = Array.from(descr === "<f8" ? new Float64Array(body) : descr === "<f4" ? new Float32Array(body) : new Float16Array(body));
+  const data = Array.from(
+    descr === "<f8" ? new Float64Array(body) : descr === "<f4" ? new Float32Array(body) : new Float16Array(body),
+  );
   return { descr, shape, data };
 }
 

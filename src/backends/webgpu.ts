@@ -1,0 +1,49 @@
+/** Backend `webgpu`: fused float32 kernels on a GPU through Dawn (npm `webgpu`), loaded when it is opened. */
+import type { Backend, Driver, ExactSession, Session } from "../backend.ts";
+import type { ExactPlan, Limits, Plan } from "../plan.ts";
+import { OnlineExactSession } from "./online.ts";
+import { TiledSession } from "./tiled.ts";
+import { findAdapter } from "./webgpu_adapter.ts";
+import { GpuDevice } from "./webgpu_device.ts";
+import { WebgpuExact } from "./webgpu_exact.ts";
+import { WebgpuTiles } from "./webgpu_tiled.ts";
+
+/** Rows per tile: enough work to hide the upload of the next one; small where the "device" is a few cores. */
+const TILE_ROWS = 8192;
+const SOFTWARE_TILE_ROWS = 1024;
+/** A tile has several buffers, and several tiles are in flight. */
+const MAX_TILE_BYTES = 128 << 20;
+
+export class WebgpuBackend implements Backend {
+  readonly name = "webgpu";
+  readonly device: string;
+  readonly limits: Limits;
+
+  constructor(readonly gpu: GpuDevice) {
+    this.device = gpu.description;
+    this.limits = {
+      precision: "f32",
+      preferredTileRows: gpu.software ? SOFTWARE_TILE_ROWS : TILE_ROWS,
+      maxTileBytes: Math.min(gpu.maxBytes, MAX_TILE_BYTES),
+      inFlight: 3,
+    };
+  }
+
+  async prepare(plan: Plan): Promise<Session> {
+    return new TiledSession(plan, await WebgpuTiles.open(this.gpu, plan));
+  }
+
+  async prepareExact(plan: ExactPlan): Promise<ExactSession> {
+    return new OnlineExactSession(plan, await WebgpuExact.open(this.gpu, plan));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.gpu.dispose();
+  }
+}
+
+export const webgpu: Driver = {
+  name: "webgpu",
+  summary: "float32 kernels on the GPU, through Dawn",
+  open: async (options) => new WebgpuBackend(await GpuDevice.open(await findAdapter(options))),
+};

@@ -1,0 +1,198 @@
+/** How rows, projections and states lie in device memory: whole vec4s, features in slots (kernels/wgsl/features.wgsl). */
+import { ACTIVATIONS } from "../feature_map.ts";
+import type { AttentionShape, Plan } from "../plan.ts";
+import type { State } from "../state.ts";
+import type { FloatArray, Tile } from "../tensor.ts";
+import type { Constants } from "./webgpu_device.ts";
+
+/** The device's stand-in for −Infinity, and what is below every real exponent. */
+export const NEGATIVE = -1e30;
+const MASKED = -5e29;
+
+export const vec4s = (width: number) => Math.ceil(width / 4);
+
+/** Sizes in vec4s unless named otherwise. */
+export interface Layout {
+  readonly d4: number;
+  readonly v4: number;
+  readonly paddedProjections: number;
+  readonly projectionBlock: number;
+  /** Slots / 4 of one head. */
+  readonly r4: number;
+  /** One head's state: c, z, p, S. */
+  readonly unit: number;
+  readonly featureBlocks: number;
+  readonly valueBlocks: number;
+}
+
+export function layoutOf(plan: Plan): Layout {
+  const { projections, map: { featuresPerProjection: per } } = plan.parameters;
+  const projectionBlock = 64 / per;
+  const featureBlocks = Math.ceil(projections / projectionBlock);
+  const paddedProjections = featureBlocks * projectionBlock;
+  const r4 = per * paddedProjections / 4;
+  const v4 = vec4s(plan.valueDim);
+  return {
+    d4: vec4s(plan.headDim),
+    v4,
+    paddedProjections,
+    projectionBlock,
+    r4,
+    unit: 3 * r4 + 4 * r4 * v4,
+    featureBlocks,
+    valueBlocks: Math.ceil(v4 / 16),
+  };
+}
+
+/** Override constants of every pass. */
+export function constantsOf(plan: Plan, layout: Layout): Constants {
+  const { parameters: p } = plan;
+  return {
+    D4: layout.d4,
+    V4: layout.v4,
+    FAMILY: ["exp", "trig", "pointwise"].indexOf(p.map.family),
+    PER: p.map.featuresPerProjection,
+    ACTIVATION: ACTIVATIONS.indexOf(p.map.activation ?? "identity"),
+    PROJECTIONS: p.projections,
+    PROJECTIONS_PADDED: layout.paddedProjections,
+    PROJECTION_BLOCK: layout.projectionBlock,
+    MATRICES: p.matrices,
+    INPUT_SCALE: p.inputScale,
+    BIAS: p.bias,
+    GAIN: p.gain,
+    EPSILON: p.epsilon,
+    R4: layout.r4,
+    UNIT: layout.unit,
+  };
+}
+
+/** W as `matrices × padded projections × d4` vec4s. */
+export function packProjections(plan: Plan, layout: Layout): Float32Array {
+  const { matrices, projections, headDim, weights } = plan.parameters;
+  const out = new Float32Array(matrices * layout.paddedProjections * layout.d4 * 4);
+  for (let matrix = 0; matrix < matrices; matrix++) {
+    for (let a = 0; a < projections; a++) {
+      const from = (matrix * projections + a) * headDim;
+      out.set(weights.subarray(from, from + headDim), (matrix * layout.paddedProjections + a) * layout.d4 * 4);
+    }
+  }
+  return out;
+}
+
+/** Turns tiles into what is uploaded; the result is valid until the next call. */
+export class RowPacker {
+  #scratch = new Float32Array(0);
+
+  #room(length: number): Float32Array {
+    if (this.#scratch.length < length) this.#scratch = new Float32Array(length);
+    return this.#scratch.subarray(0, length);
+  }
+
+  /** Rows with every head padded to whole vec4s. Float32 rows of whole vec4s are passed through. */
+  rows(tile: Tile, heads: number, width: number): Float32Array {
+    const { data } = tile;
+    const length = tile.rows * heads * width;
+    if (width % 4 === 0) {
+      if (data instanceof Float32Array) return data.length === length ? data : data.subarray(0, length);
+      const out = this.#room(length);
+      out.set(data.length === length ? data : data.subarray(0, length));
+      return out;
+    }
+    const padded = vec4s(width) * 4;
+    const cells = tile.rows * heads;
+    const out = this.#room(cells * padded);
+    for (let cell = 0; cell < cells; cell++) {
+      const to = cell * padded;
+      for (let i = 0; i < width; i++) out[to + i] = data[cell * width + i];
+      out.fill(0, to + width, to + padded);
+    }
+    return out;
+  }
+
+  /** ln ω per row, the stand-in where ω = 0. */
+  logWeights(rows: number, weights: FloatArray | undefined): Float32Array {
+    const out = this.#room(rows);
+    if (!weights) return out.fill(0);
+    for (let i = 0; i < rows; i++) out[i] = weights[i] > 0 ? Math.log(weights[i]) : NEGATIVE;
+    return out;
+  }
+
+  /** Key heads `from … to−1` of a state. */
+  state(state: State, layout: Layout, plan: Plan, from: number, to: number): Float32Array {
+    const { r4, v4, unit, paddedProjections } = layout;
+    const { projections, features } = plan.parameters;
+    const { valueDim } = state;
+    const out = this.#room((to - from) * unit * 4).fill(0);
+    for (let h = from; h < to; h++) {
+      const base = (h - from) * unit * 4;
+      out.fill(NEGATIVE, base, base + 4 * r4);
+      for (let a = 0; a < features; a++) {
+        const f = h * features + a;
+        const slot = slotOf(a, projections, paddedProjections);
+        out[base + slot] = Math.max(state.c[f], NEGATIVE);
+        out[base + 4 * r4 + slot] = state.z[f];
+        const s = base + 12 * r4 + slot * v4 * 4;
+        for (let i = 0; i < valueDim; i++) out[s + i] = state.S[f * valueDim + i];
+      }
+    }
+    return out;
+  }
+}
+
+/** Slot of feature `a`: the second half of a twin map starts at a multiple of the block. */
+function slotOf(a: number, projections: number, padded: number): number {
+  return a < projections ? a : padded + a - projections;
+}
+
+/** Reads key heads `from … to−1` of a device state into `state`. */
+export function unpackState(
+  floats: Float32Array,
+  layout: Layout,
+  plan: Plan,
+  state: State,
+  from: number,
+  to: number,
+): void {
+  const { r4, v4, unit, paddedProjections } = layout;
+  const { projections, features } = plan.parameters;
+  const { valueDim } = state;
+  for (let h = from; h < to; h++) {
+    const base = (h - from) * unit * 4;
+    for (let a = 0; a < features; a++) {
+      const f = h * features + a;
+      const slot = slotOf(a, projections, paddedProjections);
+      const c = floats[base + slot];
+      if (c < MASKED) continue; // an empty feature of a fresh state
+      state.c[f] = c;
+      state.z[f] = floats[base + 4 * r4 + slot];
+      const s = base + 12 * r4 + slot * v4 * 4;
+      for (let i = 0; i < valueDim; i++) state.S[f * valueDim + i] = floats[s + i];
+    }
+  }
+}
+
+/** A copy of `cells` rows of whole vec4s without their padding. */
+export function unpad(floats: Float32Array, cells: number, width: number): Float32Array {
+  const padded = vec4s(width) * 4;
+  if (padded === width) return floats.slice(0, cells * width);
+  const out = new Float32Array(cells * width);
+  for (let cell = 0; cell < cells; cell++) {
+    for (let i = 0; i < width; i++) out[cell * width + i] = floats[cell * padded + i];
+  }
+  return out;
+}
+
+/** Rows `from … to−1` of a tile, borrowed. */
+export function rowsOf(tile: Tile, from: number, to: number): Tile {
+  return {
+    start: tile.start + from,
+    rows: to - from,
+    cols: tile.cols,
+    data: tile.data.subarray(from * tile.cols, to * tile.cols),
+  };
+}
+
+/** Bytes of the widest uploaded row. */
+export function widestRow(shape: AttentionShape): number {
+  return 16 * Math.max(shape.heads, shape.kvHeads) * Math.max(vec4s(shape.headDim), vec4s(shape.valueDim));
+}

@@ -1,0 +1,430 @@
+/**
+ * Linear attention on WebGPU: uploads, dispatches and read-back of one tile at a time (kernels/wgsl).
+ *
+ * Everything a call needs is queued before it returns; only its read-back is awaited, so neighbouring tiles overlap. Large
+ * states are worked on in rounds of key heads, and tiles too large for one buffer in slices of rows.
+ */
+import { UnsupportedError } from "../errors.ts";
+import type { Plan } from "../plan.ts";
+import { copyState, emptyState, mergeInto, type State } from "../state.ts";
+import type { FloatArray, Tile } from "../tensor.ts";
+import type { OwnRows, TileKernels, TileOutput } from "./tiled.ts";
+import { BufferSet, type GpuDevice, mebibytes, Ring } from "./webgpu_device.ts";
+import {
+  constantsOf,
+  type Layout,
+  layoutOf,
+  packProjections,
+  RowPacker,
+  rowsOf,
+  unpackState,
+  unpad,
+  widestRow,
+} from "./webgpu_layout.ts";
+
+/** Rows of a causal chunk: fixed by causal.wgsl. */
+const CHUNK = 64;
+/** Partial states are kept below this where one head allows. */
+const PARTIALS = 256 << 20;
+/** Workgroups that keep a large GPU, or a few cores, busy. */
+const WORKGROUPS = 1024;
+const SOFTWARE_WORKGROUPS = 8;
+/** Keys that one workgroup takes at least. */
+const LEAST_KEYS = 128;
+/** Largest dispatch in one dimension that every device takes. */
+const DISPATCH = 65535;
+
+/** Key heads worked on together, the query heads that read them, and their running state on the device. */
+interface Round {
+  readonly kv0: number;
+  readonly kv1: number;
+  readonly h0: number;
+  readonly h1: number;
+  readonly running: GPUBuffer;
+}
+
+/** One call's upload buffers and read-back. Members that a kind of call does not need are absent. */
+interface Slot {
+  readonly calls: GPUBuffer;
+  readonly inputs: { readonly q?: GPUBuffer; readonly k?: GPUBuffer; readonly v?: GPUBuffer; readonly w?: GPUBuffer };
+  readonly output?: { readonly rows: GPUBuffer; readonly denominators: GPUBuffer; readonly staging: GPUBuffer };
+  /** One state per round. */
+  readonly states: readonly GPUBuffer[];
+  /** Bind groups per pass and round. */
+  readonly groups: Readonly<Record<string, readonly GPUBindGroup[]>>;
+}
+
+export interface Pipelines {
+  readonly keys: GPUComputePipeline;
+  readonly merge: GPUComputePipeline;
+  readonly queries: GPUComputePipeline;
+  readonly scan?: GPUComputePipeline;
+  readonly causal?: GPUComputePipeline;
+}
+
+export class WebgpuTiles implements TileKernels {
+  readonly #layout: Layout;
+  readonly #buffers: BufferSet;
+  readonly #rounds: readonly Round[];
+  /** Rows that one call can take. */
+  readonly #capacity: number;
+  readonly #maxSplits: number;
+  readonly #projections: GPUBuffer;
+  readonly #partials: GPUBuffer;
+  readonly #merged: GPUBuffer;
+  readonly #packer = new RowPacker();
+  readonly #keySlots = new Ring(() => this.#keySlot());
+  readonly #querySlots = new Ring(() => this.#querySlot());
+  readonly #causalSlots = new Ring(() => this.#causalSlot());
+  readonly #pending = new Set<Promise<unknown>>();
+  /** The numbers that the running states on the device hold. */
+  #uploaded: { readonly state: State; readonly version: number } | null = null;
+
+  private constructor(readonly gpu: GpuDevice, readonly plan: Plan, readonly pipelines: Pipelines) {
+    const layout = this.#layout = layoutOf(plan);
+    const unit = layout.unit * 16;
+    if (unit > gpu.maxBytes) {
+      throw new UnsupportedError(
+        "webgpu",
+        `${plan.parameters.features} features × ${plan.valueDim} values need ${mebibytes(unit)} in one buffer, ` +
+          `the device takes ${mebibytes(gpu.maxBytes)}; use fewer features`,
+      );
+    }
+    const states = Math.max(1, Math.floor(Math.min(gpu.maxBytes, Math.max(PARTIALS, unit)) / unit));
+    const fit = Math.min(Math.floor(gpu.maxBytes / widestRow(plan)), DISPATCH * CHUNK);
+    if (fit < 1) {
+      throw new UnsupportedError("webgpu", `one row of ${plan.heads} heads is larger than ${mebibytes(gpu.maxBytes)}`);
+    }
+    const wanted = Math.max(1, Math.min(plan.tileRows, fit));
+    // A causal call keeps one state per chunk and head.
+    this.#capacity = plan.causal ? Math.min(wanted, states * CHUNK) : wanted;
+    const chunks = plan.causal ? Math.ceil(this.#capacity / CHUNK) : 1;
+    const heads = Math.min(plan.kvHeads, Math.max(1, Math.floor(states / chunks)));
+    const busy = gpu.software ? SOFTWARE_WORKGROUPS : WORKGROUPS;
+    const splits = Math.ceil(busy / (layout.featureBlocks * layout.valueBlocks * heads));
+    const useful = Math.ceil(this.#capacity / LEAST_KEYS);
+    this.#maxSplits = Math.max(1, Math.min(splits, useful, Math.floor(states / heads)));
+
+    const buffers = this.#buffers = new BufferSet(gpu);
+    const projections = packProjections(plan, layout);
+    this.#projections = buffers.input(projections.byteLength, "projections");
+    gpu.device.queue.writeBuffer(this.#projections, 0, projections as Float32Array<ArrayBuffer>);
+    this.#partials = buffers.work(Math.max(chunks, this.#maxSplits) * heads * unit, "partial states");
+    this.#merged = buffers.work(heads * unit, "the merged state");
+    const rounds: Round[] = [];
+    for (let kv0 = 0; kv0 < plan.kvHeads; kv0 += heads) {
+      const kv1 = Math.min(plan.kvHeads, kv0 + heads);
+      const first = (kv: number) => Math.ceil(kv * plan.heads / plan.kvHeads);
+      const running = buffers.input((kv1 - kv0) * unit, "the running state");
+      rounds.push({ kv0, kv1, h0: first(kv0), h1: first(kv1), running });
+    }
+    this.#rounds = rounds;
+  }
+
+  static async open(gpu: GpuDevice, plan: Plan): Promise<WebgpuTiles> {
+    const constants = constantsOf(plan, layoutOf(plan));
+    const compile = (pass: string) => gpu.pipeline(["features", pass], `${pass}_pass`, constants);
+    const [keys, merge, queries] = await Promise.all(["keys", "merge", "queries"].map(compile));
+    const [scan, causal] = plan.causal ? await Promise.all(["scan", "causal"].map(compile)) : [];
+    return new WebgpuTiles(gpu, plan, { keys, merge, queries, scan, causal });
+  }
+
+  keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
+    if (k.rows <= this.#capacity) return this.#track(this.#keys(k, v, weights));
+    const parts = this.#slices(k.rows).map(([from, to]) =>
+      this.#track(this.#keys(rowsOf(k, from, to), rowsOf(v, from, to), weights?.subarray(from, to)))
+    );
+    return Promise.all(parts).then((states) => {
+      for (const state of states.slice(1)) mergeInto(states[0], state);
+      return states[0];
+    });
+  }
+
+  queries(q: Tile, state: State, version: number): Promise<TileOutput> {
+    this.#upload(state, version);
+    if (q.rows <= this.#capacity) return this.#track(this.#queries(q));
+    return Promise.all(this.#slices(q.rows).map(([from, to]) => this.#track(this.#queries(rowsOf(q, from, to)))))
+      .then(concatenate);
+  }
+
+  causal(q: Tile, own: OwnRows, state: State, version: number): Promise<TileOutput & { readonly own: State }> {
+    if (q.rows <= this.#capacity) {
+      this.#upload(state, version);
+      return this.#track(this.#causal(q, own));
+    }
+    return this.#track(this.#causalSlices(q, own, copyState(state)));
+  }
+
+  /** Slices depend on each other through the state; q and own stay valid until a causal call settles. */
+  async #causalSlices(q: Tile, own: OwnRows, running: State): Promise<TileOutput & { readonly own: State }> {
+    const total = emptyState(running.heads, running.features, running.valueDim);
+    const outputs: TileOutput[] = [];
+    for (const [from, to] of this.#slices(q.rows)) {
+      const weights = own.weights?.subarray(from, to);
+      this.#upload(running, NaN);
+      const slice = { k: rowsOf(own.k, from, to), v: rowsOf(own.v, from, to), weights };
+      const output = await this.#causal(rowsOf(q, from, to), slice);
+      outputs.push(output);
+      mergeInto(total, output.own);
+      mergeInto(running, output.own);
+    }
+    return { ...concatenate(outputs), own: total };
+  }
+
+  #slices(rows: number): [number, number][] {
+    const slices: [number, number][] = [];
+    for (let from = 0; from < rows; from += this.#capacity) slices.push([from, Math.min(rows, from + this.#capacity)]);
+    return slices;
+  }
+
+  #track<T>(call: Promise<T>): Promise<T> {
+    this.#pending.add(call);
+    const done = () => void this.#pending.delete(call);
+    call.then(done, done);
+    return call;
+  }
+
+  #upload(state: State, version: number): void {
+    if (this.#uploaded?.state === state && this.#uploaded.version === version) return;
+    for (const { kv0, kv1, running } of this.#rounds) {
+      this.#write(running, this.#packer.state(state, this.#layout, this.plan, kv0, kv1));
+    }
+    this.#uploaded = { state, version };
+  }
+
+  #write(buffer: GPUBuffer, floats: Float32Array): void {
+    this.gpu.device.queue.writeBuffer(buffer, 0, floats as Float32Array<ArrayBuffer>);
+  }
+
+  #writeKeys({ inputs }: Slot, k: Tile, v: Tile, weights?: FloatArray): void {
+    const { kvHeads, headDim, valueDim } = this.plan;
+    this.#write(inputs.k!, this.#packer.rows(k, kvHeads, headDim));
+    this.#write(inputs.v!, this.#packer.rows(v, kvHeads, valueDim));
+    this.#write(inputs.w!, this.#packer.logWeights(k.rows, weights));
+  }
+
+  #call(slot: Slot, index: number, numbers: number[]): void {
+    this.gpu.device.queue.writeBuffer(slot.calls, index * 256, new Uint32Array(numbers));
+  }
+
+  async #keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
+    const { plan, pipelines } = this;
+    const { featureBlocks, valueBlocks, unit } = this.#layout;
+    const slot = this.#keySlots.take();
+    this.#writeKeys(slot, k, v, weights);
+    const keys = countKeys(k.rows, weights);
+    const share = Math.ceil(k.rows / Math.min(this.#maxSplits, Math.max(1, Math.ceil(k.rows / LEAST_KEYS))) / 32) * 32;
+    const splits = Math.max(1, Math.ceil(k.rows / share));
+    const encoder = this.gpu.device.createCommandEncoder();
+    this.#rounds.forEach(({ kv0, kv1 }, i) => {
+      this.#call(slot, 2 * i, [k.rows, share, plan.kvHeads, kv0]);
+      this.#call(slot, 2 * i + 1, [splits]);
+      const pass = encoder.beginComputePass();
+      dispatch(pass, pipelines.keys, slot.groups.keys[i], splits, kv1 - kv0, featureBlocks * valueBlocks);
+      if (splits > 1) dispatch(pass, pipelines.merge, slot.groups.merge[i], this.#stateGroups(), kv1 - kv0);
+      pass.end();
+      const state = splits > 1 ? this.#merged : this.#partials;
+      encoder.copyBufferToBuffer(state, 0, slot.states[i], 0, (kv1 - kv0) * unit * 16);
+    });
+    this.gpu.device.queue.submit([encoder.finish()]);
+    const state = await this.#readState(slot);
+    state.keys = keys;
+    this.#keySlots.give(slot);
+    return state;
+  }
+
+  async #queries(q: Tile): Promise<TileOutput> {
+    const { plan } = this;
+    const slot = this.#querySlots.take();
+    this.#write(slot.inputs.q!, this.#packer.rows(q, plan.heads, plan.headDim));
+    const encoder = this.gpu.device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    this.#rounds.forEach(({ kv0, h0, h1 }, i) => {
+      this.#call(slot, i, [q.rows, plan.heads, plan.kvHeads, h0, kv0]);
+      const blocks = Math.ceil(q.rows / CHUNK);
+      if (h1 > h0) dispatch(pass, this.pipelines.queries, slot.groups.queries[i], blocks, h1 - h0, this.#layout.valueBlocks);
+    });
+    pass.end();
+    this.#copyOutput(encoder, slot, q.rows);
+    this.gpu.device.queue.submit([encoder.finish()]);
+    const output = await this.#readOutput(slot, q.rows);
+    this.#querySlots.give(slot);
+    return output;
+  }
+
+  async #causal(q: Tile, own: OwnRows): Promise<TileOutput & { readonly own: State }> {
+    const { plan, pipelines } = this;
+    const { featureBlocks, valueBlocks, unit } = this.#layout;
+    const slot = this.#causalSlots.take();
+    this.#write(slot.inputs.q!, this.#packer.rows(q, plan.heads, plan.headDim));
+    this.#writeKeys(slot, own.k, own.v, own.weights);
+    const keys = countKeys(q.rows, own.weights);
+    const chunks = Math.ceil(q.rows / CHUNK);
+    const encoder = this.gpu.device.createCommandEncoder();
+    this.#rounds.forEach(({ kv0, kv1, h0, h1 }, i) => {
+      this.#call(slot, 3 * i, [q.rows, CHUNK, plan.kvHeads, kv0]);
+      this.#call(slot, 3 * i + 1, [chunks]);
+      this.#call(slot, 3 * i + 2, [q.rows, plan.heads, plan.kvHeads, h0, kv0, kv1 - kv0]);
+      const pass = encoder.beginComputePass();
+      dispatch(pass, pipelines.keys, slot.groups.keys[i], chunks, kv1 - kv0, featureBlocks * valueBlocks);
+      dispatch(pass, pipelines.scan!, slot.groups.scan[i], this.#stateGroups(), kv1 - kv0);
+      if (h1 > h0) dispatch(pass, pipelines.causal!, slot.groups.causal[i], chunks, h1 - h0, valueBlocks);
+      pass.end();
+      encoder.copyBufferToBuffer(this.#merged, 0, slot.states[i], 0, (kv1 - kv0) * unit * 16);
+    });
+    this.#copyOutput(encoder, slot, q.rows);
+    this.gpu.device.queue.submit([encoder.finish()]);
+    const [output, state] = await Promise.all([this.#readOutput(slot, q.rows), this.#readState(slot)]);
+    state.keys = keys;
+    this.#causalSlots.give(slot);
+    return { ...output, own: state };
+  }
+
+  /** Workgroups of merge.wgsl and scan.wgsl per head. */
+  #stateGroups(): number {
+    return Math.ceil(4 * this.#layout.r4 * this.#layout.v4 / 256);
+  }
+
+  #copyOutput(encoder: GPUCommandEncoder, { output }: Slot, rows: number): void {
+    const [bytes, tail] = this.#outputBytes(rows);
+    encoder.copyBufferToBuffer(output!.rows, 0, output!.staging, 0, bytes);
+    encoder.copyBufferToBuffer(output!.denominators, 0, output!.staging, bytes, tail);
+  }
+
+  #outputBytes(rows: number): [number, number] {
+    return [rows * this.plan.heads * this.#layout.v4 * 16, rows * this.plan.heads * 4];
+  }
+
+  #readOutput({ output }: Slot, rows: number): Promise<TileOutput> {
+    const [bytes, tail] = this.#outputBytes(rows);
+    const cells = rows * this.plan.heads;
+    return this.gpu.read(output!.staging, bytes + tail, (floats) => ({
+      out: unpad(floats, cells, this.plan.valueDim),
+      denominators: floats.slice(bytes / 4, bytes / 4 + cells),
+    }));
+  }
+
+  async #readState(slot: Slot): Promise<State> {
+    const { plan } = this;
+    const state = emptyState(plan.kvHeads, plan.parameters.features, plan.valueDim);
+    await Promise.all(this.#rounds.map(({ kv0, kv1 }, i) =>
+      this.gpu.read(slot.states[i], (kv1 - kv0) * this.#layout.unit * 16, (floats) => {
+        unpackState(floats, this.#layout, plan, state, kv0, kv1);
+      })
+    ));
+    return state;
+  }
+
+  #keyInputs(): { k: GPUBuffer; v: GPUBuffer; w: GPUBuffer } {
+    const rows = this.#capacity * this.plan.kvHeads * 16;
+    return {
+      k: this.#buffers.input(rows * this.#layout.d4, "keys"),
+      v: this.#buffers.input(rows * this.#layout.v4, "values"),
+      w: this.#buffers.input(this.#capacity * 4, "weights"),
+    };
+  }
+
+  #stateStaging(): GPUBuffer[] {
+    return this.#rounds.map(({ kv0, kv1 }) => this.#buffers.staging((kv1 - kv0) * this.#layout.unit * 16, "a state"));
+  }
+
+  #outputBuffers(): NonNullable<Slot["output"]> {
+    const [bytes, tail] = this.#outputBytes(this.#capacity);
+    return {
+      rows: this.#buffers.work(bytes, "outputs"),
+      denominators: this.#buffers.work(tail, "denominators"),
+      staging: this.#buffers.staging(bytes + tail, "outputs"),
+    };
+  }
+
+  #queryInput(): GPUBuffer {
+    return this.#buffers.input(this.#capacity * this.plan.heads * this.#layout.d4 * 16, "queries");
+  }
+
+  #keySlot(): Slot {
+    const inputs = this.#keyInputs();
+    const calls = this.#buffers.calls(2 * this.#rounds.length);
+    const { gpu, pipelines } = this;
+    const keyBuffers = [inputs.k, inputs.v, inputs.w, this.#projections, this.#partials];
+    const groups = {
+      keys: this.#rounds.map((_, i) => gpu.bind(pipelines.keys, calls, 2 * i, keyBuffers)),
+      merge: this.#rounds.map((_, i) => gpu.bind(pipelines.merge, calls, 2 * i + 1, [this.#partials, this.#merged])),
+    };
+    return { calls, inputs, states: this.#stateStaging(), groups };
+  }
+
+  #querySlot(): Slot {
+    const q = this.#queryInput();
+    const calls = this.#buffers.calls(this.#rounds.length);
+    const output = this.#outputBuffers();
+    const groups = {
+      queries: this.#rounds.map(({ running }, i) =>
+        this.gpu.bind(this.pipelines.queries, calls, i, [
+          q,
+          this.#projections,
+          running,
+          output.rows,
+          output.denominators,
+        ])
+      ),
+    };
+    return { calls, inputs: { q }, output, states: [], groups };
+  }
+
+  #causalSlot(): Slot {
+    const q = this.#queryInput();
+    const { k, v, w } = this.#keyInputs();
+    const calls = this.#buffers.calls(3 * this.#rounds.length);
+    const output = this.#outputBuffers();
+    const { gpu, pipelines } = this;
+    const partials = this.#partials;
+    const keyBuffers = [k, v, w, this.#projections, partials];
+    const causalBuffers = [q, ...keyBuffers, output.rows, output.denominators];
+    const groups = {
+      keys: this.#rounds.map((_, i) => gpu.bind(pipelines.keys, calls, 3 * i, keyBuffers)),
+      scan: this.#rounds.map(({ running }, i) =>
+        gpu.bind(pipelines.scan!, calls, 3 * i + 1, [running, partials, this.#merged])
+      ),
+      causal: this.#rounds.map((_, i) => gpu.bind(pipelines.causal!, calls, 3 * i + 2, causalBuffers)),
+    };
+    return { calls, inputs: { q, k, v, w }, output, states: this.#stateStaging(), groups };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled(this.#pending);
+    this.#buffers.destroy();
+  }
+}
+
+export function dispatch(
+  pass: GPUComputePassEncoder,
+  pipeline: GPUComputePipeline,
+  group: GPUBindGroup,
+  x: number,
+  y = 1,
+  z = 1,
+): void {
+  pass.setPipeline(pipeline);
+  pass.setBindGroup(0, group);
+  pass.dispatchWorkgroups(x, y, z);
+}
+
+function countKeys(rows: number, weights: FloatArray | undefined): number {
+  if (!weights) return rows;
+  let keys = 0;
+  for (let i = 0; i < rows; i++) if (weights[i] > 0) keys++;
+  return keys;
+}
+
+function concatenate(outputs: readonly TileOutput[]): TileOutput {
+  const join = (parts: readonly Float32Array[]) => {
+    const all = new Float32Array(parts.reduce((length, part) => length + part.length, 0));
+    let at = 0;
+    for (const part of parts) {
+      all.set(part, at);
+      at += part.length;
+    }
+    return all;
+  };
+  return { out: join(outputs.map((one) => one.out)), denominators: join(outputs.map((one) => one.denominators)) };
+}

@@ -1,0 +1,204 @@
+/** The backends that open here, and problems to run on them. */
+import { describe, test } from "bun:test";
+import type { Backend, Session } from "../../src/backend.ts";
+import { openFirst, parseBackendList } from "../../src/backends/mod.ts";
+import { UnsupportedError } from "../../src/errors.ts";
+import { bindMap, featureMap, type MapParameters, projectionsFor } from "../../src/feature_map.ts";
+import type { ExactPlan, Plan } from "../../src/plan.ts";
+import { drawProjection } from "../../src/projection.ts";
+import { RandomStream } from "../../src/random.ts";
+import type { Tile } from "../../src/tensor.ts";
+
+/** As given to `--backend`. */
+const NAMES = ["scalar", "gpujs:webasm", "gpujs:cpu", "webgpu"] as const;
+
+/** Backends that must open: comma-separated names without variant. Unset: what does not open is skipped, with its reason. */
+const required = (process.env.PERFORMER_REQUIRE_BACKENDS ?? "").split(",").filter(Boolean);
+
+const opened: { name: string; backend: Backend | null; reason: string; broken?: unknown }[] = [];
+for (const name of NAMES) {
+  try {
+    opened.push({ name, backend: (await openFirst(parseBackendList(name))).backend, reason: "" });
+  } catch (error) {
+    const broken = error instanceof UnsupportedError ? null : error;
+    opened.push({ name, backend: null, reason: broken ? String(broken) : (error as UnsupportedError).reason, broken });
+  }
+}
+
+/** Runs the tests of `body` once per backend; `slow` is true where only tiny problems finish (software GPUs). */
+export function describeBackends(law: string, body: (backend: Backend, slow: boolean) => void): void {
+  for (const { name, backend, reason, broken } of opened) {
+    describe(`${law} [${name}]`, () => {
+      if (backend) {
+        body(backend, backend.name === "webgpu");
+      } else if (broken || required.includes(name.split(":")[0])) {
+        test("opens, or says why not (and opens where PERFORMER_REQUIRE_BACKENDS demands it)", () => {
+          throw broken ?? new Error(reason);
+        });
+      } else {
+        test.skip(`not available: ${reason}`, () => {});
+      }
+    });
+  }
+}
+
+export interface Sizes {
+  readonly map?: string;
+  readonly features?: number;
+  readonly heads?: number;
+  readonly kvHeads?: number;
+  readonly matrices?: number;
+  readonly headDim?: number;
+  readonly valueDim?: number;
+  readonly queryRows?: number;
+  readonly keyRows?: number;
+  readonly causal?: boolean;
+  /** Standard deviation of queries and keys. */
+  readonly spread?: number;
+  readonly weighted?: boolean;
+  readonly seed?: number;
+}
+
+/** One attention to compute: numbers, parameters and sizes. */
+export interface Problem {
+  readonly q: Tile;
+  readonly k: Tile;
+  readonly v: Tile;
+  readonly weights?: Float32Array;
+  readonly parameters: MapParameters;
+  readonly scale: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+  readonly causal: boolean;
+}
+
+/** Seeded normal numbers; the defaults are odd on purpose. */
+export function makeProblem(sizes: Sizes = {}): Problem {
+  const { heads = 2, kvHeads = heads, headDim = 5, valueDim = 3, causal = false, spread = 0.8 } = sizes;
+  const { keyRows = 37, matrices = 1, seed = 1 } = sizes;
+  const queryRows = sizes.queryRows ?? keyRows;
+  const map = featureMap(sizes.map ?? "hyperbolic");
+  const scale = headDim ** -0.5;
+  const projections = projectionsFor(map, sizes.features ?? 14, headDim);
+  const draw = { kind: "orthogonal", projections, headDim, matrices, norms: "chi", seed, draw: 0 } as const;
+  const weights = map.projection === "none" ? new Float64Array() : drawProjection(draw);
+  const random = new RandomStream(seed, 77);
+  const tile = (rows: number, cols: number, sd: number): Tile => {
+    return { start: 0, rows, cols, data: Float32Array.from(random.normals(rows * cols), (value) => sd * value) };
+  };
+  return {
+    q: tile(queryRows, heads * headDim, spread),
+    k: tile(keyRows, kvHeads * headDim, spread),
+    v: tile(keyRows, kvHeads * valueDim, 1),
+    weights: sizes.weighted ? Float32Array.from({ length: keyRows }, (_, j) => [1, 0, 2.5, 0.25][j % 4]) : undefined,
+    parameters: bindMap(map, { headDim, scale, matrices, weights }),
+    scale,
+    heads,
+    kvHeads,
+    headDim,
+    valueDim,
+    causal,
+  };
+}
+
+/** Rows `from … to−1` as a tile of their own. */
+export function rowsOf(tile: Tile, from: number, to: number): Tile {
+  return { start: from, rows: to - from, cols: tile.cols, data: tile.data.slice(from * tile.cols, to * tile.cols) };
+}
+
+/** The same tile with its rows in another order. */
+export function reorder(tile: Tile, order: readonly number[]): Tile {
+  const data = new Float32Array(tile.data.length);
+  order.forEach((from, to) => data.set(tile.data.subarray(from * tile.cols, (from + 1) * tile.cols), to * tile.cols));
+  return { ...tile, data };
+}
+
+/** The same tile with every number replaced. */
+export function mapTile(tile: Tile, change: (value: number, at: number) => number): Tile {
+  return { ...tile, data: Float32Array.from(tile.data, change) };
+}
+
+/** A seeded permutation of 0 … n−1. */
+export function shuffled(n: number, seed = 9): number[] {
+  const random = new RandomStream(seed);
+  const order = Array.from({ length: n }, (_, i) => i);
+  for (let i = n - 1; i > 0; i--) {
+    const j = random.below(i + 1);
+    [order[i], order[j]] = [order[j], order[i]];
+  }
+  return order;
+}
+
+/** Row ranges of at most `tileRows` rows. */
+export function* cuts(rows: number, tileRows: number): Iterable<[from: number, to: number]> {
+  for (let from = 0; from < rows; from += tileRows) yield [from, Math.min(rows, from + tileRows)];
+}
+
+export function planFor(problem: Problem, tileRows: number): Plan {
+  const { parameters, heads, kvHeads, headDim, valueDim, causal } = problem;
+  return { parameters, heads, kvHeads, headDim, valueDim, causal, tileRows };
+}
+
+/** The run loop of linear attention, cut into tiles of `tileRows`. */
+export async function attend(session: Session, problem: Problem, tileRows: number): Promise<Float64Array> {
+  const { q, k, v, weights, causal, heads, valueDim } = problem;
+  const out = new Float64Array(q.rows * heads * valueDim);
+  const keys = ([from, to]: [number, number]) => {
+    return { k: rowsOf(k, from, to), v: rowsOf(v, from, to), weights: weights?.slice(from, to) };
+  };
+  if (causal) {
+    for (const cut of cuts(k.rows, tileRows)) {
+      const own = keys(cut);
+      out.set((await session.emit(rowsOf(q, ...cut), own)).data, cut[0] * heads * valueDim);
+      await session.absorb(own.k, own.v, own.weights);
+    }
+  } else {
+    for (const cut of cuts(k.rows, tileRows)) {
+      const own = keys(cut);
+      await session.absorb(own.k, own.v, own.weights);
+    }
+    for (const cut of cuts(q.rows, tileRows)) {
+      out.set((await session.emit(rowsOf(q, ...cut))).data, cut[0] * heads * valueDim);
+    }
+  }
+  return out;
+}
+
+/** `attend` in a session of its own. */
+export async function run(backend: Backend, problem: Problem, tileRows = problem.k.rows): Promise<Float64Array> {
+  const most = Math.max(1, tileRows, problem.causal ? 0 : Math.min(tileRows, problem.q.rows));
+  await using session = await backend.prepare(planFor(problem, most));
+  return await attend(session, problem, most);
+}
+
+/** Exact softmax, `queryRows` held at a time. */
+export async function runExact(
+  backend: Backend,
+  problem: Problem,
+  tileRows = problem.k.rows,
+  queryRows = problem.q.rows,
+): Promise<Float64Array> {
+  const { q, k, v, weights, heads, kvHeads, headDim, valueDim, causal, scale } = problem;
+  const plan: ExactPlan = {
+    heads,
+    kvHeads,
+    headDim,
+    valueDim,
+    causal,
+    scale,
+    queryRows,
+    tileRows: Math.max(1, tileRows),
+  };
+  await using session = await backend.prepareExact(plan);
+  const out = new Float64Array(q.rows * heads * valueDim);
+  for (const [from, to] of cuts(q.rows, queryRows)) {
+    await session.pose(rowsOf(q, from, to), Array.from({ length: to - from }, (_, i) => from + i));
+    for (const cut of cuts(k.rows, tileRows)) {
+      await session.absorb(rowsOf(k, ...cut), rowsOf(v, ...cut), weights?.slice(...cut));
+    }
+    out.set((await session.emit()).data, from * heads * valueDim);
+  }
+  return out;
+}

@@ -6,24 +6,22 @@ export const UNIT_ROUNDOFF: Readonly<Record<Precision, number>> = { f32: 2 ** -2
 
 export interface Rounding {
   readonly precision: Precision;
-  /** Largest magnitude any exponent, or any sum on the way to it, takes: Σ_l |w_l x_l| + ‖x‖²/2 of queries and keys together. */
+  /** Largest magnitude exponents reach on the way: |w·x| + √Σ(w_l x_l)² + ‖x‖²/2, queries and keys together. */
   readonly exponent: number;
-  /** Numbers per dot product inside an exponent: d. */
-  readonly depth: number;
   /** Numbers per sum of products: keys or features, whichever is more. */
   readonly terms: number;
 }
 
 /**
- * Relative error of one product φ(q)·φ(k) and of sums of such products of one sign:
+ * Relative error of sums of products φ(q)·φ(k) of one sign. Roundings are independent, so they add up as random walks:
  *
- * - an exponent of magnitude X is off by u·X·(√d + 4): a random walk over d roundings, then shift, norm, bias and maximum;
- *   exp turns that into a relative error; and each product has two factors,
- * - sums of n terms walk over √n roundings, in numerator and denominator,
- * - 16 roundings for everything that happens once: exp itself (≤ 4), scaling, g, quotient, state to float32 and back.
+ * - an exponent of magnitude X is off by about u·X, from its dot product, norm and shifts; exp makes that a relative error, and
+ *   WGSL's own exp may add as much again: 2·X,
+ * - sums of n terms walk over √n roundings, in numerator and in denominator: 2·√n,
+ * - what happens once (scaling, g, exp near 0, quotient, state to float32 and back, outputs): 16.
  *
  * Times κ = Σ|terms| / |Σ terms| (1 for positive maps) and the size of V this bounds the error of an output.
  */
-export function tolerance({ precision, exponent, depth, terms }: Rounding): number {
-  return UNIT_ROUNDOFF[precision] * (2 * exponent * (Math.sqrt(depth) + 4) + 2 * Math.sqrt(terms) + 16);
+export function tolerance({ precision, exponent, terms }: Rounding): number {
+  return UNIT_ROUNDOFF[precision] * (2 * exponent + 2 * Math.sqrt(terms) + 16);
 }

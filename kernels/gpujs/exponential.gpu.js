@@ -10,7 +10,7 @@
  *
  * v1  Math.exp, one number per cell     21 ns a number Bun   32 Deno   gpu.js calls out to JavaScript once per lane
  * v2  polynomial, one per cell          15–19                12–28     three gathers per four numbers
- * v3  polynomial, four per cell         13                   9–12      this file: five gathers per sixteen numbers
+ * v3  polynomial, four per cell         12–13                9–13      this file: five gathers per sixteen numbers
  * –   2^n from a table                  9                    15        lesson: a NaN becomes an index; a branch cannot trap
  * –   ?: instead of if                  19–25                9         Bun keeps fewer values in registers
  *

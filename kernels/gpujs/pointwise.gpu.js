@@ -6,7 +6,8 @@
  * gelu needs erf, which gpu.js has not: u/2 · erfc(−u/√2) with the Chebyshev fit of Numerical Recipes (erfcc, relative error
  * 1.2e-7 everywhere, so that the tail of gelu keeps its digits). softplus near 0 takes the series of ln(1 + t).
  *
- * v1  this file     10 ns (relu) to 70 ns (gelu) a number; constants are compiled in, so the chain of `if`s costs nothing
+ * v1  this file     webasm 4 ns a number (relu, abs, square) to 23 (gelu), 31 (softplus) on Bun; 3 to 60 on Deno.
+ *                   Predicted and found: constants are compiled in, so the chain of `if`s costs nothing in webasm
  */
 export function pointwise(u, scale) {
   const column = this.thread.x >> 2;

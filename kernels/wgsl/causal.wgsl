@@ -28,19 +28,19 @@ fn project(t: u32, from_keys: bool, row: u32, stride: u32, w_row: u32, per_sweep
   var sum = Pair(vec4f(0.0), vec4f(0.0));
   let tx = t & 15u;
   let ty = t >> 4u;
-  for (var d = 0u; d < D4; d += 4u) {
+  for (var d = 0u; d < shape.d4; d += 4u) {
     workgroupBarrier();
     let r = t >> 2u;
     let v = t & 3u;
     var a = vec4f(0.0);
-    if (row + r < call.rows && d + v < D4) {
-      let at = stride + (row + r) * select(call.heads, call.kv_heads, from_keys) * D4 + d + v;
+    if (row + r < call.rows && d + v < shape.d4) {
+      let at = stride + (row + r) * select(call.heads, call.kv_heads, from_keys) * shape.d4 + d + v;
       if (from_keys) { a = keys[at]; } else { a = queries[at]; }
     }
     a_rows[row_vec(r, v)] = a;
     if (r < per_sweep) {
       var w = vec4f(0.0);
-      if (d + v < D4) { w = projections[(w_row + r) * D4 + d + v]; }
+      if (d + v < shape.d4) { w = projections[(w_row + r) * shape.d4 + d + v]; }
       b_rows[row_vec(r, v)] = w;
     }
     workgroupBarrier();
@@ -53,7 +53,7 @@ fn project(t: u32, from_keys: bool, row: u32, stride: u32, w_row: u32, per_sweep
 fn causal_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) t: u32) {
   let head = call.first_head + id.y;
   let kv = head * call.kv_heads / call.heads;
-  let base = (id.x * call.round_heads + kv - call.first_kv) * UNIT;
+  let base = (id.x * call.round_heads + kv - call.first_kv) * shape.unit;
   let column = id.z * 16u;
   let row = id.x * 64u;
   let tx = t & 15u;
@@ -64,8 +64,8 @@ fn causal_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index
   let r = t >> 2u;
   var square = 0.0;
   if (row + r < call.rows) {
-    for (var d = t & 3u; d < D4; d += 4u) {
-      let k = keys[((row + r) * call.kv_heads + kv) * D4 + d];
+    for (var d = t & 3u; d < shape.d4; d += 4u) {
+      let k = keys[((row + r) * call.kv_heads + kv) * shape.d4 + d];
       square += dot(k, k);
     }
   }
@@ -88,23 +88,23 @@ fn causal_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index
   var acc = Quad(vec4f(0.0), vec4f(0.0), vec4f(0.0), vec4f(0.0));
   var g = Quad(vec4f(0.0), vec4f(0.0), vec4f(0.0), vec4f(0.0));
   var den = vec4f(0.0);
-  for (var first = 0u; first < PROJECTIONS; first += per_sweep) {
-    let w_row = (kv % MATRICES) * PROJECTIONS_PADDED + first;
+  for (var first = 0u; first < shape.projections; first += per_sweep) {
+    let w_row = (kv % shape.matrices) * shape.padded_projections + first;
     let sx = first + tx;
-    let sy = first + tx + select(16u, PROJECTIONS_PADDED, PER == 2u);
-    let ahead_x = prefixes[base + 2u * R4 + sx / 4u][sx & 3u];
-    let ahead_y = prefixes[base + 2u * R4 + sy / 4u][sy & 3u];
+    let sy = first + tx + select(16u, shape.padded_projections, PER == 2u);
+    let ahead_x = prefixes[base + 2u * shape.r4 + sx / 4u][sx & 3u];
+    let ahead_y = prefixes[base + 2u * shape.r4 + sy / 4u][sy & 3u];
     let c_x = max(ahead_x, prefixes[base + sx / 4u][sx & 3u]);
     let c_y = max(ahead_y, prefixes[base + sy / 4u][sy & 3u]);
 
-    let k = expand(project(t, true, row, kv * D4, w_row, per_sweep));
+    let k = expand(project(t, true, row, kv * shape.d4, w_row, per_sweep));
     // A padding feature has c' = "no key"; so has a query row of it below.
     let kx = select(k.gx * exp(k.ex + key_e - c_x), vec4f(0.0), hidden | vec4<bool>(c_x < MASKED));
     let ky = select(k.gy * exp(k.ey + key_e - c_y), vec4f(0.0), hidden | vec4<bool>(c_y < MASKED));
     key_tile[tile_at(tx, ty)] = kx;
     key_tile[tile_at(tx + 16u, ty)] = ky;
 
-    let q = expand(project(t, false, row, head * D4, w_row, per_sweep));
+    let q = expand(project(t, false, row, head * shape.d4, w_row, per_sweep));
     let x = q.ex + c_x;
     let y = q.ey + c_y;
     raise_top(t, x, tx, ty, y, tx + 16u, ty);
@@ -117,23 +117,23 @@ fn causal_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index
     for (var j = 0u; j < 32u; j++) {
       let p = tile[tile_at(j, ty)];
       let key = key_tile[tile_at(j, tx)];
-      g.a = fma(vec4f(p.x), key, g.a);
-      g.b = fma(vec4f(p.y), key, g.b);
-      g.c = fma(vec4f(p.z), key, g.c);
-      g.d = fma(vec4f(p.w), key, g.d);
+      g.a = g.a + vec4f(p.x) * key;
+      g.b = g.b + vec4f(p.y) * key;
+      g.c = g.c + vec4f(p.z) * key;
+      g.d = g.d + vec4f(p.w) * key;
     }
     workgroupBarrier();
     // The prefix's part: the same P, relative to c' instead of c.
     let hx = px * exp(ahead_x - c_x);
     let hy = py * exp(ahead_y - c_y);
-    den = den * factor[ty] + hx * prefixes[base + R4 + sx / 4u][sx & 3u] + hy * prefixes[base + R4 + sy / 4u][sy & 3u];
+    den = den * factor[ty] + hx * prefixes[base + shape.r4 + sx / 4u][sx & 3u] + hy * prefixes[base + shape.r4 + sy / 4u][sy & 3u];
     acc = scaled(acc, factor[ty]);
     tile[tile_at(tx, ty)] = hx;
     tile[tile_at(tx + 16u, ty)] = hy;
     for (var half = 0u; half < 2u; half++) {
-      let slot = first + ty + half * select(16u, PROJECTIONS_PADDED, PER == 2u);
+      let slot = first + ty + half * select(16u, shape.padded_projections, PER == 2u);
       var s = vec4f(0.0);
-      if (column + tx < V4) { s = prefixes[base + 3u * R4 + slot * V4 + column + tx]; }
+      if (column + tx < shape.v4) { s = prefixes[base + 3u * shape.r4 + slot * shape.v4 + column + tx]; }
       a_rows[t] = s;
       workgroupBarrier();
       acc = accumulate(acc, half * 16u, tx, ty);
@@ -160,8 +160,8 @@ fn causal_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index
       }
     }
     var v = vec4f(0.0);
-    if (key_rows[half + ty] >= MASKED && column + tx < V4) {
-      v = values[((row + half + ty) * call.kv_heads + kv) * V4 + column + tx];
+    if (key_rows[half + ty] >= MASKED && column + tx < shape.v4) {
+      v = values[((row + half + ty) * call.kv_heads + kv) * shape.v4 + column + tx];
     }
     a_rows[t] = v;
     workgroupBarrier();
@@ -174,8 +174,8 @@ fn causal_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index
     if (at >= call.rows) { break; }
     let cell = at * call.heads + head;
     let numerator = select(select(acc.a, acc.b, i == 1u), select(acc.c, acc.d, i == 3u), i >= 2u);
-    if (column + tx < V4) {
-      outputs[cell * V4 + column + tx] = select(numerator / total[i], zero, total[i] == 0.0);
+    if (column + tx < shape.v4) {
+      outputs[cell * shape.v4 + column + tx] = select(numerator / total[i], zero, total[i] == 0.0);
     }
     if (tx == 0u && column == 0u) { denominators[cell] = total[i]; }
   }

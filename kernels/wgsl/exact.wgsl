@@ -23,7 +23,7 @@ fn exact_pass(
 ) {
   let head = id.y;
   let kv = head * call.kv_heads / call.heads;
-  let value_blocks = (V4 + 15u) / 16u;
+  let value_blocks = (shape.v4 + 15u) / 16u;
   let range = id.z / value_blocks;
   let value_block = id.z % value_blocks;
   let column = value_block * 16u;
@@ -42,16 +42,16 @@ fn exact_pass(
   let end = min(call.keys, begin + call.keys_per_split);
   for (var first = begin; first < end; first += 32u) {
     var sum = Pair(vec4f(0.0), vec4f(0.0));
-    for (var d = 0u; d < D4; d += 4u) {
+    for (var d = 0u; d < shape.d4; d += 4u) {
       workgroupBarrier();
       let r = t >> 2u;
       let v = t & 3u;
       var q = vec4f(0.0);
-      if (row + r < call.rows && d + v < D4) { q = queries[((row + r) * call.heads + head) * D4 + d + v]; }
+      if (row + r < call.rows && d + v < shape.d4) { q = queries[((row + r) * call.heads + head) * shape.d4 + d + v]; }
       a_rows[row_vec(r, v)] = q;
       if (t < 128u) {
         var k = vec4f(0.0);
-        if (first + r < end && d + v < D4) { k = keys[((first + r) * call.kv_heads + kv) * D4 + d + v]; }
+        if (first + r < end && d + v < shape.d4) { k = keys[((first + r) * call.kv_heads + kv) * shape.d4 + d + v]; }
         b_rows[row_vec(r, v)] = k;
       }
       workgroupBarrier();
@@ -75,8 +75,8 @@ fn exact_pass(
     for (var half = 0u; half < 32u; half += 16u) {
       var v = vec4f(0.0);
       // A masked key's values may be anything, NaN included.
-      if (first + half + ty < end && column + tx < V4 && log_weights[min(first + half + ty, end - 1u)] >= MASKED) {
-        v = values[((first + half + ty) * call.kv_heads + kv) * V4 + column + tx];
+      if (first + half + ty < end && column + tx < shape.v4 && log_weights[min(first + half + ty, end - 1u)] >= MASKED) {
+        v = values[((first + half + ty) * call.kv_heads + kv) * shape.v4 + column + tx];
       }
       a_rows[t] = v;
       workgroupBarrier();
@@ -91,7 +91,7 @@ fn exact_pass(
   for (var i = 0u; i < 16u; i++) { total += tile[ty * 16u + i]; }
 
   // Add to what earlier tiles left in this range.
-  let unit = value_blocks * 32u + 64u * V4;
+  let unit = value_blocks * 32u + 64u * shape.v4;
   let base = ((range * call.heads + head) * count.x + id.x) * unit;
   let stats = base + value_block * 32u + ty;
   let old_total = parts[stats + 16u];
@@ -99,12 +99,12 @@ fn exact_pass(
   let new_top = max(old_top, top[ty]);
   let old_factor = exp(old_top - new_top);
   let new_factor = exp(top[ty] - new_top);
-  if (column + tx < V4) {
-    let o = base + value_blocks * 32u + ty * 4u * V4 + column + tx;
+  if (column + tx < shape.v4) {
+    let o = base + value_blocks * 32u + ty * 4u * shape.v4 + column + tx;
     parts[o] = old_factor.x * parts[o] + new_factor.x * acc.a;
-    parts[o + V4] = old_factor.y * parts[o + V4] + new_factor.y * acc.b;
-    parts[o + 2u * V4] = old_factor.z * parts[o + 2u * V4] + new_factor.z * acc.c;
-    parts[o + 3u * V4] = old_factor.w * parts[o + 3u * V4] + new_factor.w * acc.d;
+    parts[o + shape.v4] = old_factor.y * parts[o + shape.v4] + new_factor.y * acc.b;
+    parts[o + 2u * shape.v4] = old_factor.z * parts[o + 2u * shape.v4] + new_factor.z * acc.c;
+    parts[o + 3u * shape.v4] = old_factor.w * parts[o + 3u * shape.v4] + new_factor.w * acc.d;
   }
   storageBarrier();
   workgroupBarrier();

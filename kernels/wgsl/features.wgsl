@@ -6,19 +6,7 @@
 
 override FAMILY: u32 = 0;              // 0 exp, 1 trig, 2 pointwise
 override PER: u32 = 1;                 // features per projection
-override ACTIVATION: u32 = 9;          // index in ACTIVATIONS
-override PROJECTIONS: u32 = 64;        // m
-override PROJECTIONS_PADDED: u32 = 64; // rows of W in memory, a multiple of 64 / PER; the rest is 0
-override MATRICES: u32 = 1;
-override INPUT_SCALE: f32 = 1;
-override BIAS: f32 = 0;
-override GAIN: f32 = 1;
-override EPSILON: f32 = 0;
-
-// State of one head: c, z, p (each R4 vec4), S (4·R4 rows of V4 vec4). Slot sign · PROJECTIONS_PADDED + projection.
-override R4: u32 = 16;                 // PER · PROJECTIONS_PADDED / 4
-override UNIT: u32 = 112;              // 3·R4 + 4·R4·V4
-override PROJECTION_BLOCK: u32 = 64;   // projections per 64 features: 64 / PER
+override PROJECTION_BLOCK: u32 = 64 / PER;   // projections per 64 features
 
 struct Factors { gx: vec4f, gy: vec4f, ex: vec4f, ey: vec4f }
 
@@ -48,7 +36,7 @@ fn erf(x: vec4f) -> vec4f {
 
 fn activation(u: vec4f) -> vec4f {
   let zero = vec4f(0.0);
-  switch (ACTIVATION) {
+  switch (shape.activation) {
     case 0u: { return max(u, zero); }
     case 1u, 11u: { return select(exp(min(u, zero)), u + 1.0, u > zero); }
     case 2u: { return 1.0 / (1.0 + exp(min(-u, vec4f(87.0)))); }
@@ -68,16 +56,16 @@ fn activation(u: vec4f) -> vec4f {
 
 // Factors of the features of two slots from their products with W, without the row's own exponent.
 fn expand(sum: Pair) -> Factors {
-  let x = sum.x * INPUT_SCALE;
-  let y = select(sum.y * INPUT_SCALE, -x, PER == 2u);
-  if (FAMILY == 0u) { return Factors(vec4f(1.0), vec4f(1.0), x + BIAS, y + BIAS); }
-  if (FAMILY == 1u) { return Factors(GAIN * sine_of(x, 0), GAIN * sine_of(x, 1), vec4f(0.0), vec4f(0.0)); }
-  return Factors(GAIN * activation(x) + EPSILON, GAIN * activation(y) + EPSILON, vec4f(0.0), vec4f(0.0));
+  let x = sum.x * shape.input_scale;
+  let y = select(sum.y * shape.input_scale, -x, PER == 2u);
+  if (FAMILY == 0u) { return Factors(vec4f(1.0), vec4f(1.0), x + shape.bias, y + shape.bias); }
+  if (FAMILY == 1u) { return Factors(shape.gain * sine_of(x, 0), shape.gain * sine_of(x, 1), vec4f(0.0), vec4f(0.0)); }
+  return Factors(shape.gain * activation(x) + shape.epsilon, shape.gain * activation(y) + shape.epsilon, vec4f(0.0), vec4f(0.0));
 }
 
 // Exponent that a key gives all its features: ∓‖x‖²/2 + ln ω.
 fn key_exponent(squares: f32, log_weight: f32) -> f32 {
-  let half = 0.5 * squares * INPUT_SCALE * INPUT_SCALE;
+  let half = 0.5 * squares * shape.input_scale * shape.input_scale;
   let norm = select(select(0.0, half, FAMILY == 1u), -half, FAMILY == 0u);
   return select(log_weight + norm, NEGATIVE, log_weight < MASKED);
 }

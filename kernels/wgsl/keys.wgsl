@@ -26,7 +26,7 @@ fn keys_pass(
   @builtin(local_invocation_index) t: u32,
 ) {
   let head = call.first_head + id.y;
-  let value_blocks = (V4 + 15u) / 16u;
+  let value_blocks = (shape.v4 + 15u) / 16u;
   let block = id.z / value_blocks;
   let column = (id.z % value_blocks) * 16u;
   let first = block * PROJECTION_BLOCK;
@@ -39,7 +39,7 @@ fn keys_pass(
   let s0 = select(tx, tx + 16u * (ty >> 3u), twin);
   let s1 = select(tx + 16u, s0, twin);
   let feature = vec4u(first + g0 * 4u) + vec4u(0u, 1u, 2u, 3u);
-  let padding = feature >= vec4u(PROJECTIONS);
+  let padding = feature >= vec4u(shape.projections);
 
   if (t < 16u) { top[t] = vec4f(NEGATIVE); }
   var acc = Quad(vec4f(0.0), vec4f(0.0), vec4f(0.0), vec4f(0.0));
@@ -50,18 +50,18 @@ fn keys_pass(
   for (var row = begin; row < end; row += 32u) {
     var sum = Pair(vec4f(0.0), vec4f(0.0));
     var square = 0.0;
-    for (var d = 0u; d < D4; d += 4u) {
+    for (var d = 0u; d < shape.d4; d += 4u) {
       workgroupBarrier();
       let r = t >> 2u;
       let v = t & 3u;
       if (r < PROJECTION_BLOCK) {
         var w = vec4f(0.0);
-        if (d + v < D4) { w = projections[((head % MATRICES) * PROJECTIONS_PADDED + first + r) * D4 + d + v]; }
+        if (d + v < shape.d4) { w = projections[((head % shape.matrices) * shape.padded_projections + first + r) * shape.d4 + d + v]; }
         a_rows[row_vec(r, v)] = w;
       }
       if (t < 128u) {
         var k = vec4f(0.0);
-        if (row + r < end && d + v < D4) { k = keys[((row + r) * call.heads + head) * D4 + d + v]; }
+        if (row + r < end && d + v < shape.d4) { k = keys[((row + r) * call.heads + head) * shape.d4 + d + v]; }
         b_rows[row_vec(r, v)] = k;
         square += dot(k, k);
       }
@@ -92,8 +92,8 @@ fn keys_pass(
     tile[tile_at(s1, g1)] = py;
     for (var half = 0u; half < 32u; half += 16u) {
       var v = vec4f(0.0);
-      if (exponents[half + ty] >= MASKED && column + tx < V4) {
-        v = values[((row + half + ty) * call.heads + head) * V4 + column + tx];
+      if (exponents[half + ty] >= MASKED && column + tx < shape.v4) {
+        v = values[((row + half + ty) * call.heads + head) * shape.v4 + column + tx];
       }
       a_rows[t] = v;
       workgroupBarrier();
@@ -106,7 +106,7 @@ fn keys_pass(
   tile[t] = zx;
   tile[256u + t] = zy;
   workgroupBarrier();
-  let base = (id.x * count.y + id.y) * UNIT;
+  let base = (id.x * count.y + id.y) * shape.unit;
   if (t < 16u && column == 0u) {
     var z = vec4f(0.0);
     for (var i = 0u; i < 16u; i++) {
@@ -119,19 +119,19 @@ fn keys_pass(
     }
     let slot4 = group_slot(block, t);
     partials[base + slot4] = top[t];
-    partials[base + R4 + slot4] = z;
+    partials[base + shape.r4 + slot4] = z;
   }
-  if (column + tx < V4) {
-    let s = base + 3u * R4 + group_slot(block, ty) * 4u * V4 + column + tx;
+  if (column + tx < shape.v4) {
+    let s = base + 3u * shape.r4 + group_slot(block, ty) * 4u * shape.v4 + column + tx;
     partials[s] = acc.a;
-    partials[s + V4] = acc.b;
-    partials[s + 2u * V4] = acc.c;
-    partials[s + 3u * V4] = acc.d;
+    partials[s + shape.v4] = acc.b;
+    partials[s + 2u * shape.v4] = acc.c;
+    partials[s + 3u * shape.v4] = acc.d;
   }
 }
 
 // Index of a group's four slots among the head's R4.
 fn group_slot(block: u32, group: u32) -> u32 {
   if (PER == 1u) { return block * 16u + group; }
-  return block * 8u + (group & 7u) + select(0u, PROJECTIONS_PADDED / 4u, group >= 8u);
+  return block * 8u + (group & 7u) + select(0u, shape.padded_projections / 4u, group >= 8u);
 }

@@ -14,26 +14,26 @@ fn merge_pass(
   @builtin(global_invocation_id) id: vec3u,
   @builtin(num_workgroups) count: vec3u,
 ) {
-  if (id.x >= 4u * R4 * V4) { return; }
-  let slot = id.x / V4;
-  let stride = count.y * UNIT;
-  let head = id.y * UNIT;
+  if (id.x >= 4u * shape.r4 * shape.v4) { return; }
+  let slot = id.x / shape.v4;
+  let stride = count.y * shape.unit;
+  let head = id.y * shape.unit;
   var highest = vec4f(NEGATIVE);
   for (var s = 0u; s < call.splits; s++) { highest = max(highest, partials[s * stride + head + slot / 4u]); }
-  let at = head + 3u * R4 + id.x;
+  let at = head + 3u * shape.r4 + id.x;
   var sum = vec4f(0.0);
   for (var s = 0u; s < call.splits; s++) {
     let c = partials[s * stride + head + slot / 4u][slot & 3u];
     sum += exp(c - highest[slot & 3u]) * partials[s * stride + at];
   }
   merged[at] = sum;
-  if (id.x % (4u * V4) == 0u) {
+  if (id.x % (4u * shape.v4) == 0u) {
     var z = vec4f(0.0);
     for (var s = 0u; s < call.splits; s++) {
       let base = s * stride + head + slot / 4u;
-      z += exp(partials[base] - highest) * partials[base + R4];
+      z += exp(partials[base] - highest) * partials[base + shape.r4];
     }
     merged[head + slot / 4u] = highest;
-    merged[head + R4 + slot / 4u] = z;
+    merged[head + shape.r4 + slot / 4u] = z;
   }
 }

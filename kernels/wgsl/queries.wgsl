@@ -19,7 +19,7 @@ struct Call { rows: u32, heads: u32, kv_heads: u32, first_head: u32, first_kv: u
 fn queries_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) t: u32) {
   let head = call.first_head + id.y;
   let kv = head * call.kv_heads / call.heads;
-  let base = (kv - call.first_kv) * UNIT;
+  let base = (kv - call.first_kv) * shape.unit;
   let column = id.z * 16u;
   let row = id.x * 64u;
   let tx = t & 15u;
@@ -29,18 +29,18 @@ fn queries_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_inde
   if (t < 16u) { top[t] = vec4f(NEGATIVE); }
   var acc = Quad(vec4f(0.0), vec4f(0.0), vec4f(0.0), vec4f(0.0));
   var den = vec4f(0.0);
-  for (var first = 0u; first < PROJECTIONS; first += per_sweep) {
+  for (var first = 0u; first < shape.projections; first += per_sweep) {
     var sum = Pair(vec4f(0.0), vec4f(0.0));
-    for (var d = 0u; d < D4; d += 4u) {
+    for (var d = 0u; d < shape.d4; d += 4u) {
       workgroupBarrier();
       let r = t >> 2u;
       let v = t & 3u;
       var q = vec4f(0.0);
-      if (row + r < call.rows && d + v < D4) { q = queries[((row + r) * call.heads + head) * D4 + d + v]; }
+      if (row + r < call.rows && d + v < shape.d4) { q = queries[((row + r) * call.heads + head) * shape.d4 + d + v]; }
       a_rows[row_vec(r, v)] = q;
       if (r < per_sweep) {
         var w = vec4f(0.0);
-        if (d + v < D4) { w = projections[((kv % MATRICES) * PROJECTIONS_PADDED + first + r) * D4 + d + v]; }
+        if (d + v < shape.d4) { w = projections[((kv % shape.matrices) * shape.padded_projections + first + r) * shape.d4 + d + v]; }
         b_rows[row_vec(r, v)] = w;
       }
       workgroupBarrier();
@@ -48,20 +48,20 @@ fn queries_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_inde
     }
     let f = expand(sum);
     let sx = first + tx;
-    let sy = first + tx + select(16u, PROJECTIONS_PADDED, PER == 2u);
+    let sy = first + tx + select(16u, shape.padded_projections, PER == 2u);
     let x = f.ex + state[base + sx / 4u][sx & 3u];
     let y = f.ey + state[base + sy / 4u][sy & 3u];
     raise_top(t, x, tx, ty, y, tx + 16u, ty);
     let px = f.gx * weight_of(x, top[ty]);
     let py = f.gy * weight_of(y, top[ty]);
-    den = den * factor[ty] + px * state[base + R4 + sx / 4u][sx & 3u] + py * state[base + R4 + sy / 4u][sy & 3u];
+    den = den * factor[ty] + px * state[base + shape.r4 + sx / 4u][sx & 3u] + py * state[base + shape.r4 + sy / 4u][sy & 3u];
     acc = scaled(acc, factor[ty]);
     tile[tile_at(tx, ty)] = px;
     tile[tile_at(tx + 16u, ty)] = py;
     for (var half = 0u; half < 2u; half++) {
-      let slot = first + ty + half * select(16u, PROJECTIONS_PADDED, PER == 2u);
+      let slot = first + ty + half * select(16u, shape.padded_projections, PER == 2u);
       var s = vec4f(0.0);
-      if (column + tx < V4) { s = state[base + 3u * R4 + slot * V4 + column + tx]; }
+      if (column + tx < shape.v4) { s = state[base + 3u * shape.r4 + slot * shape.v4 + column + tx]; }
       a_rows[t] = s;
       workgroupBarrier();
       acc = accumulate(acc, half * 16u, tx, ty);
@@ -78,8 +78,8 @@ fn queries_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_inde
     if (r >= call.rows) { break; }
     let cell = r * call.heads + head;
     let numerator = select(select(acc.a, acc.b, i == 1u), select(acc.c, acc.d, i == 3u), i >= 2u);
-    if (column + tx < V4) {
-      outputs[cell * V4 + column + tx] = select(numerator / total[i], vec4f(0.0), total[i] == 0.0);
+    if (column + tx < shape.v4) {
+      outputs[cell * shape.v4 + column + tx] = select(numerator / total[i], vec4f(0.0), total[i] == 0.0);
     }
     if (t % 16u == 0u && column == 0u) { denominators[cell] = total[i]; }
   }

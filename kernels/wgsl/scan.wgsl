@@ -17,20 +17,20 @@ fn scan_pass(
   @builtin(global_invocation_id) id: vec3u,
   @builtin(num_workgroups) count: vec3u,
 ) {
-  if (id.x >= 4u * R4 * V4) { return; }
-  let slot4 = id.x / V4 / 4u;
-  let part = (id.x / V4) & 3u;
-  let leads = id.x % (4u * V4) == 0u;
-  let head = id.y * UNIT;
-  let at = head + 3u * R4 + id.x;
+  if (id.x >= 4u * shape.r4 * shape.v4) { return; }
+  let slot4 = id.x / shape.v4 / 4u;
+  let part = (id.x / shape.v4) & 3u;
+  let leads = id.x % (4u * shape.v4) == 0u;
+  let head = id.y * shape.unit;
+  let at = head + 3u * shape.r4 + id.x;
   var prefix_top = running[head + slot4];
-  var prefix_z = running[head + R4 + slot4];
+  var prefix_z = running[head + shape.r4 + slot4];
   var prefix_s = running[at];
   var own_top = vec4f(NEGATIVE);
   var own_z = vec4f(0.0);
   var own_s = vec4f(0.0);
   for (var chunk = 0u; chunk < call.chunks; chunk++) {
-    let base = chunk * count.y * UNIT;
+    let base = chunk * count.y * shape.unit;
     let c = partials[base + head + slot4];
     let s = partials[base + at];
     partials[base + at] = prefix_s;
@@ -43,9 +43,9 @@ fn scan_pass(
     prefix_s = keep[part] * prefix_s + add[part] * s;
     own_s = own_keep[part] * own_s + own_add[part] * s;
     if (leads) {
-      let z = partials[base + head + R4 + slot4];
-      partials[base + head + R4 + slot4] = prefix_z;
-      partials[base + head + 2u * R4 + slot4] = prefix_top;
+      let z = partials[base + head + shape.r4 + slot4];
+      partials[base + head + shape.r4 + slot4] = prefix_z;
+      partials[base + head + 2u * shape.r4 + slot4] = prefix_top;
       prefix_z = keep * prefix_z + add * z;
       own_z = own_keep * own_z + own_add * z;
     }
@@ -55,6 +55,6 @@ fn scan_pass(
   own[at] = own_s;
   if (leads) {
     own[head + slot4] = own_top;
-    own[head + R4 + slot4] = own_z;
+    own[head + shape.r4 + slot4] = own_z;
   }
 }

@@ -16,8 +16,26 @@
 //      Predicted: bound by workgroup-memory loads at PER = 2 (5 per 16 fma), balanced at PER = 1 (6 per 32).
 // Lesson: rows are swizzled, not padded: the whole pass then fits in the 16 KiB that every WebGPU device grants.
 
-override D4: u32 = 1;      // vec4s per query, key and W row
-override V4: u32 = 1;      // vec4s per value row
+
+// Sizes of the plan. Uniforms and not override constants: no loop over them is worth unrolling, and a pass then compiles once for
+// all plans of a family (0.5 to 3 s a pass on SwiftShader).
+struct Shape {
+  d4: u32,                  // vec4s per query, key and W row
+  v4: u32,                  // vec4s per value row
+  projections: u32,         // m
+  padded_projections: u32,  // rows of W in memory, a multiple of 64 / PER; the rest is 0
+  matrices: u32,
+  // State of one head: c, z, p (each r4 vec4s), S (4·r4 rows of v4 vec4s). Slot sign · padded_projections + projection.
+  r4: u32,                  // PER · padded_projections / 4
+  unit: u32,                // 3·r4 + 4·r4·v4
+  input_scale: f32,
+  bias: f32,
+  gain: f32,
+  epsilon: f32,
+  activation: u32,          // index in ACTIVATIONS of src/feature_map.ts
+}
+
+@group(0) @binding(9) var<uniform> shape: Shape;
 
 const NEGATIVE: f32 = -1e30;   // stands for −∞; WGSL does not promise infinities
 const MASKED: f32 = -5e29;     // below this an exponent means "no key"
@@ -40,31 +58,31 @@ fn product(sum: Pair, group: u32, b0: u32, b1: u32, both: bool) -> Pair {
     let r2 = a_rows[row_vec(a + 2u, v)];
     let r3 = a_rows[row_vec(a + 3u, v)];
     let p = b_rows[row_vec(b0, v)];
-    s.x = fma(vec4f(r0.x, r1.x, r2.x, r3.x), vec4f(p.x), s.x);
-    s.x = fma(vec4f(r0.y, r1.y, r2.y, r3.y), vec4f(p.y), s.x);
-    s.x = fma(vec4f(r0.z, r1.z, r2.z, r3.z), vec4f(p.z), s.x);
-    s.x = fma(vec4f(r0.w, r1.w, r2.w, r3.w), vec4f(p.w), s.x);
+    s.x = s.x + vec4f(r0.x, r1.x, r2.x, r3.x) * vec4f(p.x);
+    s.x = s.x + vec4f(r0.y, r1.y, r2.y, r3.y) * vec4f(p.y);
+    s.x = s.x + vec4f(r0.z, r1.z, r2.z, r3.z) * vec4f(p.z);
+    s.x = s.x + vec4f(r0.w, r1.w, r2.w, r3.w) * vec4f(p.w);
     if (both) {
       let q = b_rows[row_vec(b1, v)];
-      s.y = fma(vec4f(r0.x, r1.x, r2.x, r3.x), vec4f(q.x), s.y);
-      s.y = fma(vec4f(r0.y, r1.y, r2.y, r3.y), vec4f(q.y), s.y);
-      s.y = fma(vec4f(r0.z, r1.z, r2.z, r3.z), vec4f(q.z), s.y);
-      s.y = fma(vec4f(r0.w, r1.w, r2.w, r3.w), vec4f(q.w), s.y);
+      s.y = s.y + vec4f(r0.x, r1.x, r2.x, r3.x) * vec4f(q.x);
+      s.y = s.y + vec4f(r0.y, r1.y, r2.y, r3.y) * vec4f(q.y);
+      s.y = s.y + vec4f(r0.z, r1.z, r2.z, r3.z) * vec4f(q.z);
+      s.y = s.y + vec4f(r0.w, r1.w, r2.w, r3.w) * vec4f(q.w);
     }
   }
   return s;
 }
 
-// acc (A rows 4·ty … +3, values vec4 tx) += Eᵀ V over 16 slots from `from`; a_rows holds their values.
-fn accumulate(acc: Quad, from: u32, tx: u32, ty: u32) -> Quad {
+// acc (A rows 4·ty … +3, values vec4 tx) += Eᵀ V over 16 slots from `start`; a_rows holds their values.
+fn accumulate(acc: Quad, start: u32, tx: u32, ty: u32) -> Quad {
   var s = acc;
   for (var j = 0u; j < 16u; j++) {
-    let p = tile[tile_at(from + j, ty)];
+    let p = tile[tile_at(start + j, ty)];
     let v = a_rows[j * 16u + tx];
-    s.a = fma(vec4f(p.x), v, s.a);
-    s.b = fma(vec4f(p.y), v, s.b);
-    s.c = fma(vec4f(p.z), v, s.c);
-    s.d = fma(vec4f(p.w), v, s.d);
+    s.a = s.a + vec4f(p.x) * v;
+    s.b = s.b + vec4f(p.y) * v;
+    s.c = s.c + vec4f(p.z) * v;
+    s.d = s.d + vec4f(p.w) * v;
   }
   return s;
 }

@@ -1,14 +1,28 @@
-/** Backend `gpujs`: float32 kernels compiled by gpu.js, to WebAssembly with vectors or to plain JavaScript; runs everywhere. */
+/**
+ * Backend `gpujs`: float32 kernels compiled by gpu.js, to WebAssembly with vectors or to plain JavaScript; runs everywhere.
+ *
+ * Measured on one core of a 3.2 GHz Zen 3, heads 1 or 8, d = d_v = 64, r = 256, tiles of 1024 rows, in GFLOP/s (features,
+ * [S z] and [num den]; exponentials take a quarter of the time and are not counted):
+ *
+ * | mode   | Bun 1.4.5          | Deno 2.9.6         |
+ * |--------|--------------------|--------------------|
+ * | webasm | 2.8–3.9, causal 2.1–2.5 | 2.8–3.1, causal 2.0–2.4 |
+ * | cpu    | 1.5–1.7, causal 1.7–1.9 | 1.3–1.4, causal 1.1–1.3 |
+ *
+ * Workers (gpu.js `asyncMode`) are not used. They make a product 1.5 times faster on two cores (Bun 6.5 → 3.6 ms, Deno
+ * 12.5 → 8.1), but each kernel starts its own pool (8 kernels: 16 threads), and gpu.js 2.24.1 starts them on neither runtime
+ * unless URL.revokeObjectURL (Bun) or globalThis.Worker (Deno) is replaced under everybody else.
+ */
 import type { Backend, Driver, ExactSession, OpenOptions, Session } from "../backend.ts";
 import { UnsupportedError, UsageError } from "../errors.ts";
 import type { ExactPlan, Limits, Plan } from "../plan.ts";
 import { GpuJsExactKernels } from "./gpujs_exact.ts";
-import { type GpuJsMode, Kernels, loadGpuJs } from "./gpujs_kernels.ts";
+import { GpuJs, type GpuJsMode, type GpuJsModule, Kernels, loadGpuJs } from "./gpujs_kernels.ts";
 import { GpuJsTileKernels } from "./gpujs_linear.ts";
 import { OnlineExactSession } from "./online.ts";
 import { TiledSession } from "./tiled.ts";
 
-/** Modes by name, with the reason why one is refused. `webasm` runs on one thread: see "workers" below. */
+/** Modes by name, with the reason why one is refused. */
 const MODES: Readonly<Record<string, string | null>> = {
   webasm: null,
   cpu: null,
@@ -16,26 +30,26 @@ const MODES: Readonly<Record<string, string | null>> = {
   headlessgl: 'its addon "gl" does not load on Bun or Deno; use gpujs:webasm or gpujs:cpu',
 };
 
-type GpuJsModule = NonNullable<Awaited<ReturnType<typeof loadGpuJs>>>;
-
 class GpuJsBackend implements Backend {
   readonly name = "gpujs";
   readonly device: string;
   readonly limits: Limits = { precision: "f32", preferredTileRows: 1024, maxTileBytes: 16 << 20, inFlight: 1 };
 
-  constructor(readonly module: GpuJsModule, readonly mode: GpuJsMode) {
-    this.device = `gpu.js ${mode} (synchronous)`;
+  constructor(readonly gpu: GpuJs) {
+    this.device = `gpu.js ${gpu.mode} (synchronous)`;
   }
 
   async prepare(plan: Plan): Promise<Session> {
-    return new TiledSession(plan, new GpuJsTileKernels(plan, new Kernels(this.module, this.mode)));
+    return new TiledSession(plan, new GpuJsTileKernels(plan, new Kernels(this.gpu)));
   }
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
-    return new OnlineExactSession(plan, new GpuJsExactKernels(plan, new Kernels(this.module, this.mode)));
+    return new OnlineExactSession(plan, new GpuJsExactKernels(plan, new Kernels(this.gpu)));
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {}
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.gpu[Symbol.asyncDispose]();
+  }
 }
 
 async function open({ variant }: OpenOptions): Promise<Backend> {
@@ -50,8 +64,7 @@ async function open({ variant }: OpenOptions): Promise<Backend> {
   const reasons: string[] = [];
   for (const mode of variant ? [variant as GpuJsMode] : ["webasm", "cpu"] as const) {
     try {
-      await probe(module, mode);
-      return new GpuJsBackend(module, mode);
+      return new GpuJsBackend(probed(module, mode));
     } catch (error) {
       reasons.push(`${mode}: ${(error as Error).message}`);
     }
@@ -59,14 +72,16 @@ async function open({ variant }: OpenOptions): Promise<Backend> {
   throw new UnsupportedError(name, reasons.join("; "));
 }
 
-/** Multiplies two small matrices; throws when the mode does not compile here or computes something else. */
-async function probe(module: GpuJsModule, mode: GpuJsMode): Promise<void> {
-  await using kernels = new Kernels(module, mode);
+/** A gpu.js that multiplied two small matrices; throws when the mode does not compile here or computes something else. */
+function probed(module: GpuJsModule, mode: GpuJsMode): GpuJs {
+  const gpu = new GpuJs(module, mode);
+  using kernels = new Kernels(gpu);
   const product = kernels.product({ chunks: 1, quads: 1, width: 4 }, 4);
   const a = Float32Array.from({ length: 16 }, (_, at) => at); // row c, column l at 4l + c
   const identity = Float32Array.from({ length: 16 }, (_, at) => (at % 5 === 0 ? 1 : 0));
   const result = product(a, identity);
   if (!a.every((value, at) => value === result[at])) throw new Error("a product of two 4 × 4 matrices came out wrong");
+  return gpu;
 }
 
 export const gpujs: Driver = {

@@ -123,6 +123,6 @@ export class GpuJsExactKernels implements ExactKernels {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.kernels[Symbol.asyncDispose]();
+    this.kernels[Symbol.dispose]();
   }
 }

@@ -3,7 +3,7 @@
  *
  * What is worked around (gpu.js 2.24.1):
  * - It reads kernels with `toString()` when given functions, and Bun rewrites those; so kernels are imported as text.
- * - A kernel of a new size is compiled again; every kernel here keeps one shape, and sessions make few shapes.
+ * - A kernel of a new size is compiled again; every kernel here keeps one shape.
  * - webasm copies the result once and then cuts it into thousands of views (4 ms of 10 for 1024 × 256 × Array(4)); the cutting
  *   is switched off. Should that private hook go away, `flatten` below still reads the views.
  */
@@ -17,7 +17,7 @@ import trigonometricText from "../../kernels/gpujs/trigonometric.gpu.js" with { 
 export type GpuJsMode = "webasm" | "cpu";
 
 /** The part of gpu.js that is used; its own types declare `input` as a type only. */
-interface GpuJsModule {
+export interface GpuJsModule {
   readonly GPU: new (settings: { mode: string }) => GpuJsInstance;
   readonly input: (values: Float32Array, size: number[]) => unknown;
 }
@@ -30,6 +30,7 @@ interface GpuJsInstance {
 interface GpuJsKernel {
   (...values: unknown[]): Nested;
   build(...values: unknown[]): void;
+  destroy(): void;
   readonly kernel: { constructor: { mode?: string }; _shapeOutput?: (data: Float32Array) => Nested };
 }
 
@@ -65,13 +66,58 @@ export async function loadGpuJs(): Promise<GpuJsModule | null> {
   }
 }
 
-/** One gpu.js instance; owns its kernels and their memory. */
-export class Kernels implements AsyncDisposable {
+interface Source {
+  readonly text: string;
+  readonly output: number[];
+  /** Of the arguments. */
+  readonly lengths: readonly number[];
+  readonly constants: Record<string, number>;
+}
+
+/** One gpu.js instance and its compiled kernels. Sessions that want the same kernel share it: redraws of a projection do. */
+export class GpuJs implements AsyncDisposable {
   readonly #gpu: GpuJsInstance;
+  readonly #compiled = new Map<string, { readonly run: GpuJsKernel; users: number }>();
 
   constructor(readonly module: GpuJsModule, readonly mode: GpuJsMode) {
     this.#gpu = new module.GPU({ mode });
   }
+
+  /** The kernel, compiled unless it is; `release` it once per `acquire`. */
+  acquire({ text, output, lengths, constants }: Source): { key: string; run: GpuJsKernel } {
+    const source = text.slice(text.indexOf("function "));
+    const key = JSON.stringify([source, output, lengths, constants]);
+    let held = this.#compiled.get(key);
+    if (!held) {
+      const run = this.#gpu.createKernel(source, { output, constants });
+      run.build(...lengths.map((length) => this.module.input(new Float32Array(length), [length])));
+      if (run.kernel.constructor.mode !== this.mode) {
+        throw new Error(`gpu.js fell back to ${run.kernel.constructor.mode}`);
+      }
+      if (run.kernel._shapeOutput) run.kernel._shapeOutput = (data) => data;
+      this.#compiled.set(key, held = { run, users: 0 });
+    }
+    held.users++;
+    return { key, run: held.run };
+  }
+
+  release(key: string): void {
+    const held = this.#compiled.get(key);
+    if (!held || --held.users > 0) return;
+    this.#compiled.delete(key);
+    held.run.destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#gpu.destroy();
+  }
+}
+
+/** The kernels of one session. */
+export class Kernels implements Disposable {
+  readonly #held: string[] = [];
+
+  constructor(readonly gpu: GpuJs) {}
 
   /** C = A·B over chunks; `sharedA`, `sharedB`: one matrix for all chunks. `depth` must be `padDepth` of something. */
   product(shape: QuadShape, depth: number, shared: { a?: boolean; b?: boolean } = {}): Kernel {
@@ -112,7 +158,7 @@ export class Kernels implements AsyncDisposable {
 
   /** Cells run four by four. */
   get #vectors(): boolean {
-    return this.mode === "webasm";
+    return this.gpu.mode === "webasm";
   }
 
   /** Compiles at once; `lengths` are those of the arguments. */
@@ -123,15 +169,10 @@ export class Kernels implements AsyncDisposable {
     lengths: readonly number[],
     constants: Record<string, number>,
   ): Kernel {
-    const { input } = this.module;
-    const source = text.slice(text.indexOf("function "));
+    const { input } = this.gpu.module;
     const output = [quadCells ? width : width * 4, quads, chunks];
-    const run = this.#gpu.createKernel(source, { output, constants });
-    run.build(...lengths.map((length) => input(new Float32Array(length), [length])));
-    if (run.kernel.constructor.mode !== this.mode) {
-      throw new Error(`gpu.js fell back to ${run.kernel.constructor.mode}`);
-    }
-    if (run.kernel._shapeOutput) run.kernel._shapeOutput = (data) => data;
+    const { key, run } = this.gpu.acquire({ text, output, lengths, constants });
+    this.#held.push(key);
     let flat: Float32Array | undefined;
     return (...values) => {
       const result = run(...values.map((value, at) => input(value, [lengths[at]])));
@@ -142,8 +183,8 @@ export class Kernels implements AsyncDisposable {
     };
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#gpu.destroy();
+  [Symbol.dispose](): void {
+    for (const key of this.#held.splice(0)) this.gpu.release(key);
   }
 }
 

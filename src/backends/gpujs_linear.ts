@@ -255,7 +255,7 @@ export class GpuJsTileKernels implements TileKernels {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.kernels[Symbol.asyncDispose]();
+    this.kernels[Symbol.dispose]();
   }
 }
 

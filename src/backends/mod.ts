@@ -47,7 +47,7 @@ export async function openFirst(
       return { backend: await driver.open({ variant, named }), refused };
     } catch (error) {
       if (!(error instanceof UnsupportedError)) throw error;
-      refused.push({ name, reason: error.reason });
+      refused.push({ name: variant ? `${name}:${variant}` : name, reason: error.reason });
       last = error;
     }
   }

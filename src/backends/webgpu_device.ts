@@ -46,11 +46,11 @@ export class GpuDevice {
   /** Settles when the outcome of every allocation so far is known. */
   #allocations: Promise<void> = Promise.resolve();
 
-  private constructor(readonly device: GPUDevice, info: GPUAdapterInfo) {
+  private constructor(readonly device: GPUDevice, info: GPUAdapterInfo, maxBytes = Infinity) {
     this.software = isSoftware(info);
     this.description = describe(info);
     const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
-    this.maxBytes = Math.floor(Math.min(maxStorageBufferBindingSize, maxBufferSize) / 256) * 256;
+    this.maxBytes = Math.floor(Math.min(maxStorageBufferBindingSize, maxBufferSize, maxBytes) / 256) * 256;
     this.#subgroups = device.features.has("subgroups" as GPUFeatureName);
     device.lost.then((lost) => {
       if (!this.#disposed) {
@@ -59,12 +59,16 @@ export class GpuDevice {
     });
     device.addEventListener("uncapturederror", (event) => {
       const { error } = event as GPUUncapturedErrorEvent;
+      event.preventDefault(); // it would be printed
       this.#fail(new Error(`WebGPU rejected a command: ${error.message}`));
     });
   }
 
-  /** Throws UnsupportedError when the adapter is too small or gives no device. */
-  static async open(adapter: GPUAdapter, options: { readonly subgroups?: boolean } = {}): Promise<GpuDevice> {
+  /** Throws UnsupportedError when the adapter is too small or gives no device. Options make it smaller than it is. */
+  static async open(
+    adapter: GPUAdapter,
+    options: { readonly subgroups?: boolean; readonly maxBytes?: number } = {},
+  ): Promise<GpuDevice> {
     if (adapter.limits.maxComputeInvocationsPerWorkgroup < WORKGROUP) {
       const has = adapter.limits.maxComputeInvocationsPerWorkgroup;
       throw new UnsupportedError("webgpu", `the adapter has ${has} invocations per workgroup, ${WORKGROUP} are needed`);
@@ -76,7 +80,7 @@ export class GpuDevice {
         requiredLimits,
         requiredFeatures: features.filter((feature) => adapter.features.has(feature)),
       });
-      return new GpuDevice(device, adapter.info);
+      return new GpuDevice(device, adapter.info, options.maxBytes);
     } catch (error) {
       throw new UnsupportedError("webgpu", `the adapter gives no device: ${(error as Error).message}`);
     }
@@ -130,12 +134,10 @@ export class GpuDevice {
     this.check();
     this.device.pushErrorScope("validation");
     const module = this.device.createShaderModule({ code, label: entryPoint });
-    // Given a constant it does not declare, a module is rejected.
-    const used = Object.entries(constants).filter(([name]) => new RegExp(`^override ${name}\\b`, "m").test(code));
     const pipeline = this.device.createComputePipelineAsync({
       layout: "auto",
       label: entryPoint,
-      compute: { module, entryPoint, constants: Object.fromEntries(used) },
+      compute: { module, entryPoint, constants },
     });
     pipeline.catch(() => {});
     const rejected = await this.device.popErrorScope();
@@ -148,13 +150,20 @@ export class GpuDevice {
     }
   }
 
-  /** Binds buffers 0, 1, 2, … of a pipeline; the uniform call record is `calls[index · 256 …]`. */
-  bind(pipeline: GPUComputePipeline, calls: GPUBuffer, index: number, buffers: readonly GPUBuffer[]): GPUBindGroup {
+  /** Binds call record `index` (binding 0), `buffers` (1, 2, …) and the `Shape` record (9). */
+  bind(
+    pipeline: GPUComputePipeline,
+    shape: GPUBuffer,
+    calls: GPUBuffer,
+    index: number,
+    buffers: readonly GPUBuffer[],
+  ): GPUBindGroup {
     return this.device.createBindGroup({
       layout: pipeline.getBindGroupLayout(0),
       entries: [
         { binding: 0, resource: { buffer: calls, offset: index * 256, size: 64 } },
         ...buffers.map((buffer, i) => ({ binding: i + 1, resource: { buffer } })),
+        { binding: 9, resource: { buffer: shape } },
       ],
     });
   }
@@ -216,9 +225,9 @@ export class BufferSet {
     return this.#make(size, USAGE.mapRead | USAGE.copyDst, what);
   }
 
-  /** `count` uniform call records. */
-  calls(count: number): GPUBuffer {
-    return this.#make(count * 256, USAGE.uniform | USAGE.copyDst, "call records");
+  /** `count` uniform records. */
+  records(count: number): GPUBuffer {
+    return this.#make(count * 256, USAGE.uniform | USAGE.copyDst, "records");
   }
 
   #make(size: number, usage: number, what: string): GPUBuffer {

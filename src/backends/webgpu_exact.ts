@@ -4,7 +4,7 @@ import type { ExactPlan } from "../plan.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import type { ExactKernels, SoftmaxParts } from "./online.ts";
 import { BufferSet, type GpuDevice, mebibytes, Ring } from "./webgpu_device.ts";
-import { RowPacker, rowsOf, unpad, vec4s, widestRow } from "./webgpu_layout.ts";
+import { RowPacker, rowsOf, vec4s, widestRow } from "./webgpu_layout.ts";
 import { dispatch } from "./webgpu_tiled.ts";
 
 /** Query rows of one workgroup: fixed by exact.wgsl. */
@@ -35,6 +35,7 @@ export class WebgpuExact implements ExactKernels {
   readonly #capacity: number;
   readonly #ranges: number;
   readonly #buffers: BufferSet;
+  readonly #shape: GPUBuffer;
   readonly #queries: GPUBuffer;
   readonly #parts: GPUBuffer;
   readonly #staging: Ring<GPUBuffer>;
@@ -71,14 +72,15 @@ export class WebgpuExact implements ExactKernels {
       ),
     );
     const buffers = this.#buffers = new BufferSet(gpu);
+    this.#shape = buffers.records(1);
+    gpu.device.queue.writeBuffer(this.#shape, 0, Uint32Array.of(d4, v4));
     this.#queries = buffers.input(queries, "queries");
     this.#parts = buffers.work(this.#ranges * parts, "partial rows");
     this.#staging = new Ring(() => buffers.staging(this.#ranges * parts, "partial rows"));
   }
 
   static async open(gpu: GpuDevice, plan: ExactPlan): Promise<WebgpuExact> {
-    const constants = { D4: vec4s(plan.headDim), V4: vec4s(plan.valueDim) };
-    return new WebgpuExact(gpu, plan, await gpu.pipeline(["exact"], "exact_pass", constants));
+    return new WebgpuExact(gpu, plan, await gpu.pipeline(["exact"], "exact_pass", {}));
   }
 
   /** Vec4s of one (range, head, block). */
@@ -92,7 +94,9 @@ export class WebgpuExact implements ExactKernels {
 
   pose(q: Tile, positions: ArrayLike<number>): void {
     const { plan } = this;
-    if (q.rows > plan.queryRows) throw new RangeError(`Cannot hold ${q.rows} query rows, expected at most ${plan.queryRows}`);
+    if (q.rows > plan.queryRows) {
+      throw new RangeError(`Cannot hold ${q.rows} query rows, expected at most ${plan.queryRows}`);
+    }
     this.#write(this.#queries, this.#packer.rows(q, plan.heads, plan.headDim));
     this.#rows = q.rows;
     this.#positions = plan.causal ? Float64Array.from(positions) : null;
@@ -128,7 +132,9 @@ export class WebgpuExact implements ExactKernels {
     }
     const share = Math.ceil(k.rows / Math.min(this.#ranges, Math.ceil(k.rows / LEAST_KEYS)) / 32) * 32;
     const call = new DataView(new ArrayBuffer(32));
-    [this.#rows, plan.heads, plan.kvHeads, k.rows, share, plan.causal ? 1 : 0].forEach((n, i) => call.setUint32(4 * i, n, true));
+    [this.#rows, plan.heads, plan.kvHeads, k.rows, share, plan.causal ? 1 : 0].forEach((n, i) =>
+      call.setUint32(4 * i, n, true)
+    );
     call.setFloat32(24, plan.scale, true);
     gpu.device.queue.writeBuffer(slot.calls, 0, call.buffer as ArrayBuffer);
     const encoder = gpu.device.createCommandEncoder();
@@ -205,8 +211,8 @@ export class WebgpuExact implements ExactKernels {
     const v = this.#buffers.input(rows * this.#v4, "values");
     const w = this.#buffers.input(this.#capacity * 4, "weights");
     const visible = this.#buffers.input(plan.queryRows * 4, "positions");
-    const calls = this.#buffers.calls(1);
-    const group = gpu.bind(this.pipeline, calls, 0, [this.#queries, k, v, w, visible, this.#parts]);
+    const calls = this.#buffers.records(1);
+    const group = gpu.bind(this.pipeline, this.#shape, calls, 0, [this.#queries, k, v, w, visible, this.#parts]);
     return { calls, k, v, w, visible, group };
   }
 

@@ -44,26 +44,24 @@ export function layoutOf(plan: Plan): Layout {
   };
 }
 
-/** Override constants of every pass. */
-export function constantsOf(plan: Plan, layout: Layout): Constants {
-  const { parameters: p } = plan;
+/** Override constants of the passes that make features. */
+export function constantsOf({ parameters: { map } }: Plan): Constants {
   return {
-    D4: layout.d4,
-    V4: layout.v4,
-    FAMILY: ["exp", "trig", "pointwise"].indexOf(p.map.family),
-    PER: p.map.featuresPerProjection,
-    ACTIVATION: ACTIVATIONS.indexOf(p.map.activation ?? "identity"),
-    PROJECTIONS: p.projections,
-    PROJECTIONS_PADDED: layout.paddedProjections,
-    PROJECTION_BLOCK: layout.projectionBlock,
-    MATRICES: p.matrices,
-    INPUT_SCALE: p.inputScale,
-    BIAS: p.bias,
-    GAIN: p.gain,
-    EPSILON: p.epsilon,
-    R4: layout.r4,
-    UNIT: layout.unit,
+    FAMILY: ["exp", "trig", "pointwise"].indexOf(map.family),
+    PER: map.featuresPerProjection,
   };
+}
+
+/** Record `Shape` of tile.wgsl. */
+export function shapeRecord(plan: Plan, layout: Layout): Float32Array<ArrayBuffer> {
+  const { projections, matrices, inputScale, bias, gain, epsilon, map } = plan.parameters;
+  const { d4, v4, paddedProjections, r4, unit } = layout;
+  const record = new Float32Array(12);
+  const integers = new Uint32Array(record.buffer);
+  integers.set([d4, v4, projections, paddedProjections, matrices, r4, unit]);
+  record.set([inputScale, bias, gain, epsilon], 7);
+  integers[11] = ACTIVATIONS.indexOf(map.activation ?? "identity");
+  return record;
 }
 
 /** W as `matrices × padded projections × d4` vec4s. */

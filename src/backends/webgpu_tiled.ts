@@ -17,6 +17,7 @@ import {
   packProjections,
   RowPacker,
   rowsOf,
+  shapeRecord,
   unpackState,
   unpad,
   widestRow,
@@ -24,6 +25,8 @@ import {
 
 /** Rows of a causal chunk: fixed by causal.wgsl. */
 const CHUNK = 64;
+/** Workgroup memory of causal.wgsl; the other passes fit in the 16 KiB that every device has. */
+const CAUSAL_STORAGE = 23_296;
 /** Partial states are kept below this where one head allows. */
 const PARTIALS = 256 << 20;
 /** Workgroups that keep a large GPU, or a few cores, busy. */
@@ -69,6 +72,7 @@ export class WebgpuTiles implements TileKernels {
   /** Rows that one call can take. */
   readonly #capacity: number;
   readonly #maxSplits: number;
+  readonly #shape: GPUBuffer;
   readonly #projections: GPUBuffer;
   readonly #partials: GPUBuffer;
   readonly #merged: GPUBuffer;
@@ -106,6 +110,8 @@ export class WebgpuTiles implements TileKernels {
     this.#maxSplits = Math.max(1, Math.min(splits, useful, Math.floor(states / heads)));
 
     const buffers = this.#buffers = new BufferSet(gpu);
+    this.#shape = buffers.records(1);
+    gpu.device.queue.writeBuffer(this.#shape, 0, shapeRecord(plan, layout));
     const projections = packProjections(plan, layout);
     this.#projections = buffers.input(projections.byteLength, "projections");
     gpu.device.queue.writeBuffer(this.#projections, 0, projections as Float32Array<ArrayBuffer>);
@@ -122,10 +128,15 @@ export class WebgpuTiles implements TileKernels {
   }
 
   static async open(gpu: GpuDevice, plan: Plan): Promise<WebgpuTiles> {
-    const constants = constantsOf(plan, layoutOf(plan));
-    const compile = (pass: string) => gpu.pipeline(["features", pass], `${pass}_pass`, constants);
-    const [keys, merge, queries] = await Promise.all(["keys", "merge", "queries"].map(compile));
-    const [scan, causal] = plan.causal ? await Promise.all(["scan", "causal"].map(compile)) : [];
+    const { maxComputeWorkgroupStorageSize: has } = gpu.device.limits;
+    if (plan.causal && has < CAUSAL_STORAGE) {
+      const needed = `causal attention needs ${CAUSAL_STORAGE} bytes of workgroup memory`;
+      throw new UnsupportedError("webgpu", `${needed}, the device has ${has}`);
+    }
+    const mapped = (pass: string) => gpu.pipeline(["features", pass], `${pass}_pass`, constantsOf(plan));
+    const plain = (pass: string) => gpu.pipeline([pass], `${pass}_pass`, {});
+    const [keys, merge, queries] = await Promise.all([mapped("keys"), plain("merge"), mapped("queries")]);
+    const [scan, causal] = plan.causal ? await Promise.all([plain("scan"), mapped("causal")]) : [];
     return new WebgpuTiles(gpu, plan, { keys, merge, queries, scan, causal });
   }
 
@@ -242,7 +253,9 @@ export class WebgpuTiles implements TileKernels {
     this.#rounds.forEach(({ kv0, h0, h1 }, i) => {
       this.#call(slot, i, [q.rows, plan.heads, plan.kvHeads, h0, kv0]);
       const blocks = Math.ceil(q.rows / CHUNK);
-      if (h1 > h0) dispatch(pass, this.pipelines.queries, slot.groups.queries[i], blocks, h1 - h0, this.#layout.valueBlocks);
+      if (h1 > h0) {
+        dispatch(pass, this.pipelines.queries, slot.groups.queries[i], blocks, h1 - h0, this.#layout.valueBlocks);
+      }
     });
     pass.end();
     this.#copyOutput(encoder, slot, q.rows);
@@ -307,11 +320,13 @@ export class WebgpuTiles implements TileKernels {
   async #readState(slot: Slot): Promise<State> {
     const { plan } = this;
     const state = emptyState(plan.kvHeads, plan.parameters.features, plan.valueDim);
-    await Promise.all(this.#rounds.map(({ kv0, kv1 }, i) =>
-      this.gpu.read(slot.states[i], (kv1 - kv0) * this.#layout.unit * 16, (floats) => {
-        unpackState(floats, this.#layout, plan, state, kv0, kv1);
-      })
-    ));
+    await Promise.all(
+      this.#rounds.map(({ kv0, kv1 }, i) =>
+        this.gpu.read(slot.states[i], (kv1 - kv0) * this.#layout.unit * 16, (floats) => {
+          unpackState(floats, this.#layout, plan, state, kv0, kv1);
+        })
+      ),
+    );
     return state;
   }
 
@@ -343,23 +358,25 @@ export class WebgpuTiles implements TileKernels {
 
   #keySlot(): Slot {
     const inputs = this.#keyInputs();
-    const calls = this.#buffers.calls(2 * this.#rounds.length);
+    const calls = this.#buffers.records(2 * this.#rounds.length);
     const { gpu, pipelines } = this;
     const keyBuffers = [inputs.k, inputs.v, inputs.w, this.#projections, this.#partials];
     const groups = {
-      keys: this.#rounds.map((_, i) => gpu.bind(pipelines.keys, calls, 2 * i, keyBuffers)),
-      merge: this.#rounds.map((_, i) => gpu.bind(pipelines.merge, calls, 2 * i + 1, [this.#partials, this.#merged])),
+      keys: this.#rounds.map((_, i) => gpu.bind(pipelines.keys, this.#shape, calls, 2 * i, keyBuffers)),
+      merge: this.#rounds.map((_, i) =>
+        gpu.bind(pipelines.merge, this.#shape, calls, 2 * i + 1, [this.#partials, this.#merged])
+      ),
     };
     return { calls, inputs, states: this.#stateStaging(), groups };
   }
 
   #querySlot(): Slot {
     const q = this.#queryInput();
-    const calls = this.#buffers.calls(this.#rounds.length);
+    const calls = this.#buffers.records(this.#rounds.length);
     const output = this.#outputBuffers();
     const groups = {
       queries: this.#rounds.map(({ running }, i) =>
-        this.gpu.bind(this.pipelines.queries, calls, i, [
+        this.gpu.bind(this.pipelines.queries, this.#shape, calls, i, [
           q,
           this.#projections,
           running,
@@ -374,18 +391,18 @@ export class WebgpuTiles implements TileKernels {
   #causalSlot(): Slot {
     const q = this.#queryInput();
     const { k, v, w } = this.#keyInputs();
-    const calls = this.#buffers.calls(3 * this.#rounds.length);
+    const calls = this.#buffers.records(3 * this.#rounds.length);
     const output = this.#outputBuffers();
     const { gpu, pipelines } = this;
     const partials = this.#partials;
     const keyBuffers = [k, v, w, this.#projections, partials];
     const causalBuffers = [q, ...keyBuffers, output.rows, output.denominators];
     const groups = {
-      keys: this.#rounds.map((_, i) => gpu.bind(pipelines.keys, calls, 3 * i, keyBuffers)),
+      keys: this.#rounds.map((_, i) => gpu.bind(pipelines.keys, this.#shape, calls, 3 * i, keyBuffers)),
       scan: this.#rounds.map(({ running }, i) =>
-        gpu.bind(pipelines.scan!, calls, 3 * i + 1, [running, partials, this.#merged])
+        gpu.bind(pipelines.scan!, this.#shape, calls, 3 * i + 1, [running, partials, this.#merged])
       ),
-      causal: this.#rounds.map((_, i) => gpu.bind(pipelines.causal!, calls, 3 * i + 2, causalBuffers)),
+      causal: this.#rounds.map((_, i) => gpu.bind(pipelines.causal!, this.#shape, calls, 3 * i + 2, causalBuffers)),
     };
     return { calls, inputs: { q, k, v, w }, output, states: this.#stateStaging(), groups };
   }

@@ -1,8 +1,9 @@
 /** Laws of causal linear attention, on every backend. */
 import { expect, test } from "bun:test";
 import { FEATURE_MAPS } from "../../src/feature_map.ts";
+import { describeBackends } from "./backends.ts";
 import { dense, expectNear } from "./dense.ts";
-import { attend, describeBackends, makeProblem, mapTile, planFor, type Problem, rowsOf, run } from "./harness.ts";
+import { attend, makeProblem, mapTile, planFor, type Problem, rowsOf, run } from "./harness.ts";
 
 describeBackends("causal attention", (backend, slow) => {
   const { precision } = backend.limits;

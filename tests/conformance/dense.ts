@@ -17,15 +17,15 @@ export interface Reference {
 interface FeatureRow {
   readonly g: number[];
   readonly e: number[];
-  /** |g| where g had no cancellation on the way. */
+  /** |g|, plus what the dot product in it may lose relative to its own magnitude: √Σ(w_l x_l)². */
   readonly size: number[];
-  /** Largest sum of magnitudes on the way to an exponent or an argument. */
+  /** Largest magnitude on the way to an exponent or an argument. */
   readonly reach: number;
 }
 
 const erf = (x: number): number => {
   let sum = 0;
-  const steps = 4000; // Simpson's rule on [0, min(x, 7)]
+  const steps = 1000; // Simpson's rule on [0, min(x, 7)]
   const end = Math.min(Math.abs(x), 7);
   for (let i = 0; i <= steps; i++) {
     const weight = i === 0 || i === steps ? 1 : i % 2 ? 4 : 2;
@@ -60,17 +60,17 @@ function features(problem: Problem, head: number, data: ArrayLike<number>, at: n
   let squares = 0;
   for (let l = 0; l < d; l++) squares += (data[at + l] * p.inputScale) ** 2;
   const us: number[] = [];
-  const sizes: number[] = [];
+  const walks: number[] = [];
   for (let a = 0; a < p.projections; a++) {
-    let u = 0, size = 0;
+    let u = 0, walk = 0;
     for (let l = 0; l < d; l++) {
       const term = p.weights[((head % p.matrices) * p.projections + a) * d + l] * data[at + l] * p.inputScale;
       u += term;
-      size += Math.abs(term);
+      walk += term * term;
     }
     us.push(u);
-    sizes.push(size);
-    reach = Math.max(reach, size);
+    walks.push(Math.sqrt(walk));
+    reach = Math.max(reach, Math.abs(u) + Math.sqrt(walk));
   }
   const push = (g: number, e: number, size: number) => {
     row.g.push(g);
@@ -86,8 +86,8 @@ function features(problem: Problem, head: number, data: ArrayLike<number>, at: n
         push(p.gain * (copy ? Math.cos(u) : Math.sin(u)), key ? squares / 2 : 0, p.gain);
       } else {
         const f = ACTIVATIONS[activation!](u);
-        const square = activation === "requ" || activation === "square";
-        push(p.gain * f + p.epsilon, 0, p.gain * (Math.abs(f) + (square ? sizes[a] ** 2 : sizes[a])) + p.epsilon);
+        const slope = activation === "requ" || activation === "square" ? Math.abs(2 * u) : 1;
+        push(p.gain * f + p.epsilon, 0, p.gain * (Math.abs(f) + slope * walks[a]) + p.epsilon);
       }
     });
   }
@@ -136,7 +136,7 @@ export function dense(problem: Problem): Reference {
     out,
     condition,
     reach: reachOf(v.data),
-    rounding: { exponent: queryReach + keyReach, depth: headDim, terms },
+    rounding: { exponent: queryReach + keyReach, terms },
   };
 }
 
@@ -149,13 +149,13 @@ export function denseExact({ q, k, v, weights, heads, kvHeads, headDim, valueDim
       const kv = Math.floor(head * kvHeads / heads);
       const logits: number[] = [];
       for (let j = 0; j < (causal ? Math.min(i + 1, k.rows) : k.rows); j++) {
-        let dot = 0, size = 0;
+        let dot = 0, walk = 0;
         for (let l = 0; l < headDim; l++) {
           const term = scale * q.data[(i * heads + head) * headDim + l] * k.data[(j * kvHeads + kv) * headDim + l];
           dot += term;
-          size += Math.abs(term);
+          walk += term * term;
         }
-        exponent = Math.max(exponent, size);
+        exponent = Math.max(exponent, Math.abs(dot) + Math.sqrt(walk));
         logits.push(dot + Math.log(weights?.[j] ?? 1));
       }
       const top = Math.max(...logits);
@@ -170,7 +170,7 @@ export function denseExact({ q, k, v, weights, heads, kvHeads, headDim, valueDim
     }
   }
   const condition = new Float64Array(q.rows * heads).fill(1);
-  return { out, condition, reach: reachOf(v.data), rounding: { exponent, depth: headDim, terms: k.rows } };
+  return { out, condition, reach: reachOf(v.data), rounding: { exponent, terms: k.rows } };
 }
 
 const reachOf = (data: ArrayLike<number>): number =>

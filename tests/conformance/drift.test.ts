@@ -3,8 +3,9 @@ import { expect, test } from "bun:test";
 import { emptyState, mergeInto, type State } from "../../src/state.ts";
 import type { Tile } from "../../src/tensor.ts";
 import { tolerance } from "../tolerance.ts";
+import { describeBackends } from "./backends.ts";
 import { dense } from "./dense.ts";
-import { describeBackends, makeProblem, planFor } from "./harness.ts";
+import { makeProblem, planFor } from "./harness.ts";
 
 const WEIGHT = 1 + 2 ** -10; // sums of it are not exact in float32 for long
 
@@ -23,7 +24,7 @@ describeBackends("drift", (backend, slow) => {
     // Every tile is the same, so all of them are `tiles` times one, but for the roundings of the running sum.
     const expected = times(one, tiles);
     const drift = (a: Float64Array, b: Float64Array) => Math.max(...a.map((x, at) => Math.abs(x / b[at] - 1)));
-    const sums = { precision: "f64", exponent: 0, depth: 1, terms: tiles } as const;
+    const sums = { precision: "f64", exponent: 0, terms: tiles } as const;
     expect(many.c).toEqual(expected.c);
     expect(drift(many.z, expected.z)).toBeLessThan(tiles * tolerance(sums));
     expect(drift(many.S, expected.S)).toBeLessThan(tiles * tolerance(sums));

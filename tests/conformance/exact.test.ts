@@ -1,7 +1,8 @@
 /** Laws of exact softmax as an online session, on every backend. */
 import { expect, test } from "bun:test";
+import { describeBackends } from "./backends.ts";
 import { denseExact, expectNear } from "./dense.ts";
-import { describeBackends, makeProblem, mapTile, type Problem, runExact } from "./harness.ts";
+import { makeProblem, mapTile, type Problem, runExact } from "./harness.ts";
 
 describeBackends("exact softmax", (backend, slow) => {
   const { precision } = backend.limits;

@@ -1,46 +1,10 @@
-/** The backends that open here, and problems to run on them. */
-import { describe, test } from "bun:test";
+/** Problems to run on a backend, and the run loops that run them. */
 import type { Backend, Session } from "../../src/backend.ts";
-import { openFirst, parseBackendList } from "../../src/backends/mod.ts";
-import { UnsupportedError } from "../../src/errors.ts";
 import { bindMap, featureMap, type MapParameters, projectionsFor } from "../../src/feature_map.ts";
 import type { ExactPlan, Plan } from "../../src/plan.ts";
 import { drawProjection } from "../../src/projection.ts";
 import { RandomStream } from "../../src/random.ts";
 import type { Tile } from "../../src/tensor.ts";
-
-/** As given to `--backend`. */
-const NAMES = ["scalar", "gpujs:webasm", "gpujs:cpu", "webgpu"] as const;
-
-/** Backends that must open: comma-separated names without variant. Unset: what does not open is skipped, with its reason. */
-const required = (process.env.PERFORMER_REQUIRE_BACKENDS ?? "").split(",").filter(Boolean);
-
-const opened: { name: string; backend: Backend | null; reason: string; broken?: unknown }[] = [];
-for (const name of NAMES) {
-  try {
-    opened.push({ name, backend: (await openFirst(parseBackendList(name))).backend, reason: "" });
-  } catch (error) {
-    const broken = error instanceof UnsupportedError ? null : error;
-    opened.push({ name, backend: null, reason: broken ? String(broken) : (error as UnsupportedError).reason, broken });
-  }
-}
-
-/** Runs the tests of `body` once per backend; `slow` is true where only tiny problems finish (software GPUs). */
-export function describeBackends(law: string, body: (backend: Backend, slow: boolean) => void): void {
-  for (const { name, backend, reason, broken } of opened) {
-    describe(`${law} [${name}]`, () => {
-      if (backend) {
-        body(backend, backend.name === "webgpu");
-      } else if (broken || required.includes(name.split(":")[0])) {
-        test("opens, or says why not (and opens where PERFORMER_REQUIRE_BACKENDS demands it)", () => {
-          throw broken ?? new Error(reason);
-        });
-      } else {
-        test.skip(`not available: ${reason}`, () => {});
-      }
-    });
-  }
-}
 
 export interface Sizes {
   readonly map?: string;

@@ -2,19 +2,9 @@
 import { expect, test } from "bun:test";
 import { FEATURE_MAPS } from "../../src/feature_map.ts";
 import { emptyState, mergeInto, type State } from "../../src/state.ts";
+import { describeBackends } from "./backends.ts";
 import { dense, expectNear } from "./dense.ts";
-import {
-  attend,
-  describeBackends,
-  makeProblem,
-  mapTile,
-  planFor,
-  type Problem,
-  reorder,
-  rowsOf,
-  run,
-  shuffled,
-} from "./harness.ts";
+import { attend, makeProblem, mapTile, planFor, type Problem, reorder, rowsOf, run, shuffled } from "./harness.ts";
 
 describeBackends("linear attention", (backend, slow) => {
   const { precision } = backend.limits;

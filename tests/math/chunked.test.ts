@@ -130,8 +130,10 @@ describe("D15 underflow inside a chunk is repaired by the sequential rule", () =
     const p = bound(name);
     const sequential = await linear(p, at, { causal: true });
     for (const size of SIZES) {
-      const { out, counts } = await chunked(p, at, size);
+      const { out, counts, state } = await chunked(p, at, size);
       expect(distance(out, sequential.out), `${size}`).toBeLessThan(1e-7);
+      expect(state.keys).toBe(150); // the repair absorbed rows into a copy
+      expect(distance([state.z], [sequential.state.z])).toBeLessThan(1e-12);
       expect(counts.recomputed > 0, `${size}: ${counts.recomputed} rows`).toBe(size > 1);
       expect(counts.emptyRows + counts.nonPositive).toBe(0);
     }

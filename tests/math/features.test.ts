@@ -4,7 +4,16 @@ import { ACTIVATION_FUNCTIONS } from "../../kernels/scalar/activations.ts";
 import { ACTIVATIONS, FEATURE_MAPS, featureMap } from "../../src/feature_map.ts";
 import { drawProjection, haarRows, PROJECTIONS } from "../../src/projection.ts";
 import { RandomStream } from "../../src/random.ts";
-import { ALL_MAPS, distance, Features, gaussian, parametersOf, projectionRows, SOFTMAX_MAPS } from "./harness.ts";
+import {
+  ALL_MAPS,
+  distance,
+  Features,
+  gaussian,
+  GivenNumbers,
+  parametersOf,
+  projectionRows,
+  SOFTMAX_MAPS,
+} from "./harness.ts";
 import { dot, F, F01, norm2, pairOf, phi, smreg, smregRatio } from "./oracles.ts";
 
 const relative = (a: number, b: number) => Math.abs(a / b - 1);
@@ -100,6 +109,15 @@ describe("D4 orthogonal blocks", () => {
         for (let j = 0; j < i; j++) expect(Math.abs(dot(U[i], U[j]))).toBeLessThan(1e-12);
       }
     }
+  });
+
+  test("D4 nearly dependent rows are orthonormal too (one pass leaves 1e-10), dependent ones are drawn again", () => {
+    const d = 6;
+    const near = gaussian(44, d, d, 1e-6).map((row) => row.map((value) => value + 1));
+    const U = blockRows(haarRows(new GivenNumbers(near.flat()), d, d), d, 0, d);
+    for (let i = 0; i < d; i++) for (let j = 0; j < i; j++) expect(Math.abs(dot(U[i], U[j]))).toBeLessThan(1e-12);
+    const twice = new GivenNumbers([3, 4, 6, 8, -4, 3]); // the second row is the first, doubled
+    expect([...haarRows(twice, 2, 2)]).toEqual([0.6, 0.8, -0.8, 0.6].map((value) => expect.closeTo(value, 12)));
   });
 
   test("D4 blocks of a drawn matrix: orthogonal inside (float32 entries), not across, and all different", () => {

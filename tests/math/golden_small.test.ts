@@ -7,10 +7,19 @@ import { absorbExact, emptySoftmax } from "../../kernels/scalar/exact.ts";
 import { FeatureRow } from "../../kernels/scalar/features.ts";
 import { compareOutputs } from "../../src/metrics.ts";
 import { haarRows } from "../../src/projection.ts";
-import { RandomStream } from "../../src/random.ts";
 import { mergeInto, type State } from "../../src/state.ts";
 import golden from "../golden/golden_small.json";
-import { distance, Features, linear, parametersOf, type Problem, type Rows, softmax, tile } from "./harness.ts";
+import {
+  distance,
+  Features,
+  GivenNumbers,
+  linear,
+  parametersOf,
+  type Problem,
+  type Rows,
+  softmax,
+  tile,
+} from "./harness.ts";
 import { dot, mseIid, mseOrthogonal, mseSmreg, norm2, pairOf, rho, smreg } from "./oracles.ts";
 
 const TOLERANCE = 1e-10;
@@ -180,19 +189,8 @@ describe("3 weights and merging", () => {
 describe("4 projections", () => {
   const { input: { G1, G2 }, expected } = example["4_projections"];
 
-  /** Hands out given numbers instead of random ones. */
-  class Given extends RandomStream {
-    #next = 0;
-    constructor(readonly numbers: number[]) {
-      super(0);
-    }
-    override normal(): number {
-      return this.numbers[this.#next++];
-    }
-  }
-
   test("Gram–Schmidt of given blocks, the second one truncated", () => {
-    const first = haarRows(new Given(G1.flat()), 3, 3), second = haarRows(new Given(G2.flat()), 3, 2);
+    const first = haarRows(new GivenNumbers(G1.flat()), 3, 3), second = haarRows(new GivenNumbers(G2.flat()), 3, 2);
     closeAll([[...first, ...second]], [expected.U.flat()]);
   });
 

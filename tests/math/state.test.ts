@@ -149,6 +149,35 @@ describe("D12 merging", () => {
     }
   });
 
+  test("D12 a causal emit only asks: the state stays, and what is absorbed next is what is given", async () => {
+    const plan = {
+      heads: HEADS,
+      kvHeads: HEADS,
+      headDim: D,
+      valueDim: DV,
+      causal: true,
+      tileRows: L,
+      parameters: bound("positive"),
+    };
+    const part = (from: number, to: number) => ({
+      q: tile(at.Q.slice(from, to), from),
+      k: tile(at.K.slice(from, to), from),
+      v: tile(at.V.slice(from, to), from),
+    });
+    await using backend = await scalar.open({ named: true });
+    await using session = await backend.prepare(plan);
+    await using plain = await backend.prepare(plan);
+    const [first, second] = [part(0, 9), part(9, 20)];
+    for (const each of [session, plain]) await each.absorb(first.k, first.v);
+    const before = bits(await session.save());
+    const answer = await session.emit(second.q, second);
+    expect(bits(await session.save())).toEqual(before);
+    expect(await session.emit(second.q, second)).toEqual(answer);
+    const other = part(20, L); // not the rows that were asked about
+    for (const each of [session, plain]) await each.absorb(other.k, other.v);
+    expect(bits(await session.save())).toEqual(bits(await plain.save()));
+  });
+
   test("D12 states of different shapes are refused", () => {
     expect(() => mergeInto(emptyState(2, 6, 3), emptyState(2, 12, 3))).toThrow(RangeError);
     expect(() => mergeInto(emptyState(2, 6, 3), emptyState(1, 6, 3))).toThrow(/1 × 6 × 3, expected 2 × 6 × 3/);

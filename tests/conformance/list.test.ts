@@ -1,0 +1,40 @@
+/** `--backend`: what lists mean, and which errors fall through to the next candidate. */
+import { expect, test } from "bun:test";
+import { CANDIDATES, openFirst, parseBackendList } from "../../src/backends/mod.ts";
+import { UnsupportedError, UsageError } from "../../src/errors.ts";
+
+test("auto is every backend in order, none of them named; a list is as given", () => {
+  expect(parseBackendList("auto")).toEqual(CANDIDATES.map(({ name }) => ({ name, named: false })));
+  expect(CANDIDATES.map(({ name }) => name)).toEqual(["webgpu", "gpujs", "scalar"]);
+  expect(parseBackendList("gpujs:cpu, scalar")).toEqual([
+    { name: "gpujs", variant: "cpu", named: true },
+    { name: "scalar", variant: undefined, named: true },
+  ]);
+});
+
+test("an unknown name is wrong usage, with the list and the nearest name", () => {
+  expect(() => parseBackendList("scaler")).toThrow(UsageError);
+  expect(() => parseBackendList("scaler")).toThrow(/scalar\? expected auto or a list of webgpu, gpujs, scalar/);
+  expect(() => parseBackendList("scalar,cuda")).toThrow(/cuda/);
+});
+
+test("each driver has the name it is listed under, and says what it is", async () => {
+  for (const { name, load } of CANDIDATES) {
+    const driver = await load();
+    expect(driver.name).toBe(name);
+    expect(driver.summary).not.toBe("");
+  }
+});
+
+test("a refusal falls through, and is reported; alone it escapes", async () => {
+  const { backend, refused } = await openFirst(parseBackendList("gpujs:headlessgl,scalar"));
+  expect(backend.name).toBe("scalar");
+  expect(refused).toEqual([{ name: "gpujs:headlessgl", reason: expect.stringContaining("gl") }]);
+  await expect(openFirst(parseBackendList("gpujs:headlessgl"))).rejects.toBeInstanceOf(UnsupportedError);
+});
+
+test("loading the list loads no backend", async () => {
+  const list = await Bun.file(new URL("../../src/backends/mod.ts", import.meta.url)).text();
+  const eager = [...list.matchAll(/^import (?!type).*from "(.*)";$/gm)].map(([, path]) => path);
+  expect(eager).toEqual(["../errors.ts", "../words.ts"]);
+});

@@ -4,6 +4,7 @@
 // In place: S and z become the prefix's, p the prefix's maxima; c stays the chunk's own, as the causal pass needs both.
 // Predicted: bound by one read and one write of the partials. A log-depth scan would move them log(chunks) times for parallelism
 // that heads × slots × values (8 × 256 × 16 = 32,768 threads) already gives.
+// Measured: within causal.wgsl's figure.
 
 struct Call { chunks: u32 }
 

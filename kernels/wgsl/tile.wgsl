@@ -11,11 +11,13 @@
 //   exact    query rows                      keys
 //
 // Versions:
-//   1  dot(a, b) per result: one extra add per four multiply-adds.
-//   2  (this) the four A rows transposed by naming components: free on scalar registers, 16 fma for 5 loads.
+//   1  (not built) dot(a, b) per result: one extra add per four multiply-adds.
+//   2  (this) the four A rows transposed by naming components: free on scalar registers, 16 multiply-adds for 5 loads.
 //      Predicted: bound by workgroup-memory loads at PER = 2 (5 per 16 fma), balanced at PER = 1 (6 per 32).
-// Lesson: rows are swizzled, not padded: the whole pass then fits in the 16 KiB that every WebGPU device grants.
-
+// Lessons: `fma` or `s + a · b` makes no difference to SwiftShader's compile time; the latter leaves the contraction to the driver.
+// Dawn's clearing of workgroup memory made SwiftShader compile 10 to 25 s per pass (unrolled stores), so it is switched off and
+// everything here is written before it is read. Rows are swizzled, not padded:
+// all passes but causal then fit in the 16 KiB that every WebGPU device grants.
 
 // Sizes of the plan. Uniforms and not override constants: no loop over them is worth unrolling, and a pass then compiles once for
 // all plans of a family (0.5 to 3 s a pass on SwiftShader).

@@ -4,10 +4,9 @@
  * WebGPU reports errors late and elsewhere. They are kept here and thrown by the next read-back: loss of the device and lack of
  * memory as TransientError, anything else as a plain Error, since it is a bug.
  */
-import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { TransientError, UnsupportedError } from "../errors.ts";
 import { describe, isSoftware } from "./webgpu_adapter.ts";
+import { kernelText, type Pass } from "./webgpu_kernels.ts";
 
 /** Usage bits of the specification; the globals of that name exist only after Dawn is loaded. */
 export const USAGE = { mapRead: 1, copySrc: 4, copyDst: 8, uniform: 64, storage: 128 } as const;
@@ -24,10 +23,6 @@ const WANTED = [
 const WORKGROUP = 256;
 
 export type Constants = Readonly<Record<string, number>>;
-
-function kernelText(name: string): string {
-  return readFileSync(fileURLToPath(new URL(`../../kernels/wgsl/${name}.wgsl`, import.meta.url)), "utf8");
-}
 
 export function mebibytes(bytes: number): string {
   return `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0)} MiB`;
@@ -120,17 +115,17 @@ export class GpuDevice {
     return buffer;
   }
 
-  /** Compiles `pass` behind the shared kernel files, once per set of constants. */
-  pipeline(files: readonly string[], entryPoint: string, constants: Constants): Promise<GPUComputePipeline> {
-    const key = JSON.stringify([entryPoint, constants]);
+  /** Compiles a pass, once per set of constants. */
+  pipeline(pass: Pass, constants: Constants = {}): Promise<GPUComputePipeline> {
+    const key = JSON.stringify([pass, constants]);
     let pipeline = this.#pipelines.get(key);
-    if (!pipeline) this.#pipelines.set(key, pipeline = this.#compile(files, entryPoint, constants));
+    if (!pipeline) this.#pipelines.set(key, pipeline = this.#compile(pass, constants));
     return pipeline;
   }
 
-  async #compile(files: readonly string[], entryPoint: string, constants: Constants): Promise<GPUComputePipeline> {
-    const reduce = this.#subgroups ? "reduce_subgroup" : "reduce_workgroup";
-    const code = [reduce, "tile", ...files].map(kernelText).join("\n");
+  async #compile(pass: Pass, constants: Constants): Promise<GPUComputePipeline> {
+    const entryPoint = `${pass}_pass`;
+    const code = kernelText(pass, this.#subgroups);
     this.check();
     this.device.pushErrorScope("validation");
     const module = this.device.createShaderModule({ code, label: entryPoint });

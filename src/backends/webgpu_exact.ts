@@ -3,16 +3,12 @@ import { UnsupportedError } from "../errors.ts";
 import type { ExactPlan } from "../plan.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import type { ExactKernels, SoftmaxParts } from "./online.ts";
+import { busyWorkgroups, CHUNK, keyRanges } from "./webgpu_cut.ts";
 import { BufferSet, type GpuDevice, mebibytes, Ring } from "./webgpu_device.ts";
 import { RowPacker, rowsOf, vec4s, widestRow } from "./webgpu_layout.ts";
 import { dispatch } from "./webgpu_tiled.ts";
 
-/** Query rows of one workgroup: fixed by exact.wgsl. */
-const BLOCK = 64;
-const WORKGROUPS = 1024;
-const SOFTWARE_WORKGROUPS = 8;
 const MAX_RANGES = 64;
-const LEAST_KEYS = 128;
 /** Parts are kept below this where one range allows. */
 const PARTS = 64 << 20;
 /** Tiles after which the running float32 sums are handed to the host's float64. */
@@ -50,7 +46,7 @@ export class WebgpuExact implements ExactKernels {
     const d4 = this.#d4 = vec4s(plan.headDim);
     const v4 = this.#v4 = vec4s(plan.valueDim);
     this.#valueBlocks = Math.ceil(v4 / 16);
-    const blocks = Math.max(1, Math.ceil(plan.queryRows / BLOCK));
+    const blocks = Math.max(1, Math.ceil(plan.queryRows / CHUNK));
     const parts = blocks * plan.heads * this.#unit * 16;
     const queries = plan.queryRows * plan.heads * d4 * 16;
     if (Math.max(parts, queries) > gpu.maxBytes) {
@@ -61,16 +57,12 @@ export class WebgpuExact implements ExactKernels {
       );
     }
     this.#capacity = Math.max(1, Math.min(plan.tileRows, Math.floor(gpu.maxBytes / widestRow(plan))));
-    const busy = gpu.software ? SOFTWARE_WORKGROUPS : WORKGROUPS;
-    this.#ranges = Math.max(
-      1,
-      Math.min(
-        MAX_RANGES,
-        Math.ceil(busy / (blocks * plan.heads * this.#valueBlocks)),
-        Math.ceil(this.#capacity / LEAST_KEYS),
-        Math.floor(Math.min(PARTS, gpu.maxBytes) / parts),
-      ),
+    const most = Math.min(
+      MAX_RANGES,
+      Math.ceil(busyWorkgroups(gpu) / (blocks * plan.heads * this.#valueBlocks)),
+      Math.floor(Math.min(PARTS, gpu.maxBytes) / parts),
     );
+    this.#ranges = keyRanges(this.#capacity, most).ranges;
     const buffers = this.#buffers = new BufferSet(gpu);
     this.#shape = buffers.records(1);
     gpu.device.queue.writeBuffer(this.#shape, 0, Uint32Array.of(d4, v4));
@@ -80,16 +72,16 @@ export class WebgpuExact implements ExactKernels {
   }
 
   static async open(gpu: GpuDevice, plan: ExactPlan): Promise<WebgpuExact> {
-    return new WebgpuExact(gpu, plan, await gpu.pipeline(["exact"], "exact_pass", {}));
+    return new WebgpuExact(gpu, plan, await gpu.pipeline("exact"));
   }
 
   /** Vec4s of one (range, head, block). */
   get #unit(): number {
-    return this.#valueBlocks * 32 + BLOCK * this.#v4;
+    return this.#valueBlocks * 32 + CHUNK * this.#v4;
   }
 
   get #partBytes(): number {
-    return this.#ranges * this.plan.heads * Math.ceil(this.#rows / BLOCK) * this.#unit * 16;
+    return this.#ranges * this.plan.heads * Math.ceil(this.#rows / CHUNK) * this.#unit * 16;
   }
 
   pose(q: Tile, positions: ArrayLike<number>): void {
@@ -130,7 +122,7 @@ export class WebgpuExact implements ExactKernels {
       const visible = Uint32Array.from(this.#positions, (row) => Math.min(k.rows, Math.max(0, row - k.start + 1)));
       gpu.device.queue.writeBuffer(slot.visible, 0, visible);
     }
-    const share = Math.ceil(k.rows / Math.min(this.#ranges, Math.ceil(k.rows / LEAST_KEYS)) / 32) * 32;
+    const { ranges, share } = keyRanges(k.rows, this.#ranges);
     const call = new DataView(new ArrayBuffer(32));
     [this.#rows, plan.heads, plan.kvHeads, k.rows, share, plan.causal ? 1 : 0].forEach((n, i) =>
       call.setUint32(4 * i, n, true)
@@ -139,8 +131,7 @@ export class WebgpuExact implements ExactKernels {
     gpu.device.queue.writeBuffer(slot.calls, 0, call.buffer as ArrayBuffer);
     const encoder = gpu.device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    const ranges = Math.ceil(k.rows / share);
-    dispatch(pass, this.pipeline, slot.group, Math.ceil(this.#rows / BLOCK), plan.heads, ranges * this.#valueBlocks);
+    dispatch(pass, this.pipeline, slot.group, Math.ceil(this.#rows / CHUNK), plan.heads, ranges * this.#valueBlocks);
     pass.end();
     gpu.device.queue.submit([encoder.finish()]);
     return slot;
@@ -164,7 +155,7 @@ export class WebgpuExact implements ExactKernels {
   /** (range, head, block) units → `parts × rows × heads`. */
   #unpack(floats: Float32Array, rows: number): SoftmaxParts {
     const { heads, valueDim } = this.plan;
-    const blocks = Math.ceil(rows / BLOCK);
+    const blocks = Math.ceil(rows / CHUNK);
     const cells = this.#ranges * rows * heads;
     const top = new Float32Array(cells);
     const total = new Float32Array(cells);
@@ -172,11 +163,11 @@ export class WebgpuExact implements ExactKernels {
     for (let range = 0; range < this.#ranges; range++) {
       for (let h = 0; h < heads; h++) {
         for (let row = 0; row < rows; row++) {
-          const unit = ((range * heads + h) * blocks + Math.floor(row / BLOCK)) * this.#unit * 4;
+          const unit = ((range * heads + h) * blocks + Math.floor(row / CHUNK)) * this.#unit * 4;
           const cell = (range * rows + row) * heads + h;
-          top[cell] = floats[unit + row % BLOCK];
-          total[cell] = floats[unit + 64 + row % BLOCK];
-          const from = unit + this.#valueBlocks * 128 + (row % BLOCK) * this.#v4 * 4;
+          top[cell] = floats[unit + row % CHUNK];
+          total[cell] = floats[unit + 64 + row % CHUNK];
+          const from = unit + this.#valueBlocks * 128 + (row % CHUNK) * this.#v4 * 4;
           sums.set(floats.subarray(from, from + valueDim), cell * valueDim);
         }
       }

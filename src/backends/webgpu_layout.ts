@@ -3,6 +3,7 @@ import { ACTIVATIONS } from "../feature_map.ts";
 import type { AttentionShape, Plan } from "../plan.ts";
 import type { State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
+import type { TileOutput } from "./tiled.ts";
 import type { Constants } from "./webgpu_device.ts";
 
 /** The device's stand-in for −Infinity, and what is below every real exponent. */
@@ -193,4 +194,26 @@ export function rowsOf(tile: Tile, from: number, to: number): Tile {
 /** Bytes of the widest uploaded row. */
 export function widestRow(shape: AttentionShape): number {
   return 16 * Math.max(shape.heads, shape.kvHeads) * Math.max(vec4s(shape.headDim), vec4s(shape.valueDim));
+}
+
+/** Keys with weight > 0. */
+export function countKeys(rows: number, weights: FloatArray | undefined): number {
+  if (!weights) return rows;
+  let keys = 0;
+  for (let i = 0; i < rows; i++) if (weights[i] > 0) keys++;
+  return keys;
+}
+
+/** Outputs of consecutive rows. */
+export function concatenate(outputs: readonly TileOutput[]): TileOutput {
+  const join = (parts: readonly Float32Array[]) => {
+    const all = new Float32Array(parts.reduce((length, part) => length + part.length, 0));
+    let at = 0;
+    for (const part of parts) {
+      all.set(part, at);
+      at += part.length;
+    }
+    return all;
+  };
+  return { out: join(outputs.map((one) => one.out)), denominators: join(outputs.map((one) => one.denominators)) };
 }

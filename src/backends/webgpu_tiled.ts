@@ -9,9 +9,12 @@ import type { Plan } from "../plan.ts";
 import { copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import type { OwnRows, TileKernels, TileOutput } from "./tiled.ts";
-import { BufferSet, type GpuDevice, mebibytes, Ring } from "./webgpu_device.ts";
+import { CHUNK, cutOf, keyRanges } from "./webgpu_cut.ts";
+import { BufferSet, type GpuDevice, Ring } from "./webgpu_device.ts";
 import {
+  concatenate,
   constantsOf,
+  countKeys,
   type Layout,
   layoutOf,
   packProjections,
@@ -20,22 +23,10 @@ import {
   shapeRecord,
   unpackState,
   unpad,
-  widestRow,
 } from "./webgpu_layout.ts";
 
-/** Rows of a causal chunk: fixed by causal.wgsl. */
-const CHUNK = 64;
 /** Workgroup memory of causal.wgsl; the other passes fit in the 16 KiB that every device has. */
 const CAUSAL_STORAGE = 23_296;
-/** Partial states are kept below this where one head allows. */
-const PARTIALS = 256 << 20;
-/** Workgroups that keep a large GPU, or a few cores, busy. */
-const WORKGROUPS = 1024;
-const SOFTWARE_WORKGROUPS = 8;
-/** Keys that one workgroup takes at least. */
-const LEAST_KEYS = 128;
-/** Largest dispatch in one dimension that every device takes. */
-const DISPATCH = 65535;
 
 /** Key heads worked on together, the query heads that read them, and their running state on the device. */
 interface Round {
@@ -71,7 +62,8 @@ export class WebgpuTiles implements TileKernels {
   readonly #rounds: readonly Round[];
   /** Rows that one call can take. */
   readonly #capacity: number;
-  readonly #maxSplits: number;
+  /** Ranges that a call's keys may be cut into. */
+  readonly #ranges: number;
   readonly #shape: GPUBuffer;
   readonly #projections: GPUBuffer;
   readonly #partials: GPUBuffer;
@@ -87,44 +79,21 @@ export class WebgpuTiles implements TileKernels {
   private constructor(readonly gpu: GpuDevice, readonly plan: Plan, readonly pipelines: Pipelines) {
     const layout = this.#layout = layoutOf(plan);
     const unit = layout.unit * 16;
-    if (unit > gpu.maxBytes) {
-      throw new UnsupportedError(
-        "webgpu",
-        `${plan.parameters.features} features × ${plan.valueDim} values need ${mebibytes(unit)} in one buffer, ` +
-          `the device takes ${mebibytes(gpu.maxBytes)}; use fewer features`,
-      );
-    }
-    const states = Math.max(1, Math.floor(Math.min(gpu.maxBytes, Math.max(PARTIALS, unit)) / unit));
-    const fit = Math.min(Math.floor(gpu.maxBytes / widestRow(plan)), DISPATCH * CHUNK);
-    if (fit < 1) {
-      throw new UnsupportedError("webgpu", `one row of ${plan.heads} heads is larger than ${mebibytes(gpu.maxBytes)}`);
-    }
-    const wanted = Math.max(1, Math.min(plan.tileRows, fit));
-    // A causal call keeps one state per chunk and head.
-    this.#capacity = plan.causal ? Math.min(wanted, states * CHUNK) : wanted;
-    const chunks = plan.causal ? Math.ceil(this.#capacity / CHUNK) : 1;
-    const heads = Math.min(plan.kvHeads, Math.max(1, Math.floor(states / chunks)));
-    const busy = gpu.software ? SOFTWARE_WORKGROUPS : WORKGROUPS;
-    const splits = Math.ceil(busy / (layout.featureBlocks * layout.valueBlocks * heads));
-    const useful = Math.ceil(this.#capacity / LEAST_KEYS);
-    this.#maxSplits = Math.max(1, Math.min(splits, useful, Math.floor(states / heads)));
-
+    const cut = cutOf(plan, layout, gpu);
+    this.#capacity = cut.capacity;
+    this.#ranges = cut.ranges;
     const buffers = this.#buffers = new BufferSet(gpu);
     this.#shape = buffers.records(1);
     gpu.device.queue.writeBuffer(this.#shape, 0, shapeRecord(plan, layout));
     const projections = packProjections(plan, layout);
     this.#projections = buffers.input(projections.byteLength, "projections");
     gpu.device.queue.writeBuffer(this.#projections, 0, projections as Float32Array<ArrayBuffer>);
-    this.#partials = buffers.work(Math.max(chunks, this.#maxSplits) * heads * unit, "partial states");
-    this.#merged = buffers.work(heads * unit, "the merged state");
-    const rounds: Round[] = [];
-    for (let kv0 = 0; kv0 < plan.kvHeads; kv0 += heads) {
-      const kv1 = Math.min(plan.kvHeads, kv0 + heads);
-      const first = (kv: number) => Math.ceil(kv * plan.heads / plan.kvHeads);
-      const running = buffers.input((kv1 - kv0) * unit, "the running state");
-      rounds.push({ kv0, kv1, h0: first(kv0), h1: first(kv1), running });
-    }
-    this.#rounds = rounds;
+    this.#partials = buffers.work(cut.partials * cut.heads * unit, "partial states");
+    this.#merged = buffers.work(cut.heads * unit, "the merged state");
+    this.#rounds = cut.rounds.map((round) => {
+      const running = buffers.input((round.kv1 - round.kv0) * unit, "the running state");
+      return { ...round, running };
+    });
   }
 
   static async open(gpu: GpuDevice, plan: Plan): Promise<WebgpuTiles> {
@@ -133,10 +102,14 @@ export class WebgpuTiles implements TileKernels {
       const needed = `causal attention needs ${CAUSAL_STORAGE} bytes of workgroup memory`;
       throw new UnsupportedError("webgpu", `${needed}, the device has ${has}`);
     }
-    const mapped = (pass: string) => gpu.pipeline(["features", pass], `${pass}_pass`, constantsOf(plan));
-    const plain = (pass: string) => gpu.pipeline([pass], `${pass}_pass`, {});
-    const [keys, merge, queries] = await Promise.all([mapped("keys"), plain("merge"), mapped("queries")]);
-    const [scan, causal] = plan.causal ? await Promise.all([plain("scan"), mapped("causal")]) : [];
+    const constants = constantsOf(plan);
+    const [keys, merge, queries, scan, causal] = await Promise.all([
+      gpu.pipeline("keys", constants),
+      gpu.pipeline("merge"),
+      gpu.pipeline("queries", constants),
+      plan.causal ? gpu.pipeline("scan") : undefined,
+      plan.causal ? gpu.pipeline("causal", constants) : undefined,
+    ]);
     return new WebgpuTiles(gpu, plan, { keys, merge, queries, scan, causal });
   }
 
@@ -224,17 +197,16 @@ export class WebgpuTiles implements TileKernels {
     const slot = this.#keySlots.take();
     this.#writeKeys(slot, k, v, weights);
     const keys = countKeys(k.rows, weights);
-    const share = Math.ceil(k.rows / Math.min(this.#maxSplits, Math.max(1, Math.ceil(k.rows / LEAST_KEYS))) / 32) * 32;
-    const splits = Math.max(1, Math.ceil(k.rows / share));
+    const { ranges, share } = keyRanges(k.rows, this.#ranges);
     const encoder = this.gpu.device.createCommandEncoder();
     this.#rounds.forEach(({ kv0, kv1 }, i) => {
       this.#call(slot, 2 * i, [k.rows, share, plan.kvHeads, kv0]);
-      this.#call(slot, 2 * i + 1, [splits]);
+      this.#call(slot, 2 * i + 1, [ranges]);
       const pass = encoder.beginComputePass();
-      dispatch(pass, pipelines.keys, slot.groups.keys[i], splits, kv1 - kv0, featureBlocks * valueBlocks);
-      if (splits > 1) dispatch(pass, pipelines.merge, slot.groups.merge[i], this.#stateGroups(), kv1 - kv0);
+      dispatch(pass, pipelines.keys, slot.groups.keys[i], ranges, kv1 - kv0, featureBlocks * valueBlocks);
+      if (ranges > 1) dispatch(pass, pipelines.merge, slot.groups.merge[i], this.#stateGroups(), kv1 - kv0);
       pass.end();
-      const state = splits > 1 ? this.#merged : this.#partials;
+      const state = ranges > 1 ? this.#merged : this.#partials;
       encoder.copyBufferToBuffer(state, 0, slot.states[i], 0, (kv1 - kv0) * unit * 16);
     });
     this.gpu.device.queue.submit([encoder.finish()]);
@@ -413,6 +385,7 @@ export class WebgpuTiles implements TileKernels {
   }
 }
 
+/** One kernel of a pass. */
 export function dispatch(
   pass: GPUComputePassEncoder,
   pipeline: GPUComputePipeline,
@@ -424,24 +397,4 @@ export function dispatch(
   pass.setPipeline(pipeline);
   pass.setBindGroup(0, group);
   pass.dispatchWorkgroups(x, y, z);
-}
-
-function countKeys(rows: number, weights: FloatArray | undefined): number {
-  if (!weights) return rows;
-  let keys = 0;
-  for (let i = 0; i < rows; i++) if (weights[i] > 0) keys++;
-  return keys;
-}
-
-function concatenate(outputs: readonly TileOutput[]): TileOutput {
-  const join = (parts: readonly Float32Array[]) => {
-    const all = new Float32Array(parts.reduce((length, part) => length + part.length, 0));
-    let at = 0;
-    for (const part of parts) {
-      all.set(part, at);
-      at += part.length;
-    }
-    return all;
-  };
-  return { out: join(outputs.map((one) => one.out)), denominators: join(outputs.map((one) => one.denominators)) };
 }

@@ -3,8 +3,9 @@ import type { Backend } from "../../src/backend.ts";
 import { scalar } from "../../src/backends/scalar.ts";
 import { webgpu, WebgpuBackend } from "../../src/backends/webgpu.ts";
 import { createRoot, findAdapter, isSoftware } from "../../src/backends/webgpu_adapter.ts";
+import { cutOf, keyRanges } from "../../src/backends/webgpu_cut.ts";
 import { BufferSet, GpuDevice } from "../../src/backends/webgpu_device.ts";
-import { constantsOf } from "../../src/backends/webgpu_layout.ts";
+import { constantsOf, layoutOf } from "../../src/backends/webgpu_layout.ts";
 import { tarFiles } from "../../src/backends/webgpu_swiftshader.ts";
 import { TransientError, UnsupportedError, UsageError } from "../../src/errors.ts";
 import { ACTIVATIONS, FEATURE_MAPS } from "../../src/feature_map.ts";
@@ -227,11 +228,11 @@ test("all kernels are valid WGSL for Dawn's null backend", async () => {
     const gpu = await GpuDevice.open((await root.requestAdapter())!, { subgroups });
     for (const map of ["hyperbolic", "positive", "trigonometric", "relu"]) {
       const constants = constantsOf(problem({ map }).plan);
-      for (const pass of ["keys", "queries"]) await gpu.pipeline(["features", pass], `${pass}_pass`, constants);
+      for (const pass of ["keys", "queries"] as const) await gpu.pipeline(pass, constants);
       // The null device has 16 KiB of workgroup memory; that is found out after the text was accepted.
-      await expect(gpu.pipeline(["features", "causal"], "causal_pass", constants)).rejects.toThrow("workgroup storage");
+      await expect(gpu.pipeline("causal", constants)).rejects.toThrow("workgroup storage");
     }
-    for (const pass of ["merge", "scan", "exact"]) await gpu.pipeline([pass], `${pass}_pass`, {});
+    for (const pass of ["merge", "scan", "exact"] as const) await gpu.pipeline(pass);
     gpu.dispose();
   }
 }, SLOW);
@@ -244,6 +245,19 @@ test("software adapters are known by name", () => {
   expect(isSoftware(info({ description: "Microsoft Basic Render Driver" }))).toBe(true);
   expect(isSoftware(info({ isFallbackAdapter: true }))).toBe(true);
   expect(isSoftware(info({ vendor: "nvidia", architecture: "hopper", description: "NVIDIA H100" }))).toBe(false);
+});
+
+test("a plan is cut to the device", () => {
+  const { plan } = problem({ heads: 6, kvHeads: 4, features: 64, headDim: 8, valueDim: 8, rows: 1000, tileRows: 1e6 });
+  const layout = layoutOf(plan); // a head's state: 176 vec4s
+  const large = cutOf(plan, layout, { software: false, maxBytes: 2 ** 28 });
+  expect(large).toMatchObject({ capacity: 1e6, heads: 4, ranges: 255, rounds: [{ kv0: 0, kv1: 4, h0: 0, h1: 6 }] });
+  const small = cutOf({ ...plan, causal: true }, layout, { software: true, maxBytes: 2816 * 3 });
+  expect(small).toMatchObject({ capacity: 44, heads: 3, partials: 1 });
+  expect(small.rounds).toEqual([{ kv0: 0, kv1: 3, h0: 0, h1: 5 }, { kv0: 3, kv1: 4, h0: 5, h1: 6 }]);
+  expect(() => cutOf(plan, layout, { software: false, maxBytes: 2000 })).toThrow("use fewer features");
+  expect(keyRanges(1, 8)).toEqual({ ranges: 1, share: 32 });
+  expect(keyRanges(1000, 3)).toEqual({ ranges: 3, share: 352 });
 });
 
 test("tar files", () => {

@@ -89,7 +89,7 @@ describe("only one place", () => {
 });
 
 test("files stay small enough to read", () => {
-  const long = FILES.filter((file) => TEXT.get(file)!.split("\n").length > 400);
+  const long = FILES.filter((file) => TEXT.get(file)!.trimEnd().split("\n").length > 400);
   expect(long).toEqual([]);
   expect(statSync(join(ROOT, "cli.ts")).size).toBeLessThan(60 * 120);
 });

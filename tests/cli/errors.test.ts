@@ -77,7 +77,7 @@ test("a single backend that is not there exits 4, a list falls through and says 
   expect(list.code).toBe(0);
   const { backend } = JSON.parse(list.stdout);
   expect(backend.name).toBe("scalar");
-  expect(backend.refused[0].name).toBe("gpujs");
+  expect(backend.refused[0].name).toBe("gpujs:headlessgl");
 });
 
 describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {

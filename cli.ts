@@ -29,7 +29,7 @@ const terminal: Terminal = {
   stdoutTTY: isatty(1),
   stderrTTY: isatty(2),
   get columns() {
-    return isatty(1) || isatty(2) ? process.stdout.columns ?? process.stderr.columns ?? 100 : 100;
+    return isatty(1) || isatty(2) ? process.stdout.columns || process.stderr.columns || 100 : 100;
   },
   runtime: versions.bun ? `Bun ${versions.bun}` : versions.deno ? `Deno ${versions.deno}` : `Node ${versions.node}`,
   out: (text) => writeStandard(1, text),

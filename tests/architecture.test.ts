@@ -74,6 +74,19 @@ test("there are no import cycles, type imports included", () => {
   expect(cycles).toEqual([]);
 });
 
+test("the start loads no backend, no parser and no run loop", () => {
+  const loaded = new Set<string>();
+  const visit = (file: string): void => {
+    if (loaded.has(file)) return;
+    loaded.add(file);
+    staticImportsOf(file).filter((target) => TEXT.has(target)).forEach(visit);
+  };
+  visit("cli.ts");
+  expect([...loaded].filter((file) => /^src\/(backends|exporters|run|check)|^kernels/.test(file))).toEqual([]);
+  const packages = [...loaded].filter((file) => /^import\b[^;]*from "(?!\.|node:)/m.test(TEXT.get(file)!));
+  expect(packages).toEqual([]);
+});
+
 describe("only one place", () => {
   const matching = (pattern: RegExp) => FILES.filter((file) => pattern.test(TEXT.get(file)!));
 

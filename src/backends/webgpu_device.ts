@@ -69,7 +69,7 @@ export class GpuDevice {
       throw new UnsupportedError("webgpu", `the adapter has ${has} invocations per workgroup, ${WORKGROUP} are needed`);
     }
     const requiredLimits = Object.fromEntries(WANTED.map((name) => [name, adapter.limits[name]]));
-    const features = ["timestamp-query", ...(options.subgroups === false ? [] : ["subgroups"])] as GPUFeatureName[];
+    const features = (options.subgroups === false ? [] : ["subgroups"]) as GPUFeatureName[];
     try {
       const device = await adapter.requestDevice({
         requiredLimits,

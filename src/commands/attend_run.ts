@@ -1,59 +1,78 @@
 /** The story of `attend`: open the inputs, open a backend, run, report. */
+import { type Attention, isExact } from "../attention.ts";
 import { openFirst, parseBackendList } from "../backends/mod.ts";
-import { EXPORTERS } from "../exporters/mod.ts";
-import { attend, sizesOf } from "../run.ts";
 import { UsageError } from "../errors.ts";
-import type { Invocation, Terminal } from "./command.ts";
+import { EXPORTERS } from "../exporters/mod.ts";
+import { featureMap } from "../feature_map.ts";
+import type { Report } from "../report.ts";
+import { attend, sizesOf } from "../run.ts";
 import { attentionFrom, openInputs, openOutputFor } from "./attend_files.ts";
+import type { Invocation, Terminal } from "./command.ts";
 import { Progress, useColor } from "./progress.ts";
 
 export async function runAttend(invocation: Invocation, terminal: Terminal): Promise<number> {
+  const progress = new Progress(terminal, { enabled: !invocation.flags.quiet });
+  let report: Report;
+  try {
+    report = await run(invocation, terminal, progress);
+  } finally {
+    progress.clear();
+  }
+  await print(report, invocation.flags, terminal);
+  return verdict(report, invocation.flags["max-error"] as number | undefined, terminal);
+}
+
+async function run(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<Report> {
   const { flags } = invocation;
   const candidates = parseBackendList(String(flags.backend));
+  const attention = await attentionFrom(flags);
+  refuseContradictions(flags, attention);
   const opened = await openInputs(invocation, terminal);
   await using _files = opened.files;
-  const attention = await attentionFrom(flags);
-  const redraws = Number(flags.redraws);
-  if (redraws > 0 && (attention.given || attention.features === "softmax" || attention.features === "elu")) {
-    throw new UsageError("Cannot use --redraws: there is no random projection to draw again");
-  }
   const sizes = sizesOf(opened.inputs, attention.causal);
   const { backend, refused } = await openFirst(candidates);
   await using _backend = backend;
   await using sink = await openOutputFor(flags, opened, sizes);
-  const progress = new Progress(terminal, { enabled: !flags.quiet });
-  let report;
-  try {
-    report = await attend({
-      inputs: opened.inputs,
-      attention,
-      backend,
-      refused,
-      tileRows: flags.tile as number | undefined,
-      check: Number(flags.check),
-      redraws,
-      sink,
-      encoding: (flags.encode as string | undefined) ?? null,
-      peakBytes: terminal.peakBytes,
-      progress: (stage, done, total) => progress.update(stage, done, total),
-      signal: terminal.signal,
-    });
-  } finally {
-    progress.clear();
+  return await attend({
+    inputs: opened.inputs,
+    attention,
+    backend,
+    refused,
+    tileRows: flags.tile as number | undefined,
+    check: Number(flags.check),
+    redraws: Number(flags.redraws),
+    sink,
+    encoding: (flags.encode as string | undefined) ?? null,
+    peakBytes: terminal.peakBytes,
+    progress: (stage, done, total) => progress.update(stage, done, total),
+    signal: terminal.signal,
+  });
+}
+
+/** Flags that cannot be kept together are refused before anything is computed. */
+function refuseContradictions(flags: Invocation["flags"], attention: Attention): void {
+  const fixed = attention.given !== null || isExact(attention) || featureMap(attention.features).projection === "none";
+  if (Number(flags.redraws) > 0 && fixed) {
+    throw new UsageError("Cannot use --redraws: there is no random projection to draw again");
   }
-  const toStdout = flags.output !== "-"; // the tensor has stdout to itself
-  if (!flags.quiet || flags.json) {
-    const exporter = await EXPORTERS[flags.json ? "json" : String(flags.format)]();
-    const options = { color: useColor(terminal, flags, toStdout), verbose: flags.verbose === true };
-    const text = exporter(report, options);
-    if (toStdout) terminal.out(text);
-    else terminal.err(text);
+  if (flags["max-error"] !== undefined && flags.check === 0 && !isExact(attention)) {
+    throw new UsageError("Cannot use --max-error without a check: leave --check 0 out");
   }
-  const limit = flags["max-error"] as number | undefined;
-  if (limit === undefined) return 0;
-  if (attention.features === "softmax") return 0;
-  if (!report.error) throw new UsageError("Cannot use --max-error without a check: leave --check 0 out");
-  if (report.error.relativeL2.value <= limit) return 0;
-  terminal.err(`Error ${report.error.relativeL2.value.toPrecision(3)} exceeds --max-error ${limit}\n`);
+}
+
+/** The report goes to stdout, unless the tensor has it to itself. */
+async function print(report: Report, flags: Invocation["flags"], terminal: Terminal): Promise<void> {
+  if (flags.quiet && !flags.json) return;
+  const toStdout = flags.output !== "-";
+  const exporter = await EXPORTERS[flags.json ? "json" : String(flags.format)]();
+  const text = exporter(report, { color: useColor(terminal, flags, toStdout), verbose: flags.verbose === true });
+  if (toStdout) terminal.out(text);
+  else terminal.err(text);
+}
+
+/** Exit code of `--max-error`; exact attention and an empty input have no error to exceed it. */
+function verdict({ error }: Report, limit: number | undefined, terminal: Terminal): number {
+  if (limit === undefined || !error || error.relativeL2.value <= limit) return 0;
+  terminal.err(`Error ${error.relativeL2.value.toPrecision(3)} exceeds --max-error ${limit}\n`);
   return 1;
 }

@@ -34,7 +34,7 @@ export interface Backend extends AsyncDisposable {
 export interface SessionCounts {
   /** No visible key: output 0. */
   emptyRows: number;
-  /** Denominator ≤ 0 of a signed map: the output is not an average of values. */
+  /** Denominator ≤ 0 (signed maps) or not finite (unstabilised maps): the output is not an average of values. */
   nonPositive: number;
   /** Causal rows recomputed sequentially because the chunked denominator underflowed. */
   recomputed: number;

@@ -1,5 +1,5 @@
 /**
- * Files and streams as bytes at positions. The only file that touches node:fs.
+ * Files and streams as bytes at positions.
  *
  * Everything is `ByteSource`: two members that can be wrapped to count, slow down or fail. Positions are plain numbers
  * and may exceed 2^32, so no shift ever touches them. Reads and writes are synchronous inside (measured fastest on both
@@ -7,8 +7,10 @@
  */
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, dirname, join } from "node:path";
-import { InputError, PerformerError, TransientError, UsageError } from "./errors.ts";
+import { join } from "node:path";
+import { CHUNK, DiskFile, readSome, temporaries, temporaryFile, writeFully } from "./disk.ts";
+import { InputError, UsageError } from "./errors.ts";
+import { code, endError, readError, writeError } from "./system_errors.ts";
 
 /** Bytes that can be read at any position. */
 export interface ByteSource extends AsyncDisposable {
@@ -30,44 +32,10 @@ export interface ByteSink extends AsyncDisposable {
   commit(): Promise<void>;
 }
 
-/** Bytes copied at a time. */
-export const CHUNK = 2 ** 20;
-/** One system call moves less than 2 GiB. */
-const MAX_TRANSFER = 2 ** 30;
+export { CHUNK, temporaries };
+
 /** What a spool holds in memory before it goes to disk. */
 const SPOOL_MEMORY = 16 * 2 ** 20;
-
-/** Files to remove when the process ends early: cli.ts calls `removeAll` on signals and on exit. */
-class Temporaries {
-  readonly #paths = new Set<string>();
-
-  add(path: string): void {
-    this.#paths.add(path);
-  }
-
-  /** Forgets a file: it was renamed to its final name. */
-  keep(path: string): void {
-    this.#paths.delete(path);
-  }
-
-  /** Unlinks one file; false when the system does not let go of it yet (an open file on Windows). */
-  remove(path: string): boolean {
-    try {
-      fs.unlinkSync(path);
-    } catch (error) {
-      if (code(error) !== "ENOENT") return false;
-    }
-    return this.#paths.delete(path);
-  }
-
-  /** Unlinks every temporary file that still exists. Synchronous, so that it may run in an exit handler. */
-  removeAll(): void {
-    for (const path of [...this.#paths]) this.remove(path);
-  }
-}
-
-/** The temporary files of this process. */
-export const temporaries: Temporaries = new Temporaries();
 
 /** Opens a file for positioned reads. Pipes are spooled first. Throws InputError when it cannot be read. */
 export async function openFile(path: string): Promise<ByteSource> {
@@ -94,48 +62,54 @@ export function spoolStdin(): Promise<ByteSource> {
   return spoolDescriptor(0, "standard input");
 }
 
-/** An open file. `byteLength` is its size when opened, or the end of what was written. */
-class DiskFile implements ByteSource {
-  #fd: number;
-  #byteLength: number;
+/** Standard input for a single pass: read in order, nothing is kept but its first bytes. Short input is kept whole. */
+export async function streamStdin(): Promise<ByteSource & { spool(): Promise<ByteSource> }> {
+  const pipe = new PipeSource("standard input", 0);
+  await pipe.start();
+  return pipe;
+}
 
-  constructor(readonly path: string, fd: number, byteLength: number) {
-    this.#fd = fd;
-    this.#byteLength = byteLength;
-  }
+/** A pipe whose head can be read again; `byteLength` is Infinity where it goes on beyond. */
+class PipeSource implements ByteSource {
+  byteLength = Infinity;
+  #head = new Uint8Array(1 << 16);
+  #position = 0;
 
-  get byteLength(): number {
-    return this.#byteLength;
+  constructor(readonly path: string, readonly fd: number) {}
+
+  async start(): Promise<void> {
+    while (this.#position < this.#head.length) {
+      const count = await readSome(this.fd, this.#head.subarray(this.#position), this.path);
+      if (count === 0) this.byteLength = this.#position;
+      this.#position += count;
+      if (count === 0) break;
+    }
+    this.#head = this.#head.slice(0, this.#position);
   }
 
   async read(into: Uint8Array, at: number): Promise<void> {
-    for (let done = 0; done < into.length;) {
-      const wanted = Math.min(MAX_TRANSFER, into.length - done);
-      let count: number;
-      try {
-        count = fs.readSync(this.#fd, into, done, wanted, at + done);
-      } catch (error) {
-        throw readError(error, this.path);
+    const again = this.#head.subarray(at, at + into.length);
+    into.set(again);
+    for (let done = again.length; done < into.length;) {
+      if (at + done !== this.#position) {
+        throw new RangeError(`${this.path} is at ${this.#position}, cannot read at ${at}`);
       }
+      const count = this.byteLength === Infinity ? await readSome(this.fd, into.subarray(done), this.path) : 0;
       if (count === 0) throw endError(this.path, at + done, into.length - done);
+      this.#position += count;
       done += count;
     }
   }
 
-  async write(bytes: Uint8Array, at: number): Promise<void> {
-    await writeFully(this.#fd, bytes, at, this.path);
-    this.#byteLength = Math.max(this.#byteLength, at + bytes.length);
+  /** Makes it readable at any position; only before anything beyond the head was read. */
+  async spool(): Promise<ByteSource> {
+    if (this.#position !== this.#head.length) throw new RangeError(`${this.path} was read already`);
+    const spool = new SpoolFile(this.path);
+    await spool.append(this.#head);
+    return this.byteLength === Infinity ? await spoolDescriptor(this.fd, this.path, spool) : spool;
   }
 
-  close(): void {
-    if (this.#fd < 0) return;
-    fs.closeSync(this.#fd);
-    this.#fd = -1;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.close();
-  }
+  async [Symbol.asyncDispose](): Promise<void> {}
 }
 
 /** Bytes of unknown length, appended and then read anywhere: in memory up to a limit, in a temporary file beyond. */
@@ -302,35 +276,10 @@ export function writeStandard(fd: 1 | 2, text: string): void {
   }
 }
 
-/** Creates a new file beside `target` under a name nobody has; the name is registered for removal. */
-function temporaryFile(target: string, mode: number): DiskFile {
-  const path = join(dirname(target), `.${basename(target)}.${crypto.randomUUID()}.tmp`);
-  try {
-    const fd = fs.openSync(path, "wx+", mode);
-    temporaries.add(path);
-    return new DiskFile(path, fd, 0);
-  } catch (error) {
-    throw writeError(error, target);
-  }
-}
-
-async function spoolDescriptor(fd: number, name: string): Promise<SpoolFile> {
-  const spool = new SpoolFile(name);
+async function spoolDescriptor(fd: number, name: string, spool = new SpoolFile(name)): Promise<SpoolFile> {
   const buffer = new Uint8Array(CHUNK);
   try {
-    for (;;) {
-      let count: number;
-      try {
-        count = fs.readSync(fd, buffer, 0, buffer.length, null);
-      } catch (error) {
-        if (code(error) === "EOF") break; // Windows reports the end of a pipe as an error.
-        if (code(error) !== "EAGAIN") throw readError(error, name);
-        await pause();
-        continue;
-      }
-      if (count === 0) break;
-      await spool.append(buffer.subarray(0, count));
-    }
+    for (let count; (count = await readSome(fd, buffer, name)) > 0;) await spool.append(buffer.subarray(0, count));
     return spool;
   } catch (error) {
     await spool[Symbol.asyncDispose]();
@@ -338,62 +287,7 @@ async function spoolDescriptor(fd: number, name: string): Promise<SpoolFile> {
   }
 }
 
-async function writeFully(fd: number, bytes: Uint8Array, at: number | null, name: string): Promise<void> {
-  for (let done = 0; done < bytes.length;) {
-    const wanted = Math.min(MAX_TRANSFER, bytes.length - done);
-    try {
-      done += fs.writeSync(fd, bytes, done, wanted, at === null ? null : at + done);
-    } catch (error) {
-      if (code(error) !== "EAGAIN") throw writeError(error, name);
-      await pause();
-    }
-  }
-}
-
-/** A pipe that is not ready: wait a moment, as node:fs cannot poll. */
-function pause(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 2));
-}
-
 function refuseUnreadable(stat: fs.Stats, path: string): void {
   if (stat.isDirectory()) throw new InputError(`Cannot read "${path}": it is a directory, expected a file`);
   if (!stat.isFile() && !stat.isFIFO()) throw new InputError(`Cannot read "${path}": it is a device, expected a file`);
-}
-
-function code(error: unknown): string | undefined {
-  return (error as { code?: string } | null)?.code;
-}
-
-const REASONS: Readonly<Record<string, string>> = {
-  ENOENT: "no such file or directory",
-  ENOTDIR: "a part of the path is not a directory",
-  EACCES: "permission denied",
-  EPERM: "operation not permitted",
-  EROFS: "the file system is read-only",
-  ELOOP: "too many symbolic links",
-  ENAMETOOLONG: "the name is too long",
-  EMFILE: "too many open files",
-  EIO: "input/output error",
-  EFBIG: "the file is too large for this file system",
-  ENOSPC: "no space left on device",
-  EDQUOT: "the disk quota is exhausted",
-};
-
-function endError(path: string, end: number, missing: number): InputError {
-  return new InputError(`Cannot read "${path}": it ends at byte ${end}, ${missing} more bytes were expected`);
-}
-
-function readError(error: unknown, path: string): Error {
-  if (error instanceof PerformerError) return error;
-  const reason = REASONS[code(error) ?? ""] ?? (error as Error).message;
-  return new InputError(`Cannot read "${path}": ${reason}`, { cause: error });
-}
-
-/** A closed pipe (EPIPE) stays what it is: cli.ts ends quietly on it. */
-function writeError(error: unknown, path: string): Error {
-  const reason = REASONS[code(error) ?? ""];
-  if (error instanceof PerformerError || reason === undefined) return error as Error;
-  const text = `Cannot write "${path}": ${reason}`;
-  const full = ["ENOSPC", "EDQUOT", "EIO", "EMFILE"].includes(code(error) ?? "");
-  return full ? new TransientError(text, { cause: error }) : new UsageError(text, { cause: error });
 }

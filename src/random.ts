@@ -29,7 +29,7 @@ export function threefry2x32(key: readonly [number, number], counter: readonly [
 
 const bits = new DataView(new ArrayBuffer(8));
 
-/** ln x for finite x > 0, within 2 ulp, from + − × ÷ alone. */
+/** ln x for finite x > 0, within 2.5 ulp, from + − × ÷ alone. */
 export function portableLog(x: number): number {
   bits.setFloat64(0, x);
   let exponent = (bits.getUint32(0) >>> 20) - 1023;
@@ -48,7 +48,7 @@ export function portableLog(x: number): number {
   return exponent * Math.LN2 + 2 * s * sum;
 }
 
-/** [cos 2πt, sin 2πt] for 0 ≤ t < 1, within 2 ulp, from + − × ÷ alone. */
+/** [cos 2πt, sin 2πt] for 0 ≤ t < 1, within 2.5 ulp, from + − × ÷ alone. */
 export function portableTurn(t: number): [number, number] {
   const quarter = Math.round(t * 4);
   const x = (t - quarter / 4) * (2 * Math.PI); // |x| ≤ π/4

@@ -36,7 +36,8 @@ export function warningsFor(
   if (counts.nonPositive > 0) {
     warnings.push({
       code: "non-positive",
-      message: `${counts.nonPositive} row-heads have a denominator ≤ 0: their outputs are not averages of V`,
+      message:
+        `${counts.nonPositive} row-heads have a denominator ≤ 0 or beyond float range: their outputs are not averages of V`,
       remedy: "use a positive map such as --features hyperbolic",
     });
   }

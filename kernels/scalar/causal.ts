@@ -1,8 +1,9 @@
 /**
- * Causal pass, sequential: add key i, then answer query i. Row i is blind to later rows bit for bit, and row 0 is v_0 exactly.
+ * Causal pass, sequential: add key i, then answer query i. Row i is blind to later rows bit for bit,
+ * and row 0 is v_0 to rounding.
  * It is also the fallback of chunked kernels for rows whose denominator underflows.
  */
-import { absorbKeys } from "./keys.ts";
+import { KeyPass } from "./keys.ts";
 import { QueryRow } from "./queries.ts";
 import type { Counts, FeatureNumbers, HeadShape, Rows, StateNumbers } from "./types.ts";
 
@@ -19,8 +20,9 @@ export function emitCausal(
   counts: Counts,
 ): void {
   const row = new QueryRow(p, shape, state, counts);
+  const keys = new KeyPass(p, shape, state, 1);
   for (let i = 0; i < q.rows; i++) {
-    absorbKeys(p, shape, state, k, v, weights, i, i + 1);
+    keys.absorb(k, v, weights, i, i + 1);
     for (let h = 0; h < shape.heads; h++) row.emit(q, i, h, out);
   }
 }

@@ -19,7 +19,63 @@ export function raise(state: StateNumbers, f: number, top: number): void {
   for (let i = f * valueDim, end = i + valueDim; i < end; i++) state.S[i] *= scale;
 }
 
-/** Absorbs rows `from … to−1`. `weights[i]` is ω_i ≥ 0; 0 removes the key. */
+/** Absorbs keys into one state; scratch memory is kept between calls. */
+export class KeyPass {
+  readonly #feature: FeatureRow;
+  readonly #g: Float64Array;
+  readonly #e: Float64Array;
+  readonly #rows: Int32Array;
+
+  constructor(readonly p: FeatureNumbers, readonly shape: HeadShape, readonly state: StateNumbers, blockRows = BLOCK) {
+    this.#feature = new FeatureRow(p);
+    this.#g = new Float64Array(blockRows * p.features);
+    this.#e = new Float64Array(blockRows * p.features);
+    this.#rows = new Int32Array(blockRows);
+  }
+
+  /** Absorbs rows `from … to−1`. `weights[i]` is ω_i ≥ 0; 0 removes the key. */
+  absorb(k: Rows, v: Rows, weights: ArrayLike<number> | undefined, from: number, to: number): void {
+    const rows = this.#rows;
+    for (let begin = from; begin < to;) {
+      let n = 0; // rows of this block with ω > 0
+      for (; begin < to && n < rows.length; begin++) if (!weights || weights[begin] > 0) rows[n++] = begin;
+      for (let h = 0; h < this.shape.kvHeads; h++) this.#head(h, n, k, v, weights);
+      this.state.keys += n;
+    }
+  }
+
+  /** One block of rows, one head. */
+  #head(h: number, n: number, k: Rows, v: Rows, weights: ArrayLike<number> | undefined): void {
+    const { state } = this;
+    const { kvHeads, headDim, valueDim } = this.shape;
+    const r = this.p.features;
+    const g = this.#g, e = this.#e, rows = this.#rows;
+    for (let b = 0; b < n; b++) {
+      this.#feature.key(h, k.data, (rows[b] * kvHeads + h) * headDim, g, e, b * r);
+      if (weights) {
+        const logWeight = Math.log(weights[rows[b]]);
+        for (let a = 0; a < r; a++) e[b * r + a] += logWeight;
+      }
+    }
+    for (let a = 0; a < r; a++) {
+      const f = h * r + a;
+      let top = -Infinity;
+      for (let b = 0; b < n; b++) top = Math.max(top, e[b * r + a]);
+      raise(state, f, top);
+      const c = state.c[f];
+      for (let b = 0; b < n; b++) {
+        const phi = g[b * r + a] * Math.exp(e[b * r + a] - c);
+        state.z[f] += phi;
+        let s = f * valueDim;
+        for (let i = (rows[b] * kvHeads + h) * valueDim, end = i + valueDim; i < end; i++) {
+          state.S[s++] += phi * v.data[i];
+        }
+      }
+    }
+  }
+}
+
+/** Absorbs rows `from … to−1`, all of them by default; see `KeyPass`. */
 export function absorbKeys(
   p: FeatureNumbers,
   shape: HeadShape,
@@ -30,39 +86,5 @@ export function absorbKeys(
   from = 0,
   to: number = k.rows,
 ): void {
-  const { kvHeads, headDim, valueDim } = shape;
-  const r = p.features;
-  const feature = new FeatureRow(p);
-  const g = new Float64Array(BLOCK * r);
-  const e = new Float64Array(BLOCK * r);
-  const rows = new Int32Array(BLOCK);
-  for (let begin = from; begin < to;) {
-    let n = 0; // rows of this block with ω > 0
-    for (; begin < to && n < BLOCK; begin++) if (!weights || weights[begin] > 0) rows[n++] = begin;
-    for (let h = 0; h < kvHeads; h++) {
-      for (let b = 0; b < n; b++) {
-        feature.key(h, k.data, (rows[b] * kvHeads + h) * headDim, g, e, b * r);
-        if (weights) {
-          const logWeight = Math.log(weights[rows[b]]);
-          for (let a = 0; a < r; a++) e[b * r + a] += logWeight;
-        }
-      }
-      for (let a = 0; a < r; a++) {
-        const f = h * r + a;
-        let top = -Infinity;
-        for (let b = 0; b < n; b++) top = Math.max(top, e[b * r + a]);
-        raise(state, f, top);
-        const c = state.c[f];
-        for (let b = 0; b < n; b++) {
-          const phi = g[b * r + a] * Math.exp(e[b * r + a] - c);
-          state.z[f] += phi;
-          let s = f * valueDim;
-          for (let i = (rows[b] * kvHeads + h) * valueDim, end = i + valueDim; i < end; i++) {
-            state.S[s++] += phi * v.data[i];
-          }
-        }
-      }
-    }
-    state.keys += n;
-  }
+  new KeyPass(p, shape, state).absorb(k, v, weights, from, to);
 }

@@ -51,7 +51,7 @@ export class QueryRow {
       const s = (base + a) * valueDim;
       for (let j = 0; j < valueDim; j++) sum[j] += p * S[s + j];
     }
-    if (!(denominator > 0)) this.counts.nonPositive++;
+    if (!(denominator > 0 && denominator < Infinity)) this.counts.nonPositive++;
     for (let j = 0; j < valueDim; j++) out[at + j] = sum[j] / denominator;
   }
 }

@@ -80,7 +80,7 @@ export class TiledSession implements Session {
     const result = await this.#inTurn(q, (held) => this.kernels.queries(held, this.#state, this.#version));
     for (const denominator of result.denominators) {
       if (denominator === 0) this.counts.emptyRows++;
-      else if (!(denominator > 0)) this.counts.nonPositive++;
+      else if (!(denominator > 0 && denominator < Infinity)) this.counts.nonPositive++;
     }
     return this.#tile(q, result);
   }

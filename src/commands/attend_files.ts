@@ -1,10 +1,11 @@
 /** Files of `attend`: from flags to the inputs, the settings and the sink. */
 import type { Attention, GivenProjection, Sizes } from "../attention.ts";
 import { UsageError } from "../errors.ts";
+import { EXACT } from "../feature_map.ts";
 import type { Container } from "../formats/container.ts";
 import { openResidues } from "../formats/fasta.ts";
 import { KmerSource, parseKmer } from "../formats/kmer.ts";
-import { openContainer } from "../formats/mod.ts";
+import { openContainer, openStream } from "../formats/mod.ts";
 import { openSink, outputFormat } from "../formats/sink.ts";
 import { Inputs } from "../inputs.ts";
 import type { RowNorms } from "../projection.ts";
@@ -140,11 +141,25 @@ class Opener {
     return await container.open(name, { ...view, rows });
   }
 
+  /** Causal attention without a check reads its rows once, in order. */
+  #onePass(): boolean {
+    const { causal, check, features, rows } = this.flags;
+    return causal === true && check === 0 && features !== EXACT && rows === undefined;
+  }
+
+  readonly #inOrder = (shape: readonly number[]): boolean => {
+    return shape.length <= 2 || (shape.length === 3 && this.flags.layout === "lhd");
+  };
+
   async #container(path: string, typed = true): Promise<Container> {
     const open = this.#containers.get(path);
     if (open) return open;
     const dtype = typed ? this.flags.dtype as "bf16" | undefined : undefined;
-    const container = this.files.use(await openContainer(path, { dtype }));
+    const container = this.files.use(
+      path === "-" && this.#onePass()
+        ? await openStream({ dtype }, this.#inOrder)
+        : await openContainer(path, { dtype }),
+    );
     this.#containers.set(path, container);
     return container;
   }

@@ -1,5 +1,5 @@
 /** File formats by their first bytes. Adding one is a file and its line in FORMATS. */
-import { type ByteSource, openFile, spoolStdin } from "../bytes.ts";
+import { type ByteSource, openFile, spoolStdin, streamStdin } from "../bytes.ts";
 import { InputError } from "../errors.ts";
 import { Container, type ContainerOptions, type Format } from "./container.ts";
 import { looksLikeSequence, openResidues } from "./fasta.ts";
@@ -10,9 +10,29 @@ import { safetensors } from "./safetensors.ts";
 /** The formats of tensors, in the order they are tried. */
 export const FORMATS: readonly Format[] = [npy, npz, safetensors];
 
-/** Opens a tensor file, or standard input for "-". Throws InputError for what is none. */
+/** Opens a tensor file, or standard input for "-" (spooled). Throws InputError for what is none. */
 export async function openContainer(path: string, options: ContainerOptions = {}): Promise<Container> {
-  const source = path === "-" ? await spoolStdin() : await openFile(path);
+  return await containerOf(path === "-" ? await spoolStdin() : await openFile(path), options);
+}
+
+/**
+ * Standard input for one pass over its rows in order: a .npy whose rows stand in order is read as it comes, without a copy on
+ * disk; anything else is spooled. `inOrder` tells from the shape whether rows of all heads follow each other.
+ */
+export async function openStream(
+  options: ContainerOptions,
+  inOrder: (shape: readonly number[]) => boolean,
+): Promise<Container> {
+  const pipe = await streamStdin();
+  if (npy.matches(await headOf(pipe))) {
+    const container = await containerOf(pipe, options);
+    const [{ shape, order }] = container.members;
+    if (order === "C" && inOrder(shape)) return container;
+  }
+  return await containerOf(await pipe.spool(), options);
+}
+
+async function containerOf(source: ByteSource, options: ContainerOptions): Promise<Container> {
   try {
     const format = await recognise(source);
     return new Container(format.name, source, await format.open(source), options);

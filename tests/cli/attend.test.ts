@@ -212,3 +212,20 @@ test("nothing is left behind by a finished run", () => {
   expect(readdirSync(path(".")).filter((name) => name.endsWith(".tmp"))).toEqual([]);
   expect(existsSync(path("long_out.npy"))).toBe(false);
 });
+
+test("one pass over a pipe equals the same file, is not spooled for rows in order, and notices its end", async () => {
+  const rows = npyBytes([3000, 16], wave); // more than the 64 KiB that are kept
+  const heads = npyBytes([2, 1500, 16], wave);
+  writeFileSync(path("rows.npy"), rows);
+  writeFileSync(path("heads.npy"), heads);
+  const flags = ["--causal", "--check", "0", "-q", "-o", "-", ...SCALAR];
+  for (const [name, input] of [["rows.npy", rows], ["heads.npy", heads]] as const) {
+    const file = await performer(["attend", path(name), ...flags]);
+    const pipe = await performer(["attend", "-", ...flags], { input });
+    expect(pipe.stderr).toBe("");
+    expect(pipe.out).toEqual(file.out);
+  }
+  const short = await performer(["attend", "-", ...flags], { input: rows.slice(0, 100_000) });
+  expect(short.code).toBe(3);
+  expect(short.stderr).toContain("ends at byte 100000");
+});

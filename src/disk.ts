@@ -1,0 +1,127 @@
+/** Descriptors and temporary files: what bytes.ts stands on. Only these two files touch node:fs. */
+import * as fs from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { code, endError, readError, writeError } from "./system_errors.ts";
+
+/** Bytes copied at a time. */
+export const CHUNK = 2 ** 20;
+/** One system call moves less than 2 GiB. */
+const MAX_TRANSFER = 2 ** 30;
+/** Files to remove when the process ends early: cli.ts calls `removeAll` on signals and on exit. */
+class Temporaries {
+  readonly #paths = new Set<string>();
+
+  add(path: string): void {
+    this.#paths.add(path);
+  }
+
+  /** Forgets a file: it was renamed to its final name. */
+  keep(path: string): void {
+    this.#paths.delete(path);
+  }
+
+  /** Unlinks one file; false when the system does not let go of it yet (an open file on Windows). */
+  remove(path: string): boolean {
+    try {
+      fs.unlinkSync(path);
+    } catch (error) {
+      if (code(error) !== "ENOENT") return false;
+    }
+    return this.#paths.delete(path);
+  }
+
+  /** Unlinks every temporary file that still exists. Synchronous, so that it may run in an exit handler. */
+  removeAll(): void {
+    for (const path of [...this.#paths]) this.remove(path);
+  }
+}
+
+/** The temporary files of this process. */
+export const temporaries: Temporaries = new Temporaries();
+
+/** An open file. `byteLength` is its size when opened, or the end of what was written. */
+export class DiskFile {
+  #fd: number;
+  #byteLength: number;
+
+  constructor(readonly path: string, fd: number, byteLength: number) {
+    this.#fd = fd;
+    this.#byteLength = byteLength;
+  }
+
+  get byteLength(): number {
+    return this.#byteLength;
+  }
+
+  async read(into: Uint8Array, at: number): Promise<void> {
+    for (let done = 0; done < into.length;) {
+      const wanted = Math.min(MAX_TRANSFER, into.length - done);
+      let count: number;
+      try {
+        count = fs.readSync(this.#fd, into, done, wanted, at + done);
+      } catch (error) {
+        throw readError(error, this.path);
+      }
+      if (count === 0) throw endError(this.path, at + done, into.length - done);
+      done += count;
+    }
+  }
+
+  async write(bytes: Uint8Array, at: number): Promise<void> {
+    await writeFully(this.#fd, bytes, at, this.path);
+    this.#byteLength = Math.max(this.#byteLength, at + bytes.length);
+  }
+
+  close(): void {
+    if (this.#fd < 0) return;
+    fs.closeSync(this.#fd);
+    this.#fd = -1;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+  }
+}
+
+/** Creates a new file beside `target` under a name nobody has; the name is registered for removal. */
+export function temporaryFile(target: string, mode: number): DiskFile {
+  const path = join(dirname(target), `.${basename(target)}.${crypto.randomUUID()}.tmp`);
+  try {
+    const fd = fs.openSync(path, "wx+", mode);
+    temporaries.add(path);
+    return new DiskFile(path, fd, 0);
+  } catch (error) {
+    throw writeError(error, target);
+  }
+}
+
+/** The next bytes of a pipe, at least one; 0 at its end. */
+export async function readSome(fd: number, into: Uint8Array, name: string): Promise<number> {
+  for (;;) {
+    try {
+      return fs.readSync(fd, into, 0, Math.min(CHUNK, into.length), null);
+    } catch (error) {
+      if (code(error) === "EOF") return 0; // Windows reports the end of a pipe as an error.
+      if (code(error) !== "EAGAIN") throw readError(error, name);
+      await pause();
+    }
+  }
+}
+
+/** Writes all of `bytes` at a position, or at the end of a pipe (null). */
+export async function writeFully(fd: number, bytes: Uint8Array, at: number | null, name: string): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const wanted = Math.min(MAX_TRANSFER, bytes.length - done);
+    try {
+      done += fs.writeSync(fd, bytes, done, wanted, at === null ? null : at + done);
+    } catch (error) {
+      if (code(error) !== "EAGAIN") throw writeError(error, name);
+      await pause();
+    }
+  }
+}
+
+/** A pipe that is not ready: wait a moment, as node:fs cannot poll. */
+function pause(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 2));
+}

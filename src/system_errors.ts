@@ -1,0 +1,43 @@
+/** Errors of the operating system in words a user can act on. */
+import { InputError, PerformerError, TransientError, UsageError } from "./errors.ts";
+
+/** The system's name of an error, such as "ENOENT". */
+export function code(error: unknown): string | undefined {
+  return (error as { code?: string } | null)?.code;
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: "no such file or directory",
+  ENOTDIR: "a part of the path is not a directory",
+  EACCES: "permission denied",
+  EPERM: "operation not permitted",
+  EROFS: "the file system is read-only",
+  ELOOP: "too many symbolic links",
+  ENAMETOOLONG: "the name is too long",
+  EMFILE: "too many open files",
+  EIO: "input/output error",
+  EFBIG: "the file is too large for this file system",
+  ENOSPC: "no space left on device",
+  EDQUOT: "the disk quota is exhausted",
+};
+
+/** A file that ends before it should. */
+export function endError(path: string, end: number, missing: number): InputError {
+  return new InputError(`Cannot read "${path}": it ends at byte ${end}, ${missing} more bytes were expected`);
+}
+
+/** What a failed read means to a user. */
+export function readError(error: unknown, path: string): Error {
+  if (error instanceof PerformerError) return error;
+  const reason = REASONS[code(error) ?? ""] ?? (error as Error).message;
+  return new InputError(`Cannot read "${path}": ${reason}`, { cause: error });
+}
+
+/** A closed pipe (EPIPE) stays what it is: cli.ts ends quietly on it. */
+export function writeError(error: unknown, path: string): Error {
+  const reason = REASONS[code(error) ?? ""];
+  if (error instanceof PerformerError || reason === undefined) return error as Error;
+  const text = `Cannot write "${path}": ${reason}`;
+  const full = ["ENOSPC", "EDQUOT", "EIO", "EMFILE"].includes(code(error) ?? "");
+  return full ? new TransientError(text, { cause: error }) : new UsageError(text, { cause: error });
+}

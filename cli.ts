@@ -1,7 +1,6 @@
 #!/usr/bin/env bun
 /** The command line: the only file that touches `process`. */
 import process from "node:process";
-import { isatty } from "node:tty";
 import { temporaries, writeStandard } from "./src/bytes.ts";
 import type { Terminal } from "./src/commands/command.ts";
 import { explain, main } from "./src/commands/main.ts";
@@ -11,6 +10,11 @@ const quit = (code: number): never => {
   temporaries.removeAll();
   process.exit(code);
 };
+
+/** node:tty is loaded when it is first asked: it costs Bun 20 ms, process.stdout even more. */
+function isTerminal(fd: number): boolean {
+  return process.getBuiltinModule("node:tty").isatty(fd);
+}
 
 process.on("SIGINT", () => {
   if (abort.signal.aborted) quit(130);
@@ -24,12 +28,17 @@ const versions = process.versions as Record<string, string | undefined>;
 const terminal: Terminal = {
   env: process.env,
   cwd: process.cwd(),
-  // Not process.stdin and process.stdout: making those streams costs 45 ms on Bun.
-  stdinTTY: isatty(0),
-  stdoutTTY: isatty(1),
-  stderrTTY: isatty(2),
+  get stdinTTY() {
+    return isTerminal(0);
+  },
+  get stdoutTTY() {
+    return isTerminal(1);
+  },
+  get stderrTTY() {
+    return isTerminal(2);
+  },
   get columns() {
-    return isatty(1) || isatty(2) ? process.stdout.columns || process.stderr.columns || 100 : 100;
+    return isTerminal(1) || isTerminal(2) ? process.stdout.columns || process.stderr.columns || 100 : 100;
   },
   runtime: versions.bun ? `Bun ${versions.bun}` : versions.deno ? `Deno ${versions.deno}` : `Node ${versions.node}`,
   out: (text) => writeStandard(1, text),

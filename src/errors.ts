@@ -1,5 +1,5 @@
 /**
- * The errors somebody catches: each class is one exit code of the command line (docs/exit-codes in README).
+ * The errors somebody catches: each class is one exit code of the command line (README.md).
  * Anything else that escapes is a bug of ours and exits 70.
  *
  * Text: sentence case, no full stop, active voice; what was wrong, what was wanted, the way out.

@@ -15,7 +15,6 @@ export interface OpenOptions {
 /** Opens a backend, or throws UnsupportedError with a reason a user can act on. */
 export interface Driver {
   readonly name: BackendName;
-  readonly summary: string;
   open(options: OpenOptions): Promise<Backend>;
 }
 

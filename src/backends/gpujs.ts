@@ -86,6 +86,5 @@ function probed(module: GpuJsModule, mode: GpuJsMode): GpuJs {
 
 export const gpujs: Driver = {
   name: "gpujs",
-  summary: "float32 kernels compiled by gpu.js to WebAssembly or JavaScript",
   open,
 };

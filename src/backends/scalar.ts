@@ -4,6 +4,7 @@ import { absorbExact, emitExact, emptySoftmax, type OnlineSoftmax } from "../../
 import { absorbKeys } from "../../kernels/scalar/keys.ts";
 import { emitQueries } from "../../kernels/scalar/queries.ts";
 import type { Backend, Driver, ExactSession, Session, SessionCounts } from "../backend.ts";
+import { UsageError } from "../errors.ts";
 import type { ExactPlan, Limits, Plan } from "../plan.ts";
 import { clearState, copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
@@ -103,6 +104,8 @@ class ScalarBackend implements Backend {
 
 export const scalar: Driver = {
   name: "scalar",
-  summary: "float64 in plain JavaScript: slow, exact, everywhere",
-  open: async () => new ScalarBackend(),
+  async open({ variant }) {
+    if (variant !== undefined) throw new UsageError(`Unknown variant "scalar:${variant}", expected scalar`);
+    return new ScalarBackend();
+  },
 };

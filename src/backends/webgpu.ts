@@ -44,6 +44,5 @@ export class WebgpuBackend implements Backend {
 
 export const webgpu: Driver = {
   name: "webgpu",
-  summary: "float32 kernels on the GPU, through Dawn",
   open: async (options) => new WebgpuBackend(await GpuDevice.open(await findAdapter(options))),
 };

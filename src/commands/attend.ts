@@ -37,7 +37,7 @@ const FLAGS: readonly Flag[] = [
   {
     name: "norms",
     value: "NAME",
-    summary: "row norms of the projection: chi, or sqrtd (regularised softmax)",
+    summary: "row norms of the projection; sqrtd gives the regularised softmax kernel",
     choices: ["chi", "sqrtd"],
     default: "chi",
   },

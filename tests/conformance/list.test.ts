@@ -18,11 +18,10 @@ test("an unknown name is wrong usage, with the list and the nearest name", () =>
   expect(() => parseBackendList("scalar,cuda")).toThrow(/cuda/);
 });
 
-test("each driver has the name it is listed under, and says what it is", async () => {
+test("each driver has the name it is listed under", async () => {
   for (const { name, load } of CANDIDATES) {
     const driver = await load();
     expect(driver.name).toBe(name);
-    expect(driver.summary).not.toBe("");
   }
 });
 

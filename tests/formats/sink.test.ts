@@ -11,7 +11,14 @@ import { folder, readTensor, rejection, tilesOf } from "./support.ts";
 
 const PYTHON = Bun.which("python3");
 const hasNumpy = PYTHON !== null && Bun.spawnSync([PYTHON, "-c", "import numpy"]).success;
-const skip = { f32: [10, 12], lhd: [10, 3, 4], hld: [3, 10, 4], bhld: [2, 3, 10, 2], blhd: [2, 10, 3, 2], line: [10] };
+const shapes = {
+  f32: [10, 12],
+  lhd: [10, 3, 4],
+  hld: [3, 10, 4],
+  bhld: [2, 3, 10, 2],
+  blhd: [2, 10, 3, 2],
+  line: [10],
+};
 
 const values = (length: number): FloatArray => Float64Array.from({ length }, (_, i) => Math.fround(Math.sin(i) * 10));
 
@@ -23,12 +30,12 @@ async function write(path: string, options: SinkOptions, data: FloatArray): Prom
 }
 
 const cases = [
-  { shape: skip.line, heads: 1, width: 1, layout: "hld" },
-  { shape: skip.f32, heads: 3, width: 4, layout: "hld" },
-  { shape: skip.lhd, heads: 3, width: 4, layout: "lhd" },
-  { shape: skip.hld, heads: 3, width: 4, layout: "hld" },
-  { shape: skip.bhld, heads: 6, width: 2, layout: "hld" },
-  { shape: skip.blhd, heads: 6, width: 2, layout: "lhd" },
+  { shape: shapes.line, heads: 1, width: 1, layout: "hld" },
+  { shape: shapes.f32, heads: 3, width: 4, layout: "hld" },
+  { shape: shapes.lhd, heads: 3, width: 4, layout: "lhd" },
+  { shape: shapes.hld, heads: 3, width: 4, layout: "hld" },
+  { shape: shapes.bhld, heads: 6, width: 2, layout: "hld" },
+  { shape: shapes.blhd, heads: 6, width: 2, layout: "lhd" },
 ] as const;
 
 describe.each([".npy", ".npz", ".safetensors"])("%s", (suffix) => {
@@ -48,19 +55,22 @@ describe.each([".npy", ".npz", ".safetensors"])("%s", (suffix) => {
   }
 });
 
-test.skipIf(!hasNumpy)("numpy and zipfile read our .npz and .npy, checksums included", async () => {
-  await using dir = folder();
-  const data = values(120);
-  const options = { shape: [3, 10, 4], heads: 3, width: 4, layout: "hld", dtype: "f32" } as const;
-  await write(dir.file("a.npz"), options, data);
-  await write(dir.file("a.npy"), { ...options, dtype: "f16" }, data);
-  const script = `import numpy as np, zipfile, json
+test.skipIf(!hasNumpy)(
+  "numpy and zipfile read our .npz and .npy, checksums included (needs python3 with numpy)",
+  async () => {
+    await using dir = folder();
+    const data = values(120);
+    const options = { shape: [3, 10, 4], heads: 3, width: 4, layout: "hld", dtype: "f32" } as const;
+    await write(dir.file("a.npz"), options, data);
+    await write(dir.file("a.npy"), { ...options, dtype: "f16" }, data);
+    const script = `import numpy as np, zipfile, json
 assert zipfile.ZipFile("a.npz").testzip() is None
 a, b = np.load("a.npz")["out"], np.load("a.npy")
 print(json.dumps([a.dtype.str, b.dtype.str, a.transpose(1, 0, 2).ravel().tolist()]))`;
-  const { stdout } = Bun.spawnSync([PYTHON!, "-c", script], { cwd: dir.path, stderr: "inherit" });
-  expect(JSON.parse(stdout.toString())).toEqual(["<f4", "<f2", [...data]]);
-});
+    const { stdout } = Bun.spawnSync([PYTHON!, "-c", script], { cwd: dir.path, stderr: "inherit" });
+    expect(JSON.parse(stdout.toString())).toEqual(["<f4", "<f2", [...data]]);
+  },
+);
 
 test("zip64 fields from 4 GiB on, also where only the directory is beyond", async () => {
   for (const count of [2 ** 30, 2 ** 30 - 64, 2 ** 30 - 46, 2 ** 30 - 45, 2 ** 31]) {

@@ -3,14 +3,30 @@ import type { ExactPlan, Limits, Plan } from "./plan.ts";
 import type { State } from "./state.ts";
 import type { FloatArray, Tile } from "./tensor.ts";
 
-export type BackendName = "webgpu" | "gpujs" | "scalar";
+export type BackendName = "webgpu" | "onnx" | "wasm" | "gpujs" | "scalar";
 
 export interface OpenOptions {
   /** Backend-specific choice after a colon: `webgpu:swiftshader`, `gpujs:cpu`. */
   readonly variant?: string;
   /** Asked for by name: software adapters are allowed. `auto` never takes one. */
   readonly named: boolean;
+  /** Threads that compute, where a backend has them; default one per core. */
+  readonly threads?: number;
+  /** Measure the time of every stage (`Session.stages`), at a small cost. */
+  readonly profile?: boolean;
 }
+
+/** What a backend reaches by itself on this machine: the yardstick of "% of measured peak". */
+export interface Peak {
+  /** Floating-point operations per second of its own matrix product, operands in cache. */
+  readonly flopsPerSecond: number;
+  /** Bytes read plus bytes written per second by its own copy of a large array. */
+  readonly bytesPerSecond: number;
+}
+
+/** Stages of a session's work, in the order they run. */
+export const STAGES = ["pack", "features", "exp", "accumulate", "emit"] as const;
+export type Stage = typeof STAGES[number];
 
 /** Opens a backend, or throws UnsupportedError with a reason a user can act on. */
 export interface Driver {
@@ -27,6 +43,8 @@ export interface Backend extends AsyncDisposable {
   prepare(plan: Plan): Promise<Session>;
   /** Exact softmax, the dual: queries are held and keys stream by. */
   prepareExact(plan: ExactPlan): Promise<ExactSession>;
+  /** Measures the peak, for about `seconds`; absent where a backend has no product of its own. */
+  measurePeak?(seconds: number): Promise<Peak>;
 }
 
 /** Rows that were treated specially since `reset`. Each counts one (row, head). */
@@ -45,6 +63,8 @@ export interface SessionCounts {
  */
 export interface Session extends AsyncDisposable {
   readonly counts: SessionCounts;
+  /** Seconds per stage so far, added up over threads; null unless the backend was opened with `profile`. */
+  readonly stages?: Readonly<Record<Stage, number>> | null;
   /** Adds keys and values; `weights` holds one ω ≥ 0 per row, 0 = masked. */
   absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void>;
   /**

@@ -135,6 +135,19 @@ export function featureMap(name: string): FeatureMap {
   return found;
 }
 
+/**
+ * Projection rows as products w_a = n_a · (N D₃ N D₂ N D₁)[i, :d], N = H/√size with Sylvester's H: what a fast Walsh–Hadamard
+ * transform applies in O(size · log size) per block of `size` rows. Row a stands in block ⌊a / size⌋ at i = a mod size.
+ */
+export interface HadamardFactors {
+  /** d' = 2^⌈log₂ d⌉; inputs are padded with zeros to it. */
+  readonly size: number;
+  /** `matrices × blocks × 3 × size` of ±1: D₁, D₂, D₃ of each block; blocks = ⌈m / size⌉. */
+  readonly signs: Float64Array;
+  /** Row norms, `matrices × m`. */
+  readonly norms: Float64Array;
+}
+
 /** A feature map with its numbers: all a kernel needs. */
 export interface MapParameters {
   readonly map: FeatureMap;
@@ -149,6 +162,8 @@ export interface MapParameters {
   readonly inputScale: number;
   /** W, `matrices × m × d`, row-major. Float32-representable unless given by the user in float64. */
   readonly weights: Float64Array;
+  /** Set when W is a product of Hadamard factors; W itself is always there too. */
+  readonly hadamard: HadamardFactors | null;
   /** Added to the exponent of every feature of the `exp` family: −½ ln r, so that φ·φ estimates exp(x·y). */
   readonly bias: number;
   /** Factor on g (trig, pointwise): 1/√m. */
@@ -178,7 +193,13 @@ export function projectionsFor(map: FeatureMap, numFeatures: number, headDim: nu
  */
 export function bindMap(
   map: FeatureMap,
-  options: { headDim: number; scale: number; matrices: number; weights: Float64Array },
+  options: {
+    headDim: number;
+    scale: number;
+    matrices: number;
+    weights: Float64Array;
+    hadamard?: HadamardFactors | null;
+  },
 ): MapParameters {
   const { headDim } = options;
   if (map.projection === "none") {
@@ -192,6 +213,7 @@ export function bindMap(
       matrices: 1,
       inputScale: 1,
       weights,
+      hadamard: null,
       bias: 0,
       gain: 1,
       epsilon: map.epsilon ?? 0,
@@ -212,6 +234,7 @@ export function bindMap(
     matrices: options.matrices,
     inputScale: Math.sqrt(options.scale),
     weights: options.weights,
+    hadamard: options.hadamard ?? null,
     bias: map.family === "exp" ? -0.5 * Math.log(features) : 0,
     gain: map.family === "exp" ? 1 : 1 / Math.sqrt(projections),
     epsilon: map.epsilon ?? 0,

@@ -1,5 +1,5 @@
 /** The backends, in the order `auto` tries them. Each is opened, not detected; its code is loaded only when it is tried. */
-import type { Backend, BackendName, Driver } from "../backend.ts";
+import type { Backend, BackendName, Driver, OpenOptions } from "../backend.ts";
 import { UnsupportedError, UsageError } from "../errors.ts";
 import { nearest } from "../words.ts";
 
@@ -38,13 +38,14 @@ export function parseBackendList(text: string): Wish[] {
 /** Opens the first that can be. Only UnsupportedError means "try the next"; when none is left, the last one escapes. */
 export async function openFirst(
   wishes: readonly Wish[],
+  options: Pick<OpenOptions, "threads" | "profile"> = {},
 ): Promise<{ backend: Backend; refused: { name: string; reason: string }[] }> {
   const refused: { name: string; reason: string }[] = [];
   let last: unknown;
   for (const { name, variant, named } of wishes) {
     const driver = await CANDIDATES.find((candidate) => candidate.name === name)!.load();
     try {
-      return { backend: await driver.open({ variant, named }), refused };
+      return { backend: await driver.open({ ...options, variant, named }), refused };
     } catch (error) {
       if (!(error instanceof UnsupportedError)) throw error;
       refused.push({ name: variant ? `${name}:${variant}` : name, reason: error.reason });

@@ -6,7 +6,7 @@
  */
 import { QueryRow } from "../../kernels/scalar/queries.ts";
 import { absorbKeys } from "../../kernels/scalar/keys.ts";
-import type { Session, SessionCounts } from "../backend.ts";
+import type { Session, SessionCounts, Stage } from "../backend.ts";
 import type { Plan } from "../plan.ts";
 import { clearState, copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
@@ -31,6 +31,8 @@ export interface TileKernels extends AsyncDisposable {
   keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State>;
   /** Queries over `state`; `version` changes whenever the state's numbers do, so an uploaded copy can be kept. */
   queries(q: Tile, state: State, version: number): Promise<TileOutput>;
+  /** Seconds per stage so far, where they are measured. */
+  stages?(): Readonly<Record<Stage, number>> | null;
   /** Queries over `state` and own rows ≤ i; also the state of the own keys alone. */
   causal(q: Tile, own: OwnRows, state: State, version: number): Promise<TileOutput & { readonly own: State }>;
 }
@@ -51,6 +53,10 @@ export class TiledSession implements Session {
 
   constructor(readonly plan: Plan, readonly kernels: TileKernels) {
     this.#state = emptyState(plan.kvHeads, plan.parameters.features, plan.valueDim);
+  }
+
+  get stages(): Readonly<Record<Stage, number>> | null {
+    return this.kernels.stages?.() ?? null;
   }
 
   absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void> {

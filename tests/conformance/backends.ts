@@ -5,7 +5,7 @@ import { openFirst, parseBackendList } from "../../src/backends/mod.ts";
 import { UnsupportedError } from "../../src/errors.ts";
 
 /** As given to `--backend`. */
-const NAMES = ["scalar", "gpujs:webasm", "gpujs:cpu", "webgpu"] as const;
+const NAMES = ["scalar", "wasm:relaxed", "wasm:simd", "gpujs:webasm", "gpujs:cpu", "webgpu"] as const;
 
 /** Backends that must open: comma-separated names without variant. Unset: what does not open is skipped, with its reason. */
 const required = (process.env.PERFORMER_REQUIRE_BACKENDS ?? "").split(",").filter(Boolean);

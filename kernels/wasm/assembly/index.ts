@@ -1,0 +1,9 @@
+/** What the host calls (src/backends/wasm*.ts). Pointers are bytes into the shared memory; every thread has its own instance. */
+export { chooseTile } from "./product";
+export { profileInto } from "./profile";
+export { clearState, stateBytes } from "./state";
+export { keys, keysScratch } from "./keys";
+export { combine, queries, queriesScratch } from "./queries";
+export { causal, causalScratch, partsBytes } from "./causal";
+export { absorb, exactScratch, forget, heldBytes, pose } from "./exact";
+export { copyRounds, productRounds } from "./peak";

@@ -1,0 +1,321 @@
+/** Linear attention on the wasm threads: a TileKernels over shared memory (kernels/wasm). */
+import type { Stage } from "../backend.ts";
+import { STAGES } from "../backend.ts";
+import type { Plan } from "../plan.ts";
+import { copyState, mergeInto, type State } from "../state.ts";
+import type { FloatArray, Tile } from "../tensor.ts";
+import type { OwnRows, TileKernels, TileOutput } from "./tiled.ts";
+import type { Kernels } from "./wasm_module.ts";
+import type { SharedMemory } from "./wasm_memory.ts";
+import { type PlanArea, writePlan } from "./wasm_plan.ts";
+import type { Pool } from "./wasm_pool.ts";
+import { Slots } from "./wasm_slots.ts";
+import { BLOCK, rowPieces, shares, type Unit, units } from "./wasm_split.ts";
+import { StateLayout, type UnitArea, writeLogWeights } from "./wasm_state.ts";
+import type { Call } from "./wasm_worker.ts";
+
+/** Calls in flight that have areas of their own. */
+export const SLOTS = 3;
+
+/** What one call in flight works on: addresses of row 0 of each tensor. */
+interface Slot {
+  readonly q: number;
+  readonly k: number;
+  readonly v: number;
+  readonly weights: number;
+  readonly out: number;
+  readonly denominators: number;
+  /** Sums of the tile's keys: per piece of rows and head (bidirectional), or per unit (causal). */
+  readonly sums: readonly UnitArea[];
+  /** Causal: state that answers queries, per unit, and the units' parts of rows. */
+  readonly run: readonly UnitArea[];
+  readonly parts: number;
+}
+
+/** A state as float32 units, for the version of the running state it was made from. */
+interface Upload {
+  readonly units: readonly UnitArea[];
+  version: number;
+  users: number;
+}
+
+export class WasmLinear implements TileKernels {
+  readonly #area: PlanArea;
+  readonly #layout: StateLayout;
+  readonly #slots: Slots<Slot>;
+  readonly #uploads: Upload[];
+  readonly #freed: (() => void)[] = [];
+  readonly #owned: number[] = [];
+  /** Scratch memory per thread. */
+  readonly #scratch: number[];
+  /** Causal: units per thread, and pieces per head. */
+  readonly #units: Unit[][];
+  readonly #pieces: number;
+  readonly #partBytes: number;
+  readonly #stagesBefore: number[] | null;
+
+  /** Allocates everything; call only while the pool is idle. */
+  constructor(readonly plan: Plan, readonly pool: Pool, readonly shared: SharedMemory, readonly kernels: Kernels) {
+    const { parameters, kvHeads, valueDim, causal } = plan;
+    this.#area = writePlan(shared, plan);
+    const { at, panel, valueLine } = this.#area;
+    this.#layout = new StateLayout(shared, parameters, kvHeads, valueDim, panel, valueLine);
+    const m = parameters.projections;
+    const unitsOf = units(kvHeads, m, panel, pool.threads);
+    this.#units = causal ? unitsOf : [];
+    this.#pieces = causal ? Math.max(...unitsOf.flat().map(({ piece }) => piece + 1)) : 1;
+    this.#partBytes = kernels.partsBytes(at, plan.tileRows);
+    this.#uploads = causal ? [] : Array.from({ length: 2 }, () => ({ units: this.#states(1), version: -1, users: 0 }));
+    this.#slots = new Slots(Array.from({ length: causal ? 2 : SLOTS }, () => this.#slot()));
+    const scratch = causal
+      ? kernels.causalScratch(at, m)
+      : Math.max(kernels.keysScratch(at), kernels.queriesScratch(at, m));
+    this.#scratch = Array.from({ length: pool.threads }, () => this.#take(scratch));
+    this.#stagesBefore = pool.stages();
+  }
+
+  #take(bytes: number): number {
+    const at = this.shared.allocate(bytes);
+    this.#owned.push(at);
+    return at;
+  }
+
+  /** Whole-head units for `pieces` pieces of rows. */
+  #states(pieces: number): UnitArea[] {
+    const projections = { from: 0, to: this.plan.parameters.projections };
+    return Array.from({ length: pieces * this.plan.kvHeads }, (_, i) => {
+      return { head: i % this.plan.kvHeads, projections, at: this.#take(this.#layout.bytes(projections)) };
+    });
+  }
+
+  #slot(): Slot {
+    const { heads, kvHeads, headDim, valueDim, causal, tileRows } = this.plan;
+    const bytes = (width: number) => tileRows * width * 4;
+    const k = this.#take(bytes(Math.max(kvHeads, causal ? 0 : heads) * headDim));
+    const v = this.#take(bytes(Math.max(kvHeads, causal ? 0 : heads) * valueDim));
+    const unitAreas = () =>
+      this.#units.flat().map(({ head, projections }) => {
+        return { head, projections, at: this.#take(this.#layout.bytes(projections)) };
+      });
+    return {
+      k,
+      v,
+      // A bidirectional call is either keys or queries.
+      q: causal ? this.#take(bytes(heads * headDim)) : k,
+      out: causal ? this.#take(bytes(heads * valueDim)) : v,
+      weights: this.#take(bytes(1)),
+      denominators: this.#take(bytes(heads)),
+      sums: causal ? unitAreas() : this.#states(rowPieces(kvHeads, this.pool.threads)),
+      run: causal ? unitAreas() : [],
+      parts: this.#pieces > 1 ? this.#take(heads * this.#pieces * this.#partBytes) : 0,
+    };
+  }
+
+  /** Fills a slot as soon as there is one and works on it. Tiles are copied before this returns. */
+  async #inSlot<T>(
+    fill: (slot: Slot, held: boolean) => void,
+    hold: () => void,
+    work: (slot: Slot) => Promise<T>,
+  ): Promise<T> {
+    let slot = this.#slots.take();
+    if (slot) {
+      fill(slot, false);
+    } else {
+      hold();
+      slot = await this.#slots.next();
+      fill(slot, true);
+    }
+    try {
+      return await work(slot);
+    } finally {
+      this.#slots.give(slot);
+    }
+  }
+
+  #put(at: number, data: FloatArray): void {
+    this.shared.floats(at, data.length).set(data);
+  }
+
+  /** Where keys and values lie after copying: one copy serves both when they are the same numbers. */
+  #putKeys(slot: Slot, { k, v, weights }: OwnRows): { v: number; weights: number; seen: number } {
+    this.#put(slot.k, k.data);
+    const same = k.data === v.data;
+    if (!same) this.#put(slot.v, v.data);
+    const log = weights ? this.shared.floats(slot.weights, k.rows) : null;
+    const seen = log && weights ? writeLogWeights(log, weights) : k.rows;
+    return { v: same ? slot.k : slot.v, weights: log ? slot.weights : 0, seen };
+  }
+
+  async keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
+    let own: OwnRows = { k, v, weights };
+    let put = { v: 0, weights: 0, seen: 0 };
+    return await this.#inSlot(
+      (slot) => void (put = this.#putKeys(slot, own)),
+      () => void (own = copyRows(own)),
+      async (slot) => {
+        const { kvHeads, parameters: { projections, matrices } } = this.plan;
+        const plan = this.#area.at;
+        const lists = shares(kvHeads, k.rows, this.pool.threads).map(({ heads, rows, piece }, thread) => {
+          const calls: Call[] = [];
+          for (let head = heads.from; head < heads.to; head++) {
+            const sums = slot.sums[piece * kvHeads + head].at;
+            calls.push(["clearState", plan, projections, sums]);
+            if (rows.from === rows.to) continue;
+            const where = [slot.k, put.v, put.weights, rows.from, rows.to, sums, this.#scratch[thread]];
+            calls.push(["keys", plan, head, head % matrices, 0, projections, ...where]);
+          }
+          return calls;
+        });
+        await this.pool.runAll(lists);
+        const state = this.#layout.read(slot.sums.slice(0, kvHeads));
+        for (let i = kvHeads; i < slot.sums.length; i += kvHeads) {
+          mergeInto(state, this.#layout.read(slot.sums.slice(i, i + kvHeads)));
+        }
+        state.keys = put.seen;
+        return state;
+      },
+    );
+  }
+
+  async queries(q: Tile, state: State, version: number): Promise<TileOutput> {
+    const upload = this.#upload(state, version);
+    let data = q.data;
+    return await this.#inSlot(
+      (slot) => this.#put(slot.q, data),
+      () => void (data = data.slice()),
+      async (slot) => {
+        const ready = await upload;
+        try {
+          return await this.#answer(q.rows, slot, ready);
+        } finally {
+          ready.users--;
+          if (ready.users === 0) { for (const wake of this.#freed.splice(0)) wake(); }
+        }
+      },
+    );
+  }
+
+  async #answer(rows: number, slot: Slot, { units: states }: Upload): Promise<TileOutput> {
+    const { heads, parameters: { projections, matrices } } = this.plan;
+    const plan = this.#area.at;
+    const lists = shares(heads, rows, this.pool.threads).map((share, thread) => {
+      const calls: Call[] = [];
+      for (let head = share.heads.from; head < share.heads.to && share.rows.from < share.rows.to; head++) {
+        const key = this.#keyHead(head);
+        const what = [plan, head, key % matrices, 0, projections, slot.q, share.rows.from, share.rows.to];
+        calls.push(["queries", ...what, states[key].at, slot.out, slot.denominators, 0, this.#scratch[thread]]);
+      }
+      return calls;
+    });
+    await this.pool.runAll(lists);
+    return this.#output(rows, slot);
+  }
+
+  #keyHead(head: number): number {
+    return Math.floor(head * this.plan.kvHeads / this.plan.heads);
+  }
+
+  #output(rows: number, slot: Slot): TileOutput {
+    const { heads, valueDim } = this.plan;
+    return {
+      out: this.shared.floats(slot.out, rows * heads * valueDim).slice(),
+      denominators: this.shared.floats(slot.denominators, rows * heads).slice(),
+    };
+  }
+
+  /** The state in shared memory; written now, or from a copy made now as soon as older versions are no longer read. */
+  async #upload(state: State, version: number): Promise<Upload> {
+    const known = this.#uploads.find((upload) => upload.version === version);
+    if (known) {
+      known.users++;
+      return known;
+    }
+    let held = state;
+    for (;;) {
+      const free = this.#uploads.find(({ users }) => users === 0);
+      if (free) {
+        free.users++;
+        free.version = version;
+        for (const unit of free.units) this.#layout.write(held, unit);
+        return free;
+      }
+      if (held === state) held = copyState(state);
+      await new Promise<void>((resolve) => this.#freed.push(resolve));
+    }
+  }
+
+  async causal(q: Tile, own: OwnRows, state: State, _version: number): Promise<TileOutput & { readonly own: State }> {
+    let [base, rows, data] = [state, own, q.data];
+    let put = { v: 0, weights: 0, seen: 0 };
+    return await this.#inSlot(
+      (slot) => {
+        this.#put(slot.q, data);
+        put = this.#putKeys(slot, rows);
+        for (const unit of slot.run) this.#layout.write(base, unit);
+      },
+      () => void ([base, rows, data] = [copyState(state), copyRows(own), data.slice()]),
+      async (slot) => {
+        await this.pool.runAll(this.#causalCalls(q.rows, slot, put.v, put.weights));
+        if (this.#pieces > 1) await this.pool.runAll(this.#combineCalls(q.rows, slot));
+        const sums = this.#layout.read(slot.sums);
+        sums.keys = put.seen;
+        return { ...this.#output(q.rows, slot), own: sums };
+      },
+    );
+  }
+
+  #causalCalls(rows: number, slot: Slot, v: number, weights: number): Call[][] {
+    const { heads, kvHeads, parameters: { matrices } } = this.plan;
+    const group = heads / kvHeads;
+    const plan = this.#area.at;
+    let index = 0;
+    return this.#units.map((list, thread) =>
+      list.flatMap(({ head, piece, projections: { from, to } }): Call[] => {
+        const [run, sums] = [slot.run[index].at, slot.sums[index].at];
+        index++;
+        const stride = this.#pieces * this.#partBytes;
+        const parts = this.#pieces > 1 ? slot.parts + head * group * stride + piece * this.#partBytes : 0;
+        const what = [head, group, head % matrices, from, to - from, slot.q, slot.k, v, weights, rows];
+        const where = [run, sums, slot.out, slot.denominators, parts, stride, this.#scratch[thread]];
+        return [["clearState", plan, to - from, sums], ["causal", plan, ...what, ...where]];
+      })
+    );
+  }
+
+  #combineCalls(rows: number, slot: Slot): Call[][] {
+    const stride = this.#pieces * this.#partBytes;
+    return shares(this.plan.heads, rows, this.pool.threads).map((share) => {
+      const calls: Call[] = [];
+      for (let head = share.heads.from; head < share.heads.to && share.rows.from < share.rows.to; head++) {
+        const parts = slot.parts + head * stride;
+        const range = [share.rows.from, share.rows.to, slot.out, slot.denominators];
+        calls.push(["combine", this.#area.at, head, this.#pieces, parts, this.#partBytes, ...range]);
+      }
+      return calls;
+    });
+  }
+
+  /** Seconds per stage since this session began; null unless profiled. */
+  stages(): Readonly<Record<Stage, number>> | null {
+    const now = this.pool.stages();
+    if (!now) return null;
+    return Object.fromEntries(STAGES.map((stage, i) => [stage, now[i] - this.#stagesBefore![i]])) as Record<
+      Stage,
+      number
+    >;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.pool.idle();
+    this.#area.release();
+    for (const at of this.#owned.splice(0)) this.shared.release(at);
+  }
+}
+
+function copyRows({ k, v, weights }: OwnRows): OwnRows {
+  const keys = { ...k, data: k.data.slice() };
+  return { k: keys, v: k.data === v.data ? keys : { ...v, data: v.data.slice() }, weights: weights?.slice() };
+}
+
+/** Rows per block: tiles of a multiple of it waste nothing. */
+export { BLOCK };

@@ -1,0 +1,115 @@
+/** The shared memory of a wasm backend and who owns which part of it. */
+import { TransientError, UnsupportedError } from "../errors.ts";
+
+const PAGE = 65_536;
+/** 4 GiB: all that 32-bit addresses reach. */
+const MOST_PAGES = 65_536;
+/** Areas start on lines of their own, far enough apart that threads never share one. */
+const ALIGNMENT = 4096;
+
+interface Area {
+  readonly start: number;
+  bytes: number;
+}
+
+/** Hands out areas of one shared WebAssembly.Memory, which only ever grows. Byte counts, never element counts. */
+export class SharedMemory {
+  readonly memory: WebAssembly.Memory;
+  /** Free areas by start, none touching another. */
+  #free: Area[] = [];
+  #end = ALIGNMENT; // address 0 stays unused: it means "none"
+  readonly #used = new Map<number, number>();
+
+  constructor() {
+    this.memory = reserve();
+  }
+
+  get byteLength(): number {
+    return this.memory.buffer.byteLength;
+  }
+
+  /** Bytes that the next `allocate` calls can have without growing. */
+  fits(bytes: number): boolean {
+    const size = Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+    return this.#end + size <= this.byteLength;
+  }
+
+  /**
+   * An area of at least `bytes`, not cleared. Grows the memory when needed: call it only while no kernel runs
+   * (V8 does not show a growth to a function that is running). Throws TransientError when 4 GiB or the machine is full.
+   */
+  allocate(bytes: number): number {
+    const size = Math.max(ALIGNMENT, Math.ceil(bytes / ALIGNMENT) * ALIGNMENT);
+    const at = this.#free.findIndex((area) => area.bytes >= size);
+    if (at >= 0) {
+      const area = this.#free[at];
+      if (area.bytes === size) this.#free.splice(at, 1);
+      else this.#free[at] = { start: area.start + size, bytes: area.bytes - size };
+      this.#used.set(area.start, size);
+      return area.start;
+    }
+    const start = this.#end;
+    const missing = start + size - this.byteLength;
+    if (missing > 0) this.#grow(Math.ceil(missing / PAGE));
+    this.#end = start + size;
+    this.#used.set(start, size);
+    return start;
+  }
+
+  /** Gives an area back. */
+  release(start: number): void {
+    const bytes = this.#used.get(start);
+    if (bytes === undefined) throw new Error(`release of ${start}, which is not allocated`);
+    this.#used.delete(start);
+    this.#free.push({ start, bytes });
+    this.#free.sort((a, b) => a.start - b.start);
+    const joined: Area[] = [];
+    for (const area of this.#free) {
+      const last = joined.at(-1);
+      if (last && last.start + last.bytes === area.start) last.bytes += area.bytes;
+      else joined.push({ ...area });
+    }
+    const last = joined.at(-1);
+    if (last && last.start + last.bytes === this.#end) {
+      this.#end = last.start;
+      joined.pop();
+    }
+    this.#free = joined;
+  }
+
+  floats(at: number, length: number): Float32Array<ArrayBuffer> {
+    // The standard types know no shared buffer here; nothing below depends on the difference.
+    return new Float32Array(this.memory.buffer as ArrayBuffer, at, length);
+  }
+
+  integers(at: number, length: number): Int32Array<ArrayBuffer> {
+    return new Int32Array(this.memory.buffer as ArrayBuffer, at, length);
+  }
+
+  doubles(at: number, length: number): Float64Array<ArrayBuffer> {
+    return new Float64Array(this.memory.buffer as ArrayBuffer, at, length);
+  }
+
+  #grow(pages: number): void {
+    try {
+      this.memory.grow(pages);
+    } catch {
+      const wanted = Math.ceil((this.byteLength + pages * PAGE) / 2 ** 20);
+      throw new TransientError(
+        `Cannot get ${wanted} MiB of memory for the wasm backend: give it smaller pieces with --tile, or fewer features`,
+      );
+    }
+  }
+}
+
+/** Reserves address space; a system that limits it may grant less than 4 GiB. */
+function reserve(): WebAssembly.Memory {
+  for (let maximum = MOST_PAGES; maximum >= 4096; maximum /= 2) {
+    try {
+      return new WebAssembly.Memory({ initial: 1, maximum, shared: true });
+    } catch {
+      continue;
+    }
+  }
+  throw new UnsupportedError("wasm", "this system grants no shared memory, not even 256 MiB of address space");
+}

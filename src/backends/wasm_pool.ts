@@ -1,0 +1,118 @@
+/** The threads of a wasm backend. Each runs its jobs in the order given; the main thread only waits. */
+import { URL } from "node:url";
+import { Worker } from "node:worker_threads";
+import { TransientError } from "../errors.ts";
+import { PRODUCT_BYTES } from "./wasm_module.ts";
+import type { SharedMemory } from "./wasm_memory.ts";
+import type { Call, Done, Job, WorkerStart } from "./wasm_worker.ts";
+
+interface Waiting {
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** Bytes of one thread's stage times. */
+const STAGE_BYTES = 64;
+
+export class Pool {
+  readonly #workers: Worker[] = [];
+  readonly #waiting: Map<number, Waiting>[] = [];
+  readonly #stages: number[] = [];
+  #last = 0;
+  #failure: Error | null = null;
+  #idle: (() => void)[] = [];
+  #closing = false;
+
+  constructor(
+    readonly threads: number,
+    readonly module: WebAssembly.Module,
+    readonly shared: SharedMemory,
+    readonly profile: boolean,
+  ) {
+    // All memory first: it must not grow while a thread chooses its tile.
+    const trials = Array.from({ length: threads }, () => shared.allocate(PRODUCT_BYTES));
+    if (profile) { for (let i = 0; i < threads; i++) this.#stages.push(shared.allocate(STAGE_BYTES)); }
+    for (const at of this.#stages) shared.doubles(at, STAGE_BYTES / 8).fill(0);
+    for (let i = 0; i < threads; i++) this.#start(i, trials[i]);
+  }
+
+  #start(index: number, trial: number): void {
+    const { module, shared: { memory } } = this;
+    const workerData: WorkerStart = { module, memory, trial, stages: this.#stages[index] ?? 0 };
+    const worker = new Worker(new URL("./wasm_worker.ts", import.meta.url), { workerData });
+    const waiting = new Map<number, Waiting>();
+    worker.on("message", ({ id, error }: Done) => {
+      const one = waiting.get(id);
+      waiting.delete(id);
+      if (error === undefined) one?.resolve();
+      else one?.reject(new Error(`wasm kernel failed: ${error}`));
+      this.#settle();
+    });
+    worker.on("error", (error: Error) => this.#fail(`it failed with "${error.message}"`));
+    worker.on("exit", (code: number) => this.#fail(`it exited with code ${code}`));
+    this.#workers.push(worker);
+    this.#waiting.push(waiting);
+  }
+
+  /** Runs calls on one thread, after all it was given before. Rejects with TransientError when a thread is gone. */
+  run(thread: number, calls: readonly Call[]): Promise<void> {
+    if (this.#failure) return Promise.reject(this.#failure);
+    if (this.#closing) return Promise.reject(new Error("the wasm backend is closed"));
+    const job: Job = { id: ++this.#last, calls };
+    return new Promise((resolve, reject) => {
+      this.#waiting[thread].set(job.id, { resolve, reject });
+      this.#workers[thread].postMessage(job);
+    });
+  }
+
+  /** Runs one list of calls per thread; settles when all are done. */
+  async runAll(lists: readonly (readonly Call[])[]): Promise<void> {
+    await Promise.all(lists.map((calls, thread) => calls.length > 0 ? this.run(thread, calls) : undefined));
+  }
+
+  /** Settles when no thread runs anything: only then may the memory grow. */
+  async idle(): Promise<void> {
+    while (this.#waiting.some((waiting) => waiting.size > 0)) {
+      await new Promise<void>((resolve) => this.#idle.push(resolve));
+    }
+  }
+
+  /** Seconds per stage, added up over threads; null unless profiled. */
+  stages(): number[] | null {
+    if (!this.profile) return null;
+    const sums = new Array<number>(5).fill(0);
+    for (const at of this.#stages) {
+      this.shared.doubles(at, 5).forEach((ms: number, stage: number) => sums[stage] += ms / 1000);
+    }
+    return sums;
+  }
+
+  #settle(): void {
+    for (const wake of this.#idle.splice(0)) wake();
+  }
+
+  /** A thread is gone: what waits fails, and so does all that comes. */
+  #fail(how: string): void {
+    if (this.#closing) return;
+    this.#failure ??= new TransientError(
+      `A computing thread of the wasm backend is gone: ${how}; try again, with --threads 1 or another --backend if it happens twice`,
+    );
+    for (const waiting of this.#waiting) {
+      for (const { reject } of waiting.values()) reject(this.#failure);
+      waiting.clear();
+    }
+    this.#settle();
+  }
+
+  /** For the test of a lost thread. */
+  async terminate(thread: number): Promise<void> {
+    await this.#workers[thread].terminate();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing = true;
+    await Promise.all(this.#workers.map((worker) => worker.terminate()));
+    const closed = new Error("the wasm backend was closed");
+    for (const waiting of this.#waiting) for (const { reject } of waiting.values()) reject(closed);
+  }
+}

@@ -1,0 +1,64 @@
+/** Who computes what: heads first, then rows (or, where rows depend on each other, features). Pure. */
+
+/** Rows of a kernel block; pieces of rows start at multiples of it. */
+export const BLOCK = 64;
+
+/** Half-open range. */
+export interface Range {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** One thread's share: some heads, over some rows. */
+export interface Share {
+  readonly heads: Range;
+  readonly rows: Range;
+  /** Which piece of the rows: 0 unless rows are split. */
+  readonly piece: number;
+}
+
+/** Pieces of rows: 1 when the heads share out evenly among the threads. */
+export function rowPieces(heads: number, threads: number): number {
+  return heads % threads === 0 ? 1 : threads;
+}
+
+/** Cuts `total` into `parts` ranges of multiples of `unit`, as even as that allows; some may be empty. */
+export function cut(total: number, parts: number, unit: number): Range[] {
+  const units = Math.ceil(total / unit);
+  const at = (part: number) => Math.min(total, Math.floor(part * units / parts) * unit);
+  return Array.from({ length: parts }, (_, part) => ({ from: at(part), to: at(part + 1) }));
+}
+
+/** The share of every thread for independent rows. */
+export function shares(heads: number, rows: number, threads: number): Share[] {
+  if (rowPieces(heads, threads) === 1) {
+    return cut(heads, threads, 1).map((range) => ({ heads: range, rows: { from: 0, to: rows }, piece: 0 }));
+  }
+  return cut(rows, threads, BLOCK).map((range, piece) => ({ heads: { from: 0, to: heads }, rows: range, piece }));
+}
+
+/** Some features of one key head: what a thread carries through a causal tile. */
+export interface Unit {
+  readonly head: number;
+  readonly piece: number;
+  /** Projections of the unit. */
+  readonly projections: Range;
+}
+
+/**
+ * Units of a causal pass, per thread. Rows of a head depend on each other, so heads are cut by features, in whole panels, when
+ * threads would stay idle or uneven; the pieces of a head are joined afterwards as parts of one softmax are.
+ */
+export function units(heads: number, projections: number, panel: number, threads: number): Unit[][] {
+  const panels = Math.ceil(projections / panel);
+  const wanted = threads / greatestDivisor(heads, threads);
+  const pieces = cut(projections, Math.min(wanted, panels), panel);
+  const all = Array.from({ length: heads }, (_, head) => {
+    return pieces.map((range, piece): Unit => ({ head, piece, projections: range }));
+  }).flat();
+  return cut(all.length, threads, 1).map(({ from, to }) => all.slice(from, to));
+}
+
+function greatestDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestDivisor(b, a % b);
+}

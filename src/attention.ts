@@ -1,7 +1,7 @@
 /** What attention to run, in the user's terms, and how that becomes the numbers of a plan. Pure: reads no file, opens no device. */
 import { UsageError } from "./errors.ts";
 import { bindMap, EXACT, featureMap, type MapParameters, projectionsFor } from "./feature_map.ts";
-import { drawProjection, type RowNorms } from "./projection.ts";
+import { drawFactored, type RowNorms } from "./projection.ts";
 
 /** An explicit projection, `matrices × m × d`. */
 export interface GivenProjection {
@@ -70,13 +70,23 @@ export function parametersFor(attention: Attention, sizes: Sizes, draw = 0): Map
   const matrices = sizes.kvHeads;
   const projections = projectionsFor(map, attention.numFeatures, headDim);
   const { projection: kind, norms, seed } = attention;
-  const weights = drawProjection({ kind, projections, headDim, matrices, norms, seed, draw });
-  return bindMap(map, { headDim, scale, matrices, weights });
+  const drawn = drawFactored({ kind, projections, headDim, matrices, norms, seed, draw });
+  return bindMap(map, { headDim, scale, matrices, ...drawn });
+}
+
+/** Operations of W x for one row and head: see flopCount. */
+function projectionFlops({ map, headDim, projections, hadamard }: MapParameters): number {
+  if (map.projection === "none") return 0;
+  if (!hadamard) return 2 * headDim * projections;
+  const blocks = Math.ceil(projections / hadamard.size);
+  return blocks * 3 * hadamard.size * Math.log2(hadamard.size) + projections;
 }
 
 /**
- * Floating-point operations, a multiply-add counting two; exponentials are not counted.
+ * Floating-point operations, a multiply-add counting two; exponentials and changes of sign are not counted.
  * Features 2·d·m per row and head of queries and of keys, keys and queries 2·r·(d_v + 1) each; exact 2·(d + d_v) per visible pair.
+ * Features of Hadamard factors instead 3·d'·log₂ d' additions per block of d' rows and one norm for each of m rows, which is what the
+ * fast transforms need, also where a backend multiplies by the dense W.
  */
 export function flopCount(attention: Attention, sizes: Sizes, parameters: MapParameters | null): number {
   const { queryRows, keyRows, heads, kvHeads, headDim, valueDim } = sizes;
@@ -84,8 +94,8 @@ export function flopCount(attention: Attention, sizes: Sizes, parameters: MapPar
     const pairs = attention.causal ? queryRows * (queryRows + 1) / 2 : queryRows * keyRows;
     return pairs * heads * 2 * (headDim + valueDim);
   }
-  const project = parameters.map.projection === "none" ? 0 : 2 * headDim * parameters.projections;
-  return (queryRows * heads + keyRows * kvHeads) * (project + 2 * parameters.features * (valueDim + 1));
+  const perRow = projectionFlops(parameters) + 2 * parameters.features * (valueDim + 1);
+  return (queryRows * heads + keyRows * kvHeads) * perRow;
 }
 
 /** Checks that queries, keys and values belong together. */

@@ -144,7 +144,7 @@ export interface HadamardFactors {
   readonly size: number;
   /** `matrices × blocks × 3 × size` of ±1: D₁, D₂, D₃ of each block; blocks = ⌈m / size⌉. */
   readonly signs: Float64Array;
-  /** Row norms, `matrices × m`. */
+  /** Row norms n, `matrices × m`, float32-representable. */
   readonly norms: Float64Array;
 }
 

@@ -1,16 +1,35 @@
 /**
  * Random projections W (`m × d`) whose rows are marginally N(0, I): what unbiasedness needs (paper §2.4, App. B.2).
+ * Products of Hadamard factors are so nearly: kernels/README.md §7 gives the bias.
  *
  * Drawn in float64 and rounded to float32, so that every backend and both runtimes use the same numbers.
  */
 import { UsageError } from "./errors.ts";
+import type { HadamardFactors } from "./feature_map.ts";
 import { RandomStream } from "./random.ts";
 
-/** "chi": row norms as those of a Gaussian vector. "sqrtd": all √d (regularised softmax kernel, paper §2.3). */
+/**
+ * "chi": row norms as those of a Gaussian vector. "sqrtd": all √d (regularised softmax kernel, paper §2.3).
+ * Where rows are padded to d' columns they have these norms, of width d', before the padding is cut off.
+ */
 export type RowNorms = "chi" | "sqrtd";
 
-/** Draws `rows ≤ d` rows of one block; blocks are independent. */
-type BlockDraw = (random: RandomStream, d: number, rows: number) => Float64Array;
+/** First rows of one block: unit vectors of `size` columns, cut to `rows × d`. */
+interface Block {
+  readonly directions: Float64Array;
+  /** D₁, D₂, D₃ (`3 × size` of ±1) when the directions are a product of Hadamard factors. */
+  readonly signs?: Float64Array;
+}
+
+/** Draws the first `rows ≤ size` rows of one block; blocks are independent. */
+type BlockDraw = (random: RandomStream, d: number, rows: number) => Block;
+
+interface Projection {
+  readonly draw: BlockDraw;
+  /** Rows of a full block and columns before padding is cut off; d when left out. */
+  readonly size?: (d: number) => number;
+  readonly summary: string;
+}
 
 /**
  * Directions of a Haar-distributed orthogonal matrix, by Gram–Schmidt of Gaussian rows (two passes).
@@ -47,10 +66,59 @@ function iidRows(random: RandomStream, d: number, rows: number): Float64Array {
   return U;
 }
 
+/** d' = 2^⌈log₂ d⌉. */
+function paddedSize(d: number): number {
+  let size = 1;
+  while (size < d) size *= 2;
+  return size;
+}
+
+/** x ← H x in place, H Sylvester's matrix in natural order: x.length · log₂(x.length) additions. */
+function walshHadamard(x: Float64Array): void {
+  for (let half = 1; half < x.length; half *= 2) {
+    for (let from = 0; from < x.length; from += 2 * half) {
+      for (let j = from; j < from + half; j++) {
+        const a = x[j], b = x[j + half];
+        x[j] = a + b;
+        x[j + half] = a - b;
+      }
+    }
+  }
+}
+
+/**
+ * Rows of N D₃ N D₂ N D₁, N = H/√size, D iid signs (paper App. B.2): orthogonal exactly before padding is cut off, Haar nearly.
+ * Sums of signs are whole numbers, so the directions are exact up to the one factor size^{−3/2}.
+ */
+function hadamardBlock(random: RandomStream, d: number, rows: number): Block {
+  const size = paddedSize(d);
+  const signs = Float64Array.from({ length: 3 * size }, () => 2 * random.below(2) - 1);
+  const directions = new Float64Array(rows * d);
+  const row = new Float64Array(size);
+  for (let i = 0; i < rows; i++) {
+    row.fill(0);
+    row[i] = 1;
+    for (let factor = 2; factor >= 0; factor--) { // from the left: row i of the identity times N D₃, N D₂, N D₁
+      walshHadamard(row);
+      for (let l = 0; l < size; l++) row[l] *= signs[factor * size + l];
+    }
+    for (let l = 0; l < d; l++) directions[i * d + l] = row[l] / (size * Math.sqrt(size));
+  }
+  return { directions, signs };
+}
+
 /** Directions by name. Adding a projection is a function and its row here. */
-export const PROJECTIONS: Readonly<Record<string, { draw: BlockDraw; summary: string }>> = {
-  orthogonal: { draw: haarRows, summary: "independent blocks of d orthogonal Haar directions" },
-  iid: { draw: iidRows, summary: "independent Gaussian rows" },
+export const PROJECTIONS: Readonly<Record<string, Projection>> = {
+  orthogonal: {
+    draw: (...block) => ({ directions: haarRows(...block) }),
+    summary: "independent blocks of d orthogonal Haar directions",
+  },
+  iid: { draw: (...block) => ({ directions: iidRows(...block) }), summary: "independent Gaussian rows" },
+  hadamard: {
+    draw: hadamardBlock,
+    size: paddedSize,
+    summary: "independent blocks of d' = 2^⌈log₂ d⌉ rows, products of three Hadamard and random sign matrices",
+  },
 };
 
 export interface ProjectionOptions {
@@ -65,8 +133,16 @@ export interface ProjectionOptions {
   readonly draw: number;
 }
 
-/** `matrices × m × d` numbers, float32-representable. Streams: (seed, draw, matrix, block); norms have their own. */
-export function drawProjection(options: ProjectionOptions): Float64Array {
+/** A drawn projection. */
+export interface DrawnProjection {
+  /** W, `matrices × m × d`, float32-representable. */
+  readonly weights: Float64Array;
+  /** The factors that W is a product of, norms float32-representable; null for directions without factors. */
+  readonly hadamard: HadamardFactors | null;
+}
+
+/** Draws W, and its factors where it has some. Streams: (seed, draw, matrix, block + 1); norms have (seed, draw, matrix, 0). */
+export function drawFactored(options: ProjectionOptions): DrawnProjection {
   const { projections, headDim: d, matrices, seed, draw } = options;
   const kind = PROJECTIONS[options.kind];
   if (!kind) {
@@ -74,20 +150,36 @@ export function drawProjection(options: ProjectionOptions): Float64Array {
       `Unknown projection "${options.kind}", expected one of ${Object.keys(PROJECTIONS).join(", ")}`,
     );
   }
-  const W = new Float64Array(matrices * projections * d);
+  const size = kind.size?.(d) ?? d;
+  const blocks = Math.ceil(projections / size);
+  const weights = new Float64Array(matrices * projections * d);
+  const norms = new Float64Array(matrices * projections);
+  let signs: Float64Array | null = null;
   for (let matrix = 0; matrix < matrices; matrix++) {
-    const norms = new RandomStream(seed, draw, matrix, 0);
-    for (let block = 0, from = 0; from < projections; block++, from += d) {
-      const rows = Math.min(d, projections - from);
-      const U = kind.draw(new RandomStream(seed, draw, matrix, block + 1), d, rows);
+    const random = new RandomStream(seed, draw, matrix, 0);
+    for (let block = 0; block < blocks; block++) {
+      const first = matrix * projections + block * size;
+      const rows = Math.min(size, projections - block * size);
+      const drawn = kind.draw(new RandomStream(seed, draw, matrix, block + 1), d, rows);
+      if (drawn.signs) {
+        signs ??= new Float64Array(matrices * blocks * 3 * size);
+        signs.set(drawn.signs, (matrix * blocks + block) * 3 * size);
+      }
       for (let i = 0; i < rows; i++) {
-        const norm = options.norms === "sqrtd" ? Math.sqrt(d) : length(norms.normals(d));
-        const at = (matrix * projections + from + i) * d;
-        for (let l = 0; l < d; l++) W[at + l] = Math.fround(norm * U[i * d + l]);
+        const norm = options.norms === "sqrtd" ? Math.sqrt(size) : length(random.normals(size));
+        norms[first + i] = drawn.signs ? Math.fround(norm) : norm; // factors are applied in float32, by this norm
+        for (let l = 0; l < d; l++) {
+          weights[(first + i) * d + l] = Math.fround(norms[first + i] * drawn.directions[i * d + l]);
+        }
       }
     }
   }
-  return W;
+  return { weights, hadamard: signs && { size, signs, norms } };
+}
+
+/** W alone: `matrices × m × d`, float32-representable. */
+export function drawProjection(options: ProjectionOptions): Float64Array {
+  return drawFactored(options).weights;
 }
 
 function length(row: Float64Array): number {

@@ -3,10 +3,21 @@ import { describe, expect, test } from "bun:test";
 import { absorbKeys } from "../../kernels/scalar/keys.ts";
 import { ACTIVATION_FUNCTIONS } from "../../kernels/scalar/activations.ts";
 import { ACTIVATIONS, featureMap } from "../../src/feature_map.ts";
-import { drawProjection, haarRows, type RowNorms } from "../../src/projection.ts";
+import { drawProjection, haarRows } from "../../src/projection.ts";
 import { RandomStream } from "../../src/random.ts";
 import { emptyState } from "../../src/state.ts";
-import { Features, gaussian, linear, parametersOf, Sample, softmax, SOFTMAX_MAPS, tile } from "./harness.ts";
+import {
+  Features,
+  gaussian,
+  linear,
+  pairWith,
+  parametersOf,
+  Sample,
+  sample,
+  softmax,
+  SOFTMAX_MAPS,
+  tile,
+} from "./harness.ts";
 import {
   dot,
   F,
@@ -24,39 +35,6 @@ import {
 } from "./oracles.ts";
 
 const SHORT: Record<string, SoftmaxEstimator> = { positive: "pos", hyperbolic: "hyp", trigonometric: "trig" };
-
-/** x, y with ‖x+y‖² = s and ‖x−y‖² = δ along two fixed orthonormal directions that favour no axis. */
-function pairWith(d: number, s: number, delta: number): [number[], number[]] {
-  const a = Array.from({ length: d }, () => Math.sqrt(s / d));
-  const b = Array.from({ length: d }, (_, l) => (l % 2 ? -1 : 1) * Math.sqrt(delta / d));
-  return [a.map((value, l) => (value + b[l]) / 2), a.map((value, l) => (value - b[l]) / 2)];
-}
-
-interface Draws {
-  readonly maps: readonly string[];
-  readonly kind: string;
-  readonly d: number;
-  readonly m: number;
-  readonly draws: number;
-  readonly norms?: RowNorms;
-  /** The number that squared errors are taken about. */
-  readonly target: number;
-}
-
-/** Estimates of many independent draws of W, the same W for every map: mean, and squared error about the target. */
-function sample({ maps, kind, d, m, draws, norms = "chi", target }: Draws, x: number[], y: number[]) {
-  const results = maps.map((name) => ({ name, estimate: new Sample(), squared: new Sample() }));
-  for (let draw = 0; draw < draws; draw++) {
-    const W = drawProjection({ kind, projections: m, headDim: d, matrices: 1, norms, seed: 2020, draw });
-    for (const result of results) {
-      const p = parametersOf(result.name, { headDim: d, W: [W] });
-      const value = new Features(p).estimate(x, y);
-      result.estimate.add(value);
-      result.squared.add((value - target) ** 2);
-    }
-  }
-  return results;
-}
 
 describe("S1 S2 s = δ = 1, d = m = 8, 20,000 draws", () => {
   const d = 8, m = 8;

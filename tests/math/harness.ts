@@ -4,7 +4,7 @@ import { scalar } from "../../src/backends/scalar.ts";
 import type { SessionCounts } from "../../src/backend.ts";
 import { bindMap, FEATURE_MAPS, type FeatureMap, featureMap, type MapParameters } from "../../src/feature_map.ts";
 import type { Plan } from "../../src/plan.ts";
-import { drawProjection, type ProjectionOptions } from "../../src/projection.ts";
+import { drawFactored, drawProjection, type ProjectionOptions, type RowNorms } from "../../src/projection.ts";
 import { RandomStream } from "../../src/random.ts";
 import type { State } from "../../src/state.ts";
 import type { Tile } from "../../src/tensor.ts";
@@ -56,10 +56,10 @@ interface ParameterOptions extends Partial<Omit<ProjectionOptions, "headDim" | "
 export function parametersOf(map: string | FeatureMap, options: ParameterOptions): MapParameters {
   const { headDim, projections = headDim, scale = 1, matrices = 1, W } = options;
   const { kind = "orthogonal", norms = "chi", seed = 1, draw = 0 } = options;
-  const weights = W
-    ? Float64Array.from(W.flatMap((w) => Array.from(w)))
-    : drawProjection({ kind, projections, headDim, matrices, norms, seed, draw });
-  return bindMap(typeof map === "string" ? featureMap(map) : map, { headDim, scale, matrices, weights });
+  const drawn = W
+    ? { weights: Float64Array.from(W.flatMap((w) => Array.from(w))) }
+    : drawFactored({ kind, projections, headDim, matrices, norms, seed, draw });
+  return bindMap(typeof map === "string" ? featureMap(map) : map, { headDim, scale, matrices, ...drawn });
 }
 
 /** W of matrix `head` as rows. */
@@ -219,4 +219,37 @@ export class Sample {
   z(expected: number): number {
     return (this.mean - expected) / this.standardError;
   }
+}
+
+/** x, y with ‖x+y‖² = s and ‖x−y‖² = δ along two fixed orthonormal directions that favour no axis. */
+export function pairWith(d: number, s: number, delta: number): [number[], number[]] {
+  const a = Array.from({ length: d }, () => Math.sqrt(s / d));
+  const b = Array.from({ length: d }, (_, l) => (l % 2 ? -1 : 1) * Math.sqrt(delta / d));
+  return [a.map((value, l) => (value + b[l]) / 2), a.map((value, l) => (value - b[l]) / 2)];
+}
+
+export interface Draws {
+  readonly maps: readonly string[];
+  readonly kind: string;
+  readonly d: number;
+  readonly m: number;
+  readonly draws: number;
+  readonly norms?: RowNorms;
+  /** The number that squared errors are taken about. */
+  readonly target: number;
+}
+
+/** Estimates of many independent draws of W, the same W for every map: mean, and squared error about the target. */
+export function sample({ maps, kind, d, m, draws, norms = "chi", target }: Draws, x: number[], y: number[]) {
+  const results = maps.map((name) => ({ name, estimate: new Sample(), squared: new Sample() }));
+  for (let draw = 0; draw < draws; draw++) {
+    const W = drawProjection({ kind, projections: m, headDim: d, matrices: 1, norms, seed: 2020, draw });
+    for (const result of results) {
+      const p = parametersOf(result.name, { headDim: d, W: [W] });
+      const value = new Features(p).estimate(x, y);
+      result.estimate.add(value);
+      result.squared.add((value - target) ** 2);
+    }
+  }
+  return results;
 }

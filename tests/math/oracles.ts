@@ -91,6 +91,61 @@ export function mseSmreg(pair: Pair, m: number, orthogonal: boolean): number {
   return orthogonal ? iid - (1 - 1 / m) * lambda2 * (single - F01(d / 2, d * s / 2)) : iid;
 }
 
+/** H x by the definition of Sylvester's matrix, H_jk = (−1)^{popcount(j and k)}. */
+export const sylvester = (x: ArrayLike<number>): number[] =>
+  Array.from({ length: x.length }, (_, j) => {
+    let sum = 0;
+    for (let k = 0; k < x.length; k++) {
+      let odd = 0;
+      for (let both = j & k; both; both >>= 1) odd ^= both & 1;
+      sum += odd ? -x[k] : x[k];
+    }
+    return sum;
+  });
+
+/** Law of c₁ ± c₂ ± … with even chances: [value, probability]. */
+function signedSums(c: readonly number[]): Map<number, number> {
+  let law = new Map([[0, 1]]);
+  for (const step of c) {
+    const next = new Map<number, number>();
+    for (const [value, p] of law) {
+      for (const to of [value - step, value + step]) next.set(to, (next.get(to) ?? 0) + p / 2);
+    }
+    law = next;
+  }
+  return law;
+}
+
+/**
+ * Law of an entry of `factors` products N D, N = H/√size, D iid signs. The outer rows and columns of H are signs that D absorbs:
+ * one: ±1/√size; two: Σ_k ±1 / size; three: aᵀ H b / size^{3/2} over iid signs a, b, every b looked at.
+ */
+export function hadamardEntry(size: number, factors: 1 | 2 | 3): Map<number, number> {
+  const ones = new Array<number>(size).fill(1);
+  const scaled = (law: Map<number, number>, by: number) => new Map([...law].map(([value, p]) => [value * by, p]));
+  if (factors === 1) return scaled(signedSums([1]), size ** -0.5);
+  if (factors === 2) return scaled(signedSums(ones), 1 / size);
+  const laws = new Map<string, [number[], number]>(); // |Hb| sorted, how many b
+  for (let b = 0; b < 2 ** size; b++) {
+    const c = sylvester(ones.map((_, k) => (b >> k) & 1 ? -1 : 1)).map(Math.abs).sort((p, q) => p - q);
+    const known = laws.get(c.join());
+    if (known) known[1]++;
+    else laws.set(c.join(), [c, 1]);
+  }
+  const total = new Map<number, number>();
+  for (const [c, count] of laws.values()) {
+    for (const [value, p] of signedSums(c)) total.set(value, (total.get(value) ?? 0) + p * count / 2 ** size);
+  }
+  return scaled(total, size ** -1.5);
+}
+
+/** E exp(w·z) for z = √s on one axis: a symmetric law of entries and chi(size) norms, E cosh(ρ t) = ₁F₁(size/2; ½; t²/2). */
+export function axisMean(law: Map<number, number>, size: number, s: number): number {
+  let sum = 0;
+  for (const [u, p] of law) sum += p * series(s * u * u / 2, [size / 2], [0.5]);
+  return sum;
+}
+
 /** erf, unlike the kernels' series: Simpson's rule on a grid of 1/64, and a Taylor step from the nearest node; about 1e-14. */
 export const erf = (() => {
   const step = 1 / 64, end = 6.5, inside = 16;

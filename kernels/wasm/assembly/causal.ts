@@ -9,7 +9,7 @@
  *   1  (this)  G only where a block of 16 keys meets rows that may see it: 62 % of the square; 64 features at a time, so that
  *              features, S and G stay in the first-level cache.
  */
-import { BLOCK, LINE, packTransposed, packValues, rowExponents } from "./pack";
+import { BLOCK, clearMasked, LINE, packTransposed, packValues, rowExponents } from "./pack";
 import { keyPanel, keyRows } from "./keys";
 import * as plan from "./plan";
 import { Add, Columns, product, Rows, Set } from "./product";
@@ -81,7 +81,9 @@ export function causal(
     const n = min(BLOCK, rows - row), even = (n + 1) & ~1;
     packTransposed(k + <usize> row * keyStep, keyStep, n, d, x);
     packValues(v + <usize> row * valueStep, valueStep, n, dv, padded, values);
-    rowExponents(x, d, plan.normScale(p), log2Weights ? log2Weights + (<usize> row << 2) : 0, n, e);
+    const logs = log2Weights ? log2Weights + (<usize> row << 2) : 0;
+    if (logs) clearMasked(x, d, values, line, logs, n);
+    rowExponents(x, d, plan.normScale(p), logs, n, e);
     keyRows(p, e, run, slots, also, factors);
     memory.fill(sums, 0, <usize> slots << 2);
     mark(PACK);

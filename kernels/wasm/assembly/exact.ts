@@ -5,7 +5,7 @@
  * Held per (head, block of 64 queries): queries transposed and scaled (d lines), M, l, o (64 padded value rows).
  */
 import { exp2, maxOf } from "./exponential";
-import { BLOCK, LINE, MASKED, NONE, packTransposed, packValues, rowExponents } from "./pack";
+import { BLOCK, clearMasked, LINE, MASKED, NONE, packTransposed, packValues, rowExponents } from "./pack";
 import * as plan from "./plan";
 import { Add, Columns, product, Set } from "./product";
 import { ACCUMULATE, begin, EXP, FEATURES, mark, PACK } from "./profile";
@@ -75,7 +75,9 @@ export function absorb(
     const n = min(BLOCK, to - row), even = (n + 1) & ~1;
     packTransposed(k + <usize> row * keyStep, keyStep, n, d, x);
     packValues(v + <usize> row * valueStep, valueStep, n, dv, padded, values);
-    rowExponents(x, d, 0, log2Weights ? log2Weights + (<usize> row << 2) : 0, n, e);
+    const logs = log2Weights ? log2Weights + (<usize> row << 2) : 0;
+    if (logs) clearMasked(x, d, values, line, logs, n);
+    rowExponents(x, d, 0, logs, n, e);
     mark(PACK);
     for (let block = firstBlock; block < endBlock; block++) {
       const queries = held + <usize> block * heldBytes(p);

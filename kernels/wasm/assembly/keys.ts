@@ -9,7 +9,7 @@
  */
 import { activate, sine } from "./activations";
 import { exp2, maxOf, sumOf } from "./exponential";
-import { BLOCK, LINE, MASKED, NONE, packTransposed, packValues, rowExponents } from "./pack";
+import { BLOCK, clearMasked, LINE, MASKED, NONE, packTransposed, packValues, rowExponents } from "./pack";
 import * as plan from "./plan";
 import { Add, product, Rows } from "./product";
 import { ACCUMULATE, begin, EXP, FEATURES, mark, PACK } from "./profile";
@@ -213,7 +213,9 @@ export function keys(
     const n = min(BLOCK, to - row);
     packTransposed(k + <usize> row * keyLine, keyLine, n, d, x);
     packValues(v + <usize> row * valueStep, valueStep, n, dv, padded, values);
-    rowExponents(x, d, plan.normScale(p), log2Weights ? log2Weights + (<usize> row << 2) : 0, n, e);
+    const logs = log2Weights ? log2Weights + (<usize> row << 2) : 0;
+    if (logs) clearMasked(x, d, values, line, logs, n);
+    rowExponents(x, d, plan.normScale(p), logs, n, e);
     keyRows(p, e, state, slots, 0, factors);
     mark(PACK);
     for (let a = 0; a < count; a += panel) {

@@ -60,6 +60,15 @@ export function packValues(rows: usize, step: usize, n: i32, width: i32, padded:
   if (n < BLOCK) memory.fill(out, 0, <usize> (BLOCK - n) * line);
 }
 
+/** Clears masked rows of a block, whatever they hold: keys `x` (d lines) and values (64 rows of `line` bytes). */
+export function clearMasked(x: usize, d: i32, values: usize, line: usize, log2Weights: usize, n: i32): void {
+  for (let j = 0; j < n; j++) {
+    if (load<f32>(log2Weights + (<usize> j << 2)) > NONE) continue;
+    memory.fill(values + <usize> j * line, 0, line);
+    for (let l = 0; l < d; l++) store<f32>(x + <usize> l * LINE + (<usize> j << 2), 0);
+  }
+}
+
 /** `out[j] = scale · Σ_l x[l][j]² + log2Weights[j]`; MASKED for rows from n on. `log2Weights` 0 = none. */
 export function rowExponents(x: usize, d: i32, scale: f32, log2Weights: usize, n: i32, out: usize): void {
   for (let i: usize = 0; i < LINE; i += 16) {

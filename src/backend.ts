@@ -68,11 +68,16 @@ export interface Session extends AsyncDisposable {
   /** Adds keys and values; `weights` holds one ω ≥ 0 per row, 0 = masked. */
   absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void>;
   /**
-   * Attention output of the queries over all absorbed keys, `rows × (heads·valueDim)`; the caller's to keep.
+   * Attention output of the queries over all absorbed keys, `rows × (heads·valueDim)`: in `into` when that is given (as many
+   * numbers or more, of the backend's precision; fresh memory is slow to touch), else in an array of the caller's own.
    * With `own` (causal): row i also sees own rows ≤ i, which are not yet absorbed; absorb the same tiles afterwards.
    * `q` and `own` of a causal call stay valid until it settles.
    */
-  emit(q: Tile, own?: { readonly k: Tile; readonly v: Tile; readonly weights?: FloatArray }): Promise<Tile>;
+  emit(
+    q: Tile,
+    own?: { readonly k: Tile; readonly v: Tile; readonly weights?: FloatArray } | null,
+    into?: FloatArray,
+  ): Promise<Tile>;
   save(): Promise<State>;
   load(state: State): Promise<void>;
   reset(): void;

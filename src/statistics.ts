@@ -1,4 +1,5 @@
-/** Small-sample statistics for intervals: Student's t and order statistics. */
+/** Small-sample statistics: Student's t, order statistics, least squares and the rank-sum test. */
+import { erf } from "../kernels/scalar/activations.ts";
 
 /** P(T ≤ t) for Student's t with `nu` ≥ 1 degrees of freedom, by the finite sums of Abramowitz & Stegun 26.7.3–4. */
 export function studentCdf(t: number, nu: number): number {
@@ -82,4 +83,54 @@ export function logInterval(samples: readonly number[]): Interval & { readonly l
   const logSd = standardDeviation(logs);
   const half = samples.length > 1 ? studentQuantile(0.975, samples.length - 1) * logSd / Math.sqrt(samples.length) : 0;
   return { value: Math.exp(centre), low: Math.exp(centre - half), high: Math.exp(centre + half), logSd };
+}
+
+/** Slope of the least-squares line through the points (x, y); NaN for fewer than two different x. */
+export function slopeOf(x: readonly number[], y: readonly number[]): number {
+  const [centreX, centreY] = [mean(x), mean(y)];
+  let products = 0;
+  let squares = 0;
+  for (let i = 0; i < x.length; i++) {
+    products += (x[i] - centreX) * (y[i] - centreY);
+    squares += (x[i] - centreX) ** 2;
+  }
+  return products / squares;
+}
+
+/** Samples up to which P(U) is counted out instead of approximated. */
+const COUNTED = 30;
+
+/**
+ * Mann–Whitney U test, one-sided: the probability of samples at least this far towards b > a if both came from one distribution.
+ * Small samples without ties are counted out; others use the normal approximation with corrections for ties and continuity.
+ */
+export function mannWhitney(a: readonly number[], b: readonly number[]): number {
+  let wins = 0; // pairs with b > a, ties half
+  for (const x of a) for (const y of b) wins += y > x ? 1 : y === x ? 0.5 : 0;
+  const [m, n] = [a.length, b.length];
+  const sorted = [...a, ...b].sort((x, y) => x - y);
+  let ties = 0; // Σ t³ − t over groups of equal samples
+  for (let from = 0, to = 0; from < sorted.length; from = to) {
+    while (to < sorted.length && sorted[to] === sorted[from]) to++;
+    ties += (to - from) ** 3 - (to - from);
+  }
+  if (ties === 0 && m <= COUNTED && n <= COUNTED) return upperTail(m, n, wins);
+  const total = m + n;
+  const variance = m * n / 12 * (total + 1 - ties / (total * (total - 1)));
+  if (!(variance > 0)) return 1;
+  return 0.5 * (1 - erf((wins - m * n / 2 - 0.5) / Math.sqrt(2 * variance)));
+}
+
+/** P(U ≥ u) for m and n samples without ties, from f(u; m, n) = f(u − n; m − 1, n) + f(u; m, n − 1). */
+function upperTail(m: number, n: number, u: number): number {
+  let rows = Array.from({ length: n + 1 }, () => new Float64Array(m * n + 1).fill(1, 0, 1)); // m = 0: U is 0
+  for (let i = 1; i <= m; i++) {
+    const next = [new Float64Array(m * n + 1).fill(1, 0, 1)];
+    for (let j = 1; j <= n; j++) {
+      next.push(next[j - 1].map((count, at) => count + (at >= j ? rows[j][at - j] : 0)));
+    }
+    rows = next;
+  }
+  const counts = rows[n];
+  return counts.slice(Math.ceil(u)).reduce((sum, count) => sum + count, 0) / counts.reduce((sum, count) => sum + count);
 }

@@ -6,6 +6,7 @@ import { nearest } from "../words.ts";
 /** Adding a backend is a file and its line here. */
 export const CANDIDATES: readonly { name: BackendName; load: () => Promise<Driver> }[] = [
   { name: "webgpu", load: async () => (await import("./webgpu.ts")).webgpu },
+  { name: "onnx", load: async () => (await import("./onnx.ts")).onnx },
   { name: "wasm", load: async () => (await import("./wasm.ts")).wasm },
   { name: "gpujs", load: async () => (await import("./gpujs.ts")).gpujs },
   { name: "scalar", load: async () => (await import("./scalar.ts")).scalar },

@@ -25,9 +25,10 @@ class ScalarSession implements Session {
     this.#ahead = null;
   }
 
-  async emit(q: Tile, own?: { k: Tile; v: Tile; weights?: FloatArray }): Promise<Tile> {
+  async emit(q: Tile, own?: { k: Tile; v: Tile; weights?: FloatArray } | null, into?: FloatArray): Promise<Tile> {
     const { plan } = this;
-    const data = new Float64Array(q.rows * plan.heads * plan.valueDim);
+    const length = q.rows * plan.heads * plan.valueDim;
+    const data = into?.subarray(0, length) ?? new Float64Array(length);
     if (own) {
       const ahead = copyState(this.#state);
       emitCausal(plan.parameters, plan, ahead, q, own.k, own.v, own.weights, data, this.counts);

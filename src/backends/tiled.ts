@@ -29,12 +29,23 @@ export interface TileOutput {
 export interface TileKernels extends AsyncDisposable {
   /** State of these keys alone. */
   keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State>;
-  /** Queries over `state`; `version` changes whenever the state's numbers do, so an uploaded copy can be kept. */
-  queries(q: Tile, state: State, version: number): Promise<TileOutput>;
+  /**
+   * Queries over `state`; `version` changes whenever the state's numbers do, so an uploaded copy can be kept. Outputs may go to
+   * `into`, which is as long as they are.
+   */
+  queries(q: Tile, state: State, version: number, into?: Float32Array): Promise<TileOutput>;
+  /** Takes back a state it returned, for its next one: fresh memory is slow to touch. */
+  recycle?(state: State): void;
   /** Seconds per stage so far, where they are measured. */
   stages?(): Readonly<Record<Stage, number>> | null;
   /** Queries over `state` and own rows ≤ i; also the state of the own keys alone. */
-  causal(q: Tile, own: OwnRows, state: State, version: number): Promise<TileOutput & { readonly own: State }>;
+  causal(
+    q: Tile,
+    own: OwnRows,
+    state: State,
+    version: number,
+    into?: Float32Array,
+  ): Promise<TileOutput & { readonly own: State }>;
 }
 
 /** Below this a float32 denominator has lost its digits (math: kernels/README.md §4). */
@@ -69,6 +80,7 @@ export class TiledSession implements Session {
         const [state] = await Promise.all([sums, before]);
         mergeInto(this.#state, state);
         this.#version++;
+        this.kernels.recycle?.(state);
       } finally {
         this.#pending--;
       }
@@ -78,31 +90,34 @@ export class TiledSession implements Session {
     return merged;
   }
 
-  emit(q: Tile, own?: OwnRows): Promise<Tile> {
-    return own ? this.#emitCausal(q, own) : this.#emitAll(q);
+  emit(q: Tile, own?: OwnRows | null, into?: FloatArray): Promise<Tile> {
+    const out = into?.subarray(0, q.rows * this.plan.heads * this.plan.valueDim) as Float32Array | undefined;
+    return own ? this.#emitCausal(q, own, out) : this.#emitAll(q, out);
   }
 
-  async #emitAll(q: Tile): Promise<Tile> {
-    const result = await this.#inTurn(q, (held) => this.kernels.queries(held, this.#state, this.#version));
-    for (const denominator of result.denominators) {
+  async #emitAll(q: Tile, into?: Float32Array): Promise<Tile> {
+    const result = await this.#inTurn(q, (held) => this.kernels.queries(held, this.#state, this.#version, into));
+    const { denominators } = result;
+    for (let cell = 0; cell < denominators.length; cell++) {
+      const denominator = denominators[cell];
       if (denominator === 0) this.counts.emptyRows++;
       else if (!(denominator > 0 && denominator < Infinity)) this.counts.nonPositive++;
     }
-    return this.#tile(q, result);
+    return this.#tile(q, result, into);
   }
 
-  async #emitCausal(q: Tile, own: OwnRows): Promise<Tile> {
-    let before: State | null = null;
-    const causal = this.#inTurn(q, (held) => {
-      before = copyState(this.#state);
-      return this.kernels.causal(held, own, this.#state, this.#version);
+  async #emitCausal(q: Tile, own: OwnRows, into?: Float32Array): Promise<Tile> {
+    const settled = this.#inTurn(q, async (held) => {
+      const done = await this.kernels.causal(held, own, this.#state, this.#version, into);
+      this.#repair(held, own, done);
+      return done;
     });
-    const state = causal.then((done) => done.own);
-    state.catch(() => {}); // reported by the await below
+    const state = settled.then((done) => done.own);
+    // Later keys join the state after the repair, which needs it as it is now.
+    this.#merged = Promise.all([this.#merged, settled]).then(() => {});
+    for (const promise of [state, this.#merged]) promise.catch(() => {}); // reported by the await below
     this.#own = { k: own.k, state };
-    const result = await causal;
-    if (before) this.#repair(q, own, before, result);
-    return this.#tile(q, result);
+    return this.#tile(q, await settled, into);
   }
 
   /** Starts `call` when all earlier absorbs are merged and before any later one is. */
@@ -120,16 +135,18 @@ export class TiledSession implements Session {
     return started!;
   }
 
-  #tile(q: Tile, result: TileOutput): Tile {
-    return { start: q.start, rows: q.rows, cols: this.plan.heads * this.plan.valueDim, data: result.out };
+  #tile(q: Tile, result: TileOutput, into?: Float32Array): Tile {
+    if (into && result.out !== into) into.set(result.out);
+    return { start: q.start, rows: q.rows, cols: this.plan.heads * this.plan.valueDim, data: into ?? result.out };
   }
 
   /**
    * Applies the sequential rule, in float64 and in row order, to the cells (row, head) whose denominator underflowed.
-   * `before` is the state ahead of the tile.
    */
-  #repair(q: Tile, own: OwnRows, before: State, result: TileOutput): void {
+  #repair(q: Tile, own: OwnRows, result: TileOutput): void {
     const { plan, counts } = this;
+    if (result.denominators.every((denominator) => denominator >= UNDERFLOW)) return;
+    const before = copyState(this.#state);
     const { signed } = plan.parameters.map;
     const special = { emptyRows: 0, nonPositive: 0 };
     const row = new QueryRow(plan.parameters, plan, before, special);

@@ -2,7 +2,7 @@
 import type { Stage } from "../backend.ts";
 import { STAGES } from "../backend.ts";
 import type { Plan } from "../plan.ts";
-import { copyState, mergeInto, type State } from "../state.ts";
+import { copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import type { OwnRows, TileKernels, TileOutput } from "./tiled.ts";
 import type { Kernels } from "./wasm_module.ts";
@@ -52,6 +52,7 @@ export class WasmLinear implements TileKernels {
   readonly #units: Unit[][];
   readonly #pieces: number;
   readonly #partBytes: number;
+  readonly #spare: State[] = [];
   readonly #stagesBefore: number[] | null;
 
   /** Allocates everything; call only while the pool is idle. */
@@ -167,17 +168,30 @@ export class WasmLinear implements TileKernels {
           return calls;
         });
         await this.pool.runAll(lists);
-        const state = this.#layout.read(slot.sums.slice(0, kvHeads));
+        const state = this.#read(slot.sums.slice(0, kvHeads), put.seen);
         for (let i = kvHeads; i < slot.sums.length; i += kvHeads) {
-          mergeInto(state, this.#layout.read(slot.sums.slice(i, i + kvHeads)));
+          const piece = this.#read(slot.sums.slice(i, i + kvHeads), 0);
+          mergeInto(state, piece);
+          this.recycle(piece);
         }
-        state.keys = put.seen;
         return state;
       },
     );
   }
 
-  async queries(q: Tile, state: State, version: number): Promise<TileOutput> {
+  #read(sums: readonly UnitArea[], keys: number): State {
+    const { kvHeads, valueDim, parameters: { features } } = this.plan;
+    const state = this.#spare.pop() ?? emptyState(kvHeads, features, valueDim);
+    this.#layout.read(sums, state);
+    state.keys = keys;
+    return state;
+  }
+
+  recycle(state: State): void {
+    this.#spare.push(state);
+  }
+
+  async queries(q: Tile, state: State, version: number, into?: Float32Array): Promise<TileOutput> {
     const upload = this.#upload(state, version);
     let data = q.data;
     return await this.#inSlot(
@@ -186,7 +200,7 @@ export class WasmLinear implements TileKernels {
       async (slot) => {
         const ready = await upload;
         try {
-          return await this.#answer(q.rows, slot, ready);
+          return await this.#answer(q.rows, slot, ready, into);
         } finally {
           ready.users--;
           if (ready.users === 0) { for (const wake of this.#freed.splice(0)) wake(); }
@@ -195,7 +209,7 @@ export class WasmLinear implements TileKernels {
     );
   }
 
-  async #answer(rows: number, slot: Slot, { units: states }: Upload): Promise<TileOutput> {
+  async #answer(rows: number, slot: Slot, { units: states }: Upload, into?: Float32Array): Promise<TileOutput> {
     const { heads, parameters: { projections, matrices } } = this.plan;
     const plan = this.#area.at;
     const lists = shares(heads, rows, this.pool.threads).map((share, thread) => {
@@ -208,19 +222,18 @@ export class WasmLinear implements TileKernels {
       return calls;
     });
     await this.pool.runAll(lists);
-    return this.#output(rows, slot);
+    return this.#output(rows, slot, into);
   }
 
   #keyHead(head: number): number {
     return Math.floor(head * this.plan.kvHeads / this.plan.heads);
   }
 
-  #output(rows: number, slot: Slot): TileOutput {
+  #output(rows: number, slot: Slot, into?: Float32Array): TileOutput {
     const { heads, valueDim } = this.plan;
-    return {
-      out: this.shared.floats(slot.out, rows * heads * valueDim).slice(),
-      denominators: this.shared.floats(slot.denominators, rows * heads).slice(),
-    };
+    const out = into ?? new Float32Array(rows * heads * valueDim);
+    out.set(this.shared.floats(slot.out, out.length));
+    return { out, denominators: new Float32Array(this.shared.floats(slot.denominators, rows * heads)) };
   }
 
   /** The state in shared memory; written now, or from a copy made now as soon as older versions are no longer read. */
@@ -244,7 +257,13 @@ export class WasmLinear implements TileKernels {
     }
   }
 
-  async causal(q: Tile, own: OwnRows, state: State, _version: number): Promise<TileOutput & { readonly own: State }> {
+  async causal(
+    q: Tile,
+    own: OwnRows,
+    state: State,
+    _version: number,
+    into?: Float32Array,
+  ): Promise<TileOutput & { readonly own: State }> {
     let [base, rows, data] = [state, own, q.data];
     let put = { v: 0, weights: 0, seen: 0 };
     return await this.#inSlot(
@@ -257,9 +276,7 @@ export class WasmLinear implements TileKernels {
       async (slot) => {
         await this.pool.runAll(this.#causalCalls(q.rows, slot, put.v, put.weights));
         if (this.#pieces > 1) await this.pool.runAll(this.#combineCalls(q.rows, slot));
-        const sums = this.#layout.read(slot.sums);
-        sums.keys = put.seen;
-        return { ...this.#output(q.rows, slot), own: sums };
+        return { ...this.#output(q.rows, slot, into), own: this.#read(slot.sums, put.seen) };
       },
     );
   }

@@ -1,6 +1,6 @@
 /** State between host (float64, natural exponents; src/state.ts) and units in shared memory (float32, base 2). */
 import type { MapParameters } from "../feature_map.ts";
-import { emptyState, type State } from "../state.ts";
+import type { State } from "../state.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
 import type { Range } from "./wasm_split.ts";
 
@@ -69,10 +69,9 @@ export class StateLayout {
     }
   }
 
-  /** One state from units that together hold every projection of every head. */
-  read(units: readonly UnitArea[]): State {
+  /** Fills a state, every number of it, from units that together hold every projection of every head. */
+  read(units: readonly UnitArea[], state: State): void {
     const { parameters: { projections: m, features, bias }, valueDim, line } = this;
-    const state = emptyState(this.heads, features, valueDim);
     for (const { head, projections, at } of units) {
       const lanes = this.#lanes(projections);
       const slots = lanes * this.#signs;
@@ -81,15 +80,14 @@ export class StateLayout {
         for (let a = projections.from; a < projections.to; a++) {
           const f = head * features + sign * m + a;
           const slot = sign * lanes + a - projections.from;
-          if (floats[slot] < NONE) continue;
-          state.c[f] = floats[slot] * Math.LN2 + bias;
+          state.c[f] = floats[slot] < NONE ? -Infinity : floats[slot] * Math.LN2 + bias;
           state.z[f] = floats[slots + slot];
           const from = 2 * slots + slot * line;
-          state.S.set(floats.subarray(from, from + valueDim), f * valueDim);
+          const to = f * valueDim;
+          for (let i = 0; i < valueDim; i++) state.S[to + i] = floats[from + i]; // quicker than set() of short rows
         }
       }
     }
-    return state;
   }
 }
 

@@ -1,0 +1,217 @@
+/** Exact softmax on onnxruntime: kernels/README.md §5, one block of queries over one tile of keys at a time, in float32. */
+import type { ExactPlan } from "../plan.ts";
+import type { FloatArray, Tile } from "../tensor.ts";
+import { copyKeys } from "./onnx_arrays.ts";
+import { Graph } from "./onnx_graph.ts";
+import { product, reduce } from "./onnx_passes.ts";
+import type { OrtTensor, Program, Runtime } from "./onnx_runtime.ts";
+import type { ExactKernels, SoftmaxParts } from "./online.ts";
+
+/** Logits of one block: `kvHeads × queries × keys`. */
+const BLOCK_NUMBERS = 1 << 21;
+/** M of a row that saw no key; hidden keys have less (MASKED, HIDDEN). */
+const NONE = -1e29;
+const HIDDEN = -1e30;
+
+/** Shapes: a query row is one (row, query head of a key head): `n` of them per key head, in row order; `m` keys. */
+function graphOf(plan: ExactPlan, masked: boolean): Graph {
+  const { kvHeads, headDim, valueDim } = plan;
+  const g = new Graph("exact");
+  g.input("q", [kvHeads, "n", headDim]);
+  g.input("k", ["m", kvHeads, headDim]);
+  g.input("v", ["m", kvHeads, valueDim]);
+  g.input("top0", [kvHeads, "n", 1]);
+  g.input("total0", [kvHeads, "n", 1]);
+  g.input("sums0", [kvHeads, "n", valueDim]);
+  let logits = product(g, "q", "k", { transB: 1, transBatchB: 1 });
+  if (masked) {
+    g.input("logWeights", [1, "m"]);
+    g.input("index", [1, "m"]);
+    g.input("position", ["n", 1]);
+    const seen = g.node("LessOrEqual", ["index", "position"]);
+    logits = g.node("Add", [logits, g.node("Where", [seen, "logWeights", g.constant(HIDDEN)])]);
+  }
+  const own = reduce(g, "ReduceMax", logits, 2);
+  const shares = g.node("Softmax", [logits], { axis: -1 });
+  const top = g.node("Max", ["top0", own]);
+  const before = g.node("Exp", [g.node("Sub", ["top0", top])]);
+  const factor = g.node("Div", [g.node("Exp", [g.node("Sub", [own, top])]), reduce(g, "ReduceMax", shares, 2)]);
+  const average = product(g, shares, "v", { transBatchB: 1 });
+  g.output("top", top, [kvHeads, "n", 1]);
+  g.output("total", g.node("Add", [g.node("Mul", ["total0", before]), factor]), [kvHeads, "n", 1]);
+  const sums = g.node("Add", [g.node("Mul", ["sums0", before]), g.node("Mul", [average, factor])]);
+  g.output("sums", sums, [kvHeads, "n", valueDim]);
+  return g;
+}
+
+/** Some held rows, and what they have seen. */
+interface Block {
+  /** Query rows, and first of them. */
+  readonly rows: number;
+  readonly from: number;
+  readonly q: OrtTensor;
+  /** Per (row, query head of a key head). */
+  readonly positions: Float64Array;
+  now: Sums;
+  next: Sums;
+}
+
+interface Sums {
+  readonly top: OrtTensor;
+  readonly total: OrtTensor;
+  readonly sums: OrtTensor;
+}
+
+/** Tiles that are summed in float32 before the host adds them in float64. */
+const TILES = 64;
+
+export class OnnxExactKernels implements ExactKernels {
+  readonly #blockRows: number;
+  readonly #index: Float32Array;
+  #open: Promise<Program> | null = null;
+  #masked: Promise<Program> | null = null;
+  #blocks: Block[] = [];
+  #rows = 0;
+  #tiles = 0;
+  /** Settles when every run so far is done. */
+  #done: Promise<unknown> = Promise.resolve();
+
+  private constructor(readonly plan: ExactPlan, readonly runtime: Runtime) {
+    const rows = Math.floor(BLOCK_NUMBERS / (plan.heads * plan.tileRows) / 16) * 16;
+    this.#blockRows = Math.max(16, rows);
+    this.#index = Float32Array.from({ length: plan.tileRows }, (_, j) => j);
+  }
+
+  /** Kernels of a plan, with the graph it needs most compiled. */
+  static async make(plan: ExactPlan, runtime: Runtime): Promise<OnnxExactKernels> {
+    const kernels = new OnnxExactKernels(plan, runtime);
+    await kernels.#program(plan.causal);
+    return kernels;
+  }
+
+  pose(q: Tile, positions: ArrayLike<number>): void {
+    this.#rows = q.rows;
+    this.#tiles = 0;
+    this.#blocks = [];
+    for (let from = 0; from < q.rows; from += this.#blockRows) {
+      this.#blocks.push(this.#block(q, positions, from, Math.min(this.#blockRows, q.rows - from)));
+    }
+  }
+
+  absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<SoftmaxParts | null> {
+    const { kvHeads, headDim, valueDim, causal } = this.plan;
+    const keys = copyKeys(k, v, weights, 1);
+    const blocks = causal
+      ? this.#blocks.filter(({ positions }) => positions.some((at) => at >= k.start))
+      : this.#blocks;
+    if (keys.visible === 0 || blocks.length === 0) return Promise.resolve(null);
+    const { runtime } = this;
+    const feeds = {
+      k: runtime.tensor(keys.k, [k.rows, kvHeads, headDim]),
+      v: runtime.tensor(keys.v, [k.rows, kvHeads, valueDim]),
+    };
+    const masks = {
+      logWeights: runtime.tensor(keys.logWeights, [1, k.rows]),
+      index: runtime.tensor(this.#index.subarray(0, k.rows), [1, k.rows]),
+    };
+    return this.#inTurn(async () => {
+      for (const block of blocks) {
+        const hidden = causal && block.positions.some((at) => at < k.start + k.rows - 1);
+        const masked = weights !== undefined || hidden;
+        const { q, now, next, positions } = block;
+        const position = Float32Array.from(positions, (at) => causal ? Math.min(k.rows, at - k.start) : k.rows);
+        await (await this.#program(masked)).run({
+          ...feeds,
+          ...(masked ? { ...masks, position: runtime.tensor(position, [position.length, 1]) } : {}),
+          q,
+          top0: now.top,
+          total0: now.total,
+          sums0: now.sums,
+        }, { ...next });
+        [block.now, block.next] = [next, now];
+      }
+      return ++this.#tiles % TILES === 0 ? this.#collect() : null;
+    });
+  }
+
+  parts(): Promise<SoftmaxParts | null> {
+    return this.#inTurn(async () => this.#collect());
+  }
+
+  /** Rows `from … from + rows − 1` with their query heads under their key heads, times the logit scale. */
+  #block(q: Tile, positions: ArrayLike<number>, from: number, rows: number): Block {
+    const { heads, kvHeads, headDim, scale } = this.plan;
+    const group = heads / kvHeads;
+    const data = new Float32Array(rows * heads * headDim);
+    let to = 0;
+    for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
+      for (let i = 0; i < rows; i++) {
+        let at = ((from + i) * heads + kvHead * group) * headDim;
+        for (const end = at + group * headDim; at < end;) data[to++] = scale * q.data[at++];
+      }
+    }
+    return {
+      rows,
+      from,
+      q: this.runtime.tensor(data, [kvHeads, rows * group, headDim]),
+      positions: Float64Array.from({ length: rows * group }, (_, n) => positions[from + Math.floor(n / group)]),
+      now: this.#blank(rows),
+      next: this.#blank(rows),
+    };
+  }
+
+  /** Sums of rows that saw no key. */
+  #blank(rows: number): Sums {
+    const { heads, kvHeads, valueDim } = this.plan;
+    const make = (width: number, value: number) => {
+      const data = new Float32Array(rows * heads * width).fill(value);
+      return this.runtime.tensor(data, [kvHeads, rows * heads / kvHeads, width]);
+    };
+    return { top: make(1, NONE), total: make(1, 0), sums: make(valueDim, 0) };
+  }
+
+  /** What the blocks have seen, which they forget. */
+  #collect(): SoftmaxParts | null {
+    if (this.#blocks.every(({ now }) => now.total.data.every((total) => total === 0))) return null;
+    const { heads, kvHeads, valueDim } = this.plan;
+    const group = heads / kvHeads;
+    const cells = this.#rows * heads;
+    const parts = {
+      parts: 1,
+      top: new Float32Array(cells),
+      total: new Float32Array(cells),
+      sums: new Float32Array(cells * valueDim),
+    };
+    for (const block of this.#blocks) {
+      const { top, total, sums } = block.now;
+      for (let at = 0; at < total.data.length; at++) {
+        const n = at % (block.rows * group);
+        const kvHead = Math.floor(at / (block.rows * group));
+        const cell = (block.from + Math.floor(n / group)) * heads + kvHead * group + n % group;
+        parts.top[cell] = top.data[at];
+        parts.total[cell] = total.data[at];
+        parts.sums.set(sums.data.subarray(at * valueDim, (at + 1) * valueDim), cell * valueDim);
+      }
+      top.data.fill(NONE);
+      total.data.fill(0);
+      sums.data.fill(0);
+    }
+    return parts;
+  }
+
+  #program(masked: boolean): Promise<Program> {
+    if (masked) return this.#masked ??= this.runtime.compile(graphOf(this.plan, true));
+    return this.#open ??= this.runtime.compile(graphOf(this.plan, false));
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#done.then(work);
+    this.#done = turn.catch(() => {});
+    return turn;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#done;
+    for (const program of [this.#open, this.#masked]) await (await program)?.[Symbol.asyncDispose]();
+  }
+}

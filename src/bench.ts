@@ -1,0 +1,194 @@
+/** What `bench` sweeps and what it finds: plain data, and the plan of the sweep. Measures nothing and prints nothing. */
+import type { Stage } from "./backend.ts";
+import type { Comparison } from "./bench_compare.ts";
+import { EXACT, featureMap, projectionsFor } from "./feature_map.ts";
+import type { Refusal } from "./report.ts";
+
+/** Raised when a key of the JSON changes its meaning or goes away. */
+export const BENCH_SCHEMA = "performer-bench/2";
+
+/** What is varied besides backends, threads and L. */
+export interface Axes {
+  /** Feature maps, and "softmax" for exact attention. */
+  readonly features: readonly string[];
+  /** r, lengths of the feature vector. */
+  readonly numFeatures: readonly number[];
+  readonly projections: readonly string[];
+  readonly causal: readonly boolean[];
+}
+
+/** One mechanism. Figures that it does not have are null. */
+export interface Setting {
+  readonly features: string;
+  readonly numFeatures: number | null;
+  readonly projection: string | null;
+  readonly causal: boolean;
+}
+
+/** A setting on a backend: one curve over L. */
+export interface Series extends Setting {
+  /** As it was asked for, with its variant: "gpujs:cpu". */
+  readonly backend: string;
+  readonly device: string;
+  /** Threads that compute; null where the backend does not count any. */
+  readonly threads: number | null;
+}
+
+/** Sizes of one measured attention. */
+export interface BenchSizes {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+}
+
+/** One point of a curve. */
+export interface BenchResult extends Series {
+  /** Rows of queries, keys and values. */
+  readonly L: number;
+  readonly heads: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+  /** All samples of compute time, in the order they were taken. */
+  readonly seconds: readonly number[];
+  readonly median: number;
+  readonly p5: number;
+  readonly p95: number;
+  /** L over the median. */
+  readonly tokensPerSecond: number;
+  /** 10⁹ operations per second, as `flopCount` counts them. */
+  readonly gflops: number;
+  /** 10⁹ bytes per second of q, k, v and the output, each moved once. */
+  readonly gbps: number;
+  /** `gflops` over the backend's own matrix product in this run, in percent; null where it has none. */
+  readonly percentOfPeak: number | null;
+  /** Identity attention, which reads q, k and v and writes v: tokens/s at the speed of a memory copy. */
+  readonly ceilingTokensPerSecond: number;
+  readonly percentOfCeiling: number;
+  /** Largest resident set of the process so far. */
+  readonly peakBytes: number;
+  /** Seconds per run and stage, added up over threads; null without --profile or where a backend has no stages. */
+  readonly stages: Readonly<Record<Stage, number>> | null;
+}
+
+/** What a backend reached by itself in this run. */
+export interface BenchPeak {
+  readonly backend: string;
+  readonly device: string;
+  readonly threads: number | null;
+  /** Its matrix product; null where it has none of its own. */
+  readonly gflops: number | null;
+  /** Bytes read plus written by its copy, or by one copying thread of this process where it has none, in 10⁹ per second. */
+  readonly gbps: number;
+}
+
+/** Growth of time with length: time ~ L^slope, by least squares over all its points. */
+export interface Slope extends Series {
+  readonly slope: number;
+  /** Shortest and longest L. */
+  readonly from: number;
+  readonly to: number;
+}
+
+/** The L from which a feature map is faster than exact attention on the same backend. */
+export interface Crossover extends Series {
+  /** null when there is none in or near the range. */
+  readonly L: number | null;
+  /** "interpolated" lies between measured points, "extrapolated" beyond them. */
+  readonly kind: "interpolated" | "extrapolated" | "none";
+  /** Which of the two is faster at the longest measured L. */
+  readonly fasterAtEnd: "features" | "softmax";
+  readonly from: number;
+  readonly to: number;
+}
+
+export interface BenchSettings extends BenchSizes, Axes {
+  /** "synthetic", or the file the rows are from. */
+  readonly input: string;
+  readonly lengths: readonly number[];
+  readonly seed: number;
+  /** Standard deviation of synthetic entries; null for a file. */
+  readonly spread: number | null;
+  readonly samples: number;
+  readonly seconds: number;
+  /** Rows per tile that were asked for; null leaves it to the backend. */
+  readonly tileRows: number | null;
+  readonly profile: boolean;
+}
+
+export interface BenchReport {
+  readonly schema: typeof BENCH_SCHEMA;
+  readonly command: "bench";
+  /** ISO 8601, when the run began. */
+  readonly date: string;
+  readonly machine: {
+    readonly processor: string;
+    readonly threads: number;
+    readonly memory: number;
+    readonly runtime: string;
+    readonly system: string;
+  };
+  readonly settings: BenchSettings;
+  /** False when the sweep was interrupted. */
+  readonly complete: boolean;
+  readonly refused: readonly Refusal[];
+  readonly peaks: readonly BenchPeak[];
+  /** Curve by curve, each by growing L. */
+  readonly results: readonly BenchResult[];
+  readonly slopes: readonly Slope[];
+  readonly crossovers: readonly Crossover[];
+  readonly comparison: Comparison | null;
+}
+
+/**
+ * The settings of a sweep, without repetitions: exact attention has no features, and a map without projection has as many as
+ * `headDim`. Throws UsageError for a number of features that a map cannot have.
+ */
+export function settingsOf(axes: Axes, headDim: number): Setting[] {
+  const settings = new Map<string, Setting>();
+  const add = (setting: Setting) => settings.set(JSON.stringify(setting), setting);
+  for (const causal of axes.causal) {
+    for (const features of axes.features) {
+      if (features === EXACT) {
+        add({ features, numFeatures: null, projection: null, causal });
+        continue;
+      }
+      const map = featureMap(features);
+      for (const wanted of axes.numFeatures) {
+        const numFeatures = projectionsFor(map, wanted, headDim) * map.featuresPerProjection;
+        for (const kind of axes.projections) {
+          add({ features, numFeatures, projection: map.projection === "none" ? null : kind, causal });
+        }
+      }
+    }
+  }
+  return [...settings.values()];
+}
+
+/** Threads by a backend's own description, "… × 2 threads"; null where it names none. */
+export function threadsOf(device: string): number | null {
+  const match = /× (\d+) threads?\b/.exec(device);
+  return match ? Number(match[1]) : null;
+}
+
+/** What makes two points the same measurement, in two runs too: everything but the device's description. */
+export function pointKey(point: Omit<Series, "device"> & Pick<BenchResult, "L" | "heads" | "headDim" | "valueDim">): string {
+  const { backend, threads, features, numFeatures, projection, causal, L, heads, headDim, valueDim } = point;
+  return JSON.stringify([backend, threads, features, numFeatures, projection, causal, L, heads, headDim, valueDim]);
+}
+
+/** What makes two points lie on one curve. */
+export function seriesKey({ backend, device, threads, features, numFeatures, projection, causal }: Series): string {
+  return JSON.stringify([backend, device, threads, features, numFeatures, projection, causal]);
+}
+
+/** The curve a point lies on. */
+export function seriesOf({ backend, device, threads, features, numFeatures, projection, causal }: Series): Series {
+  return { backend, device, threads, features, numFeatures, projection, causal };
+}
+
+/** Points by curve, in the order the curves began; each curve by growing L. */
+export function curvesOf(results: readonly BenchResult[]): BenchResult[][] {
+  const curves = Map.groupBy(results, seriesKey);
+  return [...curves.values()].map((points) => points.toSorted((a, b) => a.L - b.L));
+}

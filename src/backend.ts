@@ -43,6 +43,11 @@ export interface Backend extends AsyncDisposable {
   prepare(plan: Plan): Promise<Session>;
   /** Exact softmax, the dual: queries are held and keys stream by. */
   prepareExact(plan: ExactPlan): Promise<ExactSession>;
+  /**
+   * Memory that sessions of this backend read and write in place: tiles and outputs in it are not copied, and must stay as they
+   * are until the call with them settles. Call it while no session is at work. Absent where copies cannot be saved.
+   */
+  allocate?(length: number): FloatArray;
   /** Measures the peak, for about `seconds`; absent where a backend has no product of its own. */
   measurePeak?(seconds: number): Promise<Peak>;
 }
@@ -58,8 +63,8 @@ export interface SessionCounts {
 }
 
 /**
- * One linear attention in flight. Calls take effect in call order and copy their tiles before they return, so several
- * may be in flight. Tiles are `rows × (heads·width)` and at most `plan.tileRows` rows.
+ * One linear attention in flight. Calls take effect in call order and copy their tiles before they return (but for tiles in
+ * memory of `Backend.allocate`), so several may be in flight. Tiles are `rows × (heads·width)` and at most `plan.tileRows` rows.
  */
 export interface Session extends AsyncDisposable {
   readonly counts: SessionCounts;

@@ -1,6 +1,5 @@
 /** What `bench` sweeps and what it finds: plain data, and the plan of the sweep. Measures nothing and prints nothing. */
 import type { Stage } from "./backend.ts";
-import type { Comparison } from "./bench_compare.ts";
 import { EXACT, featureMap, projectionsFor } from "./feature_map.ts";
 import type { Refusal } from "./report.ts";
 
@@ -102,6 +101,38 @@ export interface Crossover extends Series {
   readonly to: number;
 }
 
+/** One point beside the same point of an earlier run. */
+export interface ComparedPoint extends Omit<Series, "device"> {
+  readonly L: number;
+  /** Median seconds of the earlier run and of this one. */
+  readonly before: number;
+  readonly after: number;
+  /** after / before: above 1 is slower. */
+  readonly ratio: number;
+  /** Mann–Whitney U, one-sided in the direction of the difference. */
+  readonly p: number;
+  readonly verdict: "slower" | "faster" | "same";
+}
+
+/** This run against a saved one. */
+export interface Comparison {
+  readonly path: string;
+  readonly date: string;
+  /** Whether processor, threads and runtime are the same. */
+  readonly sameMachine: boolean;
+  /** Differences of the median up to this fraction do not count. */
+  readonly threshold: number;
+  /** Largest p at which a difference counts. */
+  readonly alpha: number;
+  readonly points: readonly ComparedPoint[];
+  /** Geometric mean of the ratios: near the ratio of every row when the machine, not the code, became slower. */
+  readonly meanRatio: number;
+  /** Points of this run that the saved one lacks, and the other way round. */
+  readonly unmatched: number;
+  readonly missing: number;
+  readonly regressions: number;
+}
+
 export interface BenchSettings extends BenchSizes, Axes {
   /** "synthetic", or the file the rows are from. */
   readonly input: string;
@@ -172,7 +203,9 @@ export function threadsOf(device: string): number | null {
 }
 
 /** What makes two points the same measurement, in two runs too: everything but the device's description. */
-export function pointKey(point: Omit<Series, "device"> & Pick<BenchResult, "L" | "heads" | "headDim" | "valueDim">): string {
+export function pointKey(
+  point: Omit<Series, "device"> & Pick<BenchResult, "L" | "heads" | "headDim" | "valueDim">,
+): string {
   const { backend, threads, features, numFeatures, projection, causal, L, heads, headDim, valueDim } = point;
   return JSON.stringify([backend, threads, features, numFeatures, projection, causal, L, heads, headDim, valueDim]);
 }

@@ -98,7 +98,7 @@ function crossing(points: readonly Lead[]): Pick<Crossover, "L" | "kind" | "fast
   const from = Math.round(Math.exp(first.x));
   const to = Math.round(Math.exp(last.x));
   const fasterAtEnd = last.lead <= 0 ? "features" : "softmax";
-  for (let i = points.length - 1; i > 0; i--) {
+  for (let i = points.length - 1; i > 0 && fasterAtEnd === "features"; i--) {
     const [a, b] = [points[i - 1], points[i]];
     if (a.lead > 0 && b.lead <= 0) return { L: root(a, b), kind: "interpolated", fasterAtEnd, from, to };
   }

@@ -2,6 +2,11 @@
 import { InputError } from "./errors.ts";
 import type { FloatArray, Precision, TensorSource, Tile } from "./tensor.ts";
 
+/** Where the tiles of a source are delivered (`TileOptions.memory`); undefined: in memory of its own. */
+export interface TileMemory {
+  for(source: TensorSource): readonly FloatArray[] | undefined;
+}
+
 /** Tiles of the same rows. */
 export interface KeyTiles {
   readonly k: Tile;
@@ -21,10 +26,17 @@ export class Inputs {
   ) {}
 
   /** Keys and values in step (and `queries`, for causal attention). */
-  async *tiles(tileRows: number, precision: Precision, queries: TensorSource | null): AsyncIterable<KeyTiles> {
+  async *tiles(
+    tileRows: number,
+    precision: Precision,
+    queries: TensorSource | null,
+    memory?: TileMemory,
+  ): AsyncIterable<KeyTiles> {
     const roles = [this.k, this.v, ...(this.weights ? [this.weights] : []), ...(queries ? [queries] : [])];
     const sources = [...new Set(roles)];
-    const iterators = sources.map((source) => source.tiles(tileRows, { precision })[Symbol.asyncIterator]());
+    const iterators = sources.map((source) => {
+      return source.tiles(tileRows, { precision, memory: memory?.for(source) })[Symbol.asyncIterator]();
+    });
     try {
       while (true) {
         const tiles = new Map<TensorSource, Tile>();
@@ -44,9 +56,9 @@ export class Inputs {
   }
 
   /** Query tiles alone. They were checked with the keys when they are the same tensor. */
-  async *queryTiles(tileRows: number, precision: Precision): AsyncIterable<Tile> {
+  async *queryTiles(tileRows: number, precision: Precision, memory?: TileMemory): AsyncIterable<Tile> {
     const checked = this.q === this.k || this.q === this.v;
-    for await (const tile of this.q.tiles(tileRows, { precision })) {
+    for await (const tile of this.q.tiles(tileRows, { precision, memory: memory?.for(this.q) })) {
       if (!checked) requireFinite(this.q, tile);
       yield tile;
     }

@@ -8,10 +8,10 @@
 import { type Attention, checkSizes, flopCount, isExact, logitScale, parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, Session, SessionCounts } from "./backend.ts";
 import { checkError, copySampled, inBatches, sampleRows } from "./check.ts";
-import type { Inputs } from "./inputs.ts";
+import type { Inputs, TileMemory } from "./inputs.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import { type ErrorReport, type Refusal, type Report, REPORT_SCHEMA } from "./report.ts";
-import { gatherRows, type TensorSink, type Tile } from "./tensor.ts";
+import { type FloatArray, floats, gatherRows, type TensorSink, type TensorSource, type Tile } from "./tensor.ts";
 import { Stopwatch, timed } from "./timing.ts";
 import { warningsFor } from "./warnings.ts";
 
@@ -123,6 +123,44 @@ class InFlight<T> {
   }
 }
 
+/** Memory for tiles and outputs that calls in flight still use, in the backend's own memory where that saves copies. */
+class TileStore implements TileMemory {
+  readonly #sources = new Map<TensorSource, FloatArray[]>();
+  readonly #outputs: FloatArray[] = [];
+
+  /** `depth`: tiles of one source that may be in use at once. */
+  constructor(readonly backend: Backend, readonly tileRows: number, readonly depth: number) {}
+
+  #new(length: number): FloatArray {
+    return this.backend.allocate?.(length) ?? floats(this.backend.limits.precision, length);
+  }
+
+  for(source: TensorSource): readonly FloatArray[] {
+    let memory = this.#sources.get(source);
+    if (!memory) {
+      const length = Math.min(this.tileRows, source.info.rows) * source.info.heads * source.info.width;
+      memory = Array.from({ length: this.depth }, () => this.#new(length));
+      this.#sources.set(source, memory);
+    }
+    return memory;
+  }
+
+  /** Makes memory for outputs of up to `length` numbers. */
+  reserveOutputs(length: number): void {
+    for (let i = 0; i < this.depth; i++) this.#outputs.push(this.#new(length));
+  }
+
+  /** Memory for one output; at most `depth` are out at once. */
+  output(): FloatArray {
+    return this.#outputs.pop()!;
+  }
+
+  /** Takes back the memory of an output that has been written. */
+  giveBack(output: FloatArray): void {
+    this.#outputs.push(output);
+  }
+}
+
 abstract class Run {
   readonly watch = new Stopwatch();
   readonly shape: AttentionShape;
@@ -159,6 +197,7 @@ class LinearRun extends Run {
   readonly parameters;
   readonly #rows: Float64Array;
   readonly #approx: Tile;
+  readonly #store: TileStore;
 
   constructor(options: AttendOptions, sizes: Sizes) {
     super(options, sizes);
@@ -167,10 +206,22 @@ class LinearRun extends Run {
     this.#rows = sampleRows(sizes.queryRows, options.check, attention.causal, attention.seed);
     const cols = sizes.heads * sizes.valueDim;
     this.#approx = { start: 0, rows: this.#rows.length, cols, data: new Float64Array(this.#rows.length * cols) };
+    // In use at once: one tile being read, and those of the calls in flight.
+    this.#store = new TileStore(options.backend, this.shape.tileRows, options.backend.limits.inFlight + 1);
+  }
+
+  /** Writes finished outputs and takes their memory back. */
+  async #writeAll(tiles: { tile: Tile; memory: FloatArray }[]): Promise<void> {
+    for (const { tile, memory } of tiles.splice(0)) {
+      await this.write(tile);
+      this.#store.giveBack(memory);
+    }
   }
 
   async attend(): Promise<SessionCounts> {
     await using session = await this.options.backend.prepare({ ...this.shape, parameters: this.parameters });
+    const { heads, valueDim, queryRows } = this.sizes;
+    this.#store.reserveOutputs(Math.min(this.shape.tileRows, queryRows) * heads * valueDim);
     if (this.shape.causal) await this.#causal(session);
     else await this.#bidirectional(session);
     return { ...session.counts };
@@ -181,22 +232,24 @@ class LinearRun extends Run {
     const { watch, shape, sizes } = this;
     const { precision, inFlight } = backend.limits;
     const absorbing = new InFlight<void>(inFlight, async () => {});
-    for await (const { k, v, weights } of timed(watch, "read", inputs.tiles(shape.tileRows, precision, null))) {
-      await watch.time("compute", () => absorbing.push(session.absorb(k, v, weights)));
+    const store = this.#store;
+    for await (const { k, v, weights } of timed(watch, "read", inputs.tiles(shape.tileRows, precision, null, store))) {
+      await absorbing.push(watch.time("compute", () => session.absorb(k, v, weights)));
       this.step("keys", k.start + k.rows, sizes.keyRows);
       await this.breathe();
     }
-    await watch.time("compute", () => absorbing.drain());
-    const emitted: Tile[] = [];
-    const emitting = new InFlight<Tile>(inFlight, async (tile) => void emitted.push(tile));
-    for await (const q of timed(watch, "read", inputs.queryTiles(shape.tileRows, precision))) {
-      await watch.time("compute", () => emitting.push(session.emit(q)));
-      for (const tile of emitted.splice(0)) await this.write(tile);
+    await absorbing.drain();
+    const emitted: { tile: Tile; memory: FloatArray }[] = [];
+    const emitting = new InFlight<typeof emitted[0]>(inFlight, async (done) => void emitted.push(done));
+    for await (const q of timed(watch, "read", inputs.queryTiles(shape.tileRows, precision, store))) {
+      const memory = this.#store.output();
+      await emitting.push(watch.time("compute", async () => ({ tile: await session.emit(q, null, memory), memory })));
+      await this.#writeAll(emitted);
       this.step("queries", q.start + q.rows, sizes.queryRows);
       await this.breathe();
     }
-    await watch.time("compute", () => emitting.drain());
-    for (const tile of emitted.splice(0)) await this.write(tile);
+    await emitting.drain();
+    await this.#writeAll(emitted);
     await watch.time("check", async () => {
       const queries = await gatherRows(inputs.q, this.#rows, precision);
       const before = { ...session.counts };
@@ -210,16 +263,28 @@ class LinearRun extends Run {
   async #causal(session: Session): Promise<void> {
     const { inputs, backend } = this.options;
     const { watch, shape, sizes } = this;
-    const { precision } = backend.limits;
-    for await (const tiles of timed(watch, "read", inputs.tiles(shape.tileRows, precision, inputs.q))) {
+    const { precision, inFlight } = backend.limits;
+    const emitted: { tile: Tile; memory: FloatArray }[] = [];
+    const emitting = new InFlight<typeof emitted[0]>(inFlight, async (done) => {
+      copySampled(done.tile, this.#rows, this.#approx.data);
+      emitted.push(done);
+    });
+    for await (const tiles of timed(watch, "read", inputs.tiles(shape.tileRows, precision, inputs.q, this.#store))) {
       const q = tiles.q!;
-      const out = await watch.time("compute", () => session.emit(q, tiles));
-      await watch.time("compute", () => session.absorb(tiles.k, tiles.v, tiles.weights));
-      copySampled(out, this.#rows, this.#approx.data);
-      await this.write(out);
+      const memory = this.#store.output();
+      const tile = watch.time("compute", async () => {
+        const out = session.emit(q, tiles, memory);
+        const absorbed = session.absorb(tiles.k, tiles.v, tiles.weights);
+        const [tile] = await Promise.all([out, absorbed]);
+        return { tile, memory };
+      });
+      await emitting.push(tile);
+      await this.#writeAll(emitted);
       this.step("rows", q.start + q.rows, sizes.queryRows);
       await this.breathe();
     }
+    await emitting.drain();
+    await this.#writeAll(emitted);
   }
 
   async error(): Promise<ErrorReport | null> {

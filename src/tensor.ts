@@ -80,6 +80,11 @@ export interface TileOptions {
   readonly range?: RowRange;
   /** Width of the delivered numbers; default "f32". */
   readonly precision?: Precision;
+  /**
+   * Where to deliver tiles, in turn: arrays of that precision, `tileRows × cols` or longer. A tile then stays valid until its
+   * memory's next turn.
+   */
+  readonly memory?: readonly FloatArray[];
 }
 
 /** A tensor that is read piece by piece, any number of times. */

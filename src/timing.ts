@@ -2,22 +2,31 @@
 
 export type Phase = "read" | "compute" | "write" | "check";
 
-/** Adds up the time spent in each phase; phases do not nest. */
+/** Adds up the time spent in each phase. Phases may overlap when a backend computes while the next tile is read. */
 export class Stopwatch {
   readonly #started: number;
   readonly #spent: Record<Phase, number> = { read: 0, compute: 0, write: 0, check: 0 };
+  /** Works under way per phase, and since when there is any. */
+  readonly #open: Record<Phase, { count: number; since: number }> = {
+    read: { count: 0, since: 0 },
+    compute: { count: 0, since: 0 },
+    write: { count: 0, since: 0 },
+    check: { count: 0, since: 0 },
+  };
 
   /** @param now milliseconds of a monotonic clock */
   constructor(readonly now: () => number = () => performance.now()) {
     this.#started = now();
   }
 
+  /** Charges the time in which at least one work of the phase is under way. */
   async time<T>(phase: Phase, work: () => Promise<T>): Promise<T> {
-    const start = this.now();
+    const open = this.#open[phase];
+    if (open.count++ === 0) open.since = this.now();
     try {
       return await work();
     } finally {
-      this.#spent[phase] += this.now() - start;
+      if (--open.count === 0) this.#spent[phase] += this.now() - open.since;
     }
   }
 

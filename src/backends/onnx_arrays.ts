@@ -1,8 +1,33 @@
 /** Float32 arrays as the graphs of onnx_passes.ts read and write them, from and to tiles, projections and states in float64. */
 import type { Plan } from "../plan.ts";
-import { copyState, emptyState, type State } from "../state.ts";
+import { copyState, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import { MASKED, projectionRows, UNSEEN } from "./onnx_passes.ts";
+
+/** Arrays that are used again, by length: fresh memory is slow to touch. */
+export class Spare {
+  readonly #arrays = new Map<number, Float32Array[]>();
+
+  /** `length` numbers, whatever they hold. */
+  take(length: number): Float32Array {
+    return this.#arrays.get(length)?.pop() ?? new Float32Array(length);
+  }
+
+  /** A copy of `data`. */
+  copy(data: FloatArray): Float32Array {
+    const array = this.take(data.length);
+    array.set(data);
+    return array;
+  }
+
+  give(...arrays: readonly Float32Array[]): void {
+    for (const array of arrays) {
+      const held = this.#arrays.get(array.length);
+      if (held) held.push(array);
+      else this.#arrays.set(array.length, [array]);
+    }
+  }
+}
 
 /** Copies of a tile's keys, values and ln ω; rows of weight 0 are zeroed, so that whatever they hold has no effect. */
 export interface Keys {
@@ -15,21 +40,21 @@ export interface Keys {
   readonly logWeights: Float32Array;
 }
 
-export function copyKeys(k: Tile, v: Tile, weights: FloatArray | undefined, kvHeads: number): Keys {
-  const keys = { k: Float32Array.from(k.data), v: Float32Array.from(v.data) };
-  const logWeights = new Float32Array(k.rows * kvHeads);
+export function copyKeys(spare: Spare, k: Tile, v: Tile, weights: FloatArray | undefined, kvHeads: number): Keys {
+  const keys = { k: spare.copy(k.data), v: spare.copy(v.data), logWeights: spare.take(k.rows * kvHeads) };
+  keys.logWeights.fill(0);
   let visible = k.rows;
   for (let j = 0; weights && j < k.rows; j++) {
     if (weights[j] > 0) {
-      logWeights.fill(Math.log(weights[j]), j * kvHeads, (j + 1) * kvHeads);
+      keys.logWeights.fill(Math.log(weights[j]), j * kvHeads, (j + 1) * kvHeads);
       continue;
     }
     visible--;
-    logWeights.fill(MASKED, j * kvHeads, (j + 1) * kvHeads);
+    keys.logWeights.fill(MASKED, j * kvHeads, (j + 1) * kvHeads);
     keys.k.fill(0, j * k.cols, (j + 1) * k.cols);
     keys.v.fill(0, j * v.cols, (j + 1) * v.cols);
   }
-  return { rows: k.rows, visible, ...keys, logWeights };
+  return { rows: k.rows, visible, ...keys };
 }
 
 /** Calls `use` with w·√S of every row and column of a key head's matrix; rows past m are those of −W (hyperbolic maps). */
@@ -64,37 +89,29 @@ export function queryWeights(plan: Plan, depth: number): Float32Array {
   return all;
 }
 
-/** A state from sums relative to c: `kvHeads × r` (or one c a head) and [S z], `kvHeads × r × (dv + 1)`. */
-export function stateOf(plan: Plan, c: Float32Array, sums: Float32Array): State {
-  const { kvHeads, valueDim, parameters: { features: r } } = plan;
-  const state = emptyState(kvHeads, r, valueDim);
-  const perHead = c.length === kvHeads;
-  for (let f = 0, at = 0, to = 0; f < kvHeads * r; f++, at++) {
-    const top = c[perHead ? Math.floor(f / r) : f];
+/**
+ * Fills a state, every number of it but `keys`, from c (`kvHeads × r`, or one a head) and sums relative to it: [S z],
+ * `kvHeads × r × (dv + 1)`; or S/z alone, `kvHeads × r × dv`, with `share` = 1/z.
+ */
+export function fillState(state: State, c: Float32Array, sums: Float32Array, share?: Float32Array): void {
+  const { valueDim } = state;
+  const perC = state.c.length / c.length;
+  const width = sums.length / state.c.length;
+  for (let f = 0, at = 0, to = 0; f < state.c.length; f++) {
+    const top = c[Math.floor(f / perC)];
     if (top <= UNSEEN) {
-      at += valueDim;
-      to += valueDim;
+      state.c[f] = -Infinity;
+      state.z[f] = 0;
+      state.S.fill(0, to, to += valueDim);
+      at += width;
       continue;
     }
+    const factor = share ? 1 / share[f] : 1;
     state.c[f] = top;
-    for (const end = to + valueDim; to < end;) state.S[to++] = sums[at++];
-    state.z[f] = sums[at];
+    for (let i = 0; i < valueDim; i++) state.S[to++] = factor * sums[at + i];
+    state.z[f] = share ? factor : sums[at + valueDim];
+    at += width;
   }
-  return state;
-}
-
-/** A state from averages S/z and 1/z, of the keys pass of the family `exp`. */
-export function stateOfAverages(plan: Plan, c: Float32Array, share: Float32Array, averages: Float32Array): State {
-  const { kvHeads, valueDim, parameters: { features: r } } = plan;
-  const state = emptyState(kvHeads, r, valueDim);
-  for (let f = 0; f < kvHeads * r; f++) {
-    if (c[f] <= UNSEEN) continue;
-    const z = 1 / share[f];
-    state.c[f] = c[f];
-    state.z[f] = z;
-    for (let at = f * valueDim, end = at + valueDim; at < end; at++) state.S[at] = z * averages[at];
-  }
-  return state;
 }
 
 /** A state as the query pass reads it. */
@@ -126,35 +143,37 @@ export function upload(plan: Plan, state: State, version: number, weights: Float
     const kvHead = Math.floor(head * kvHeads / heads);
     withC.set(rounded.subarray(kvHead * r, (kvHead + 1) * r), (head * depth + depth - 1) * r);
   }
+  const sums = new Float32Array(state.c.length * (state.valueDim + 1));
+  fillSums(sums, state, (f) => tops[Math.floor(f / r)] + rounded[f]);
   return {
     version,
     weights: withC,
-    sums: sumsRelativeTo(state, (f) => tops[Math.floor(f / r)] + rounded[f]),
+    sums,
     empty: tops.map((top) => top === -Infinity),
     state: exp || map.signed ? null : copyState(state),
   };
 }
 
 /** c and [S z] ahead of a causal tile; c is one number a head for families whose exponent is the row's alone. */
-export function uploadCausal(plan: Plan, state: State): { c: Float32Array; sums: Float32Array } {
+export function uploadCausal(plan: Plan, state: State, spare: Spare): { c: Float32Array; sums: Float32Array } {
   const { kvHeads, parameters: { features: r, map } } = plan;
-  const c = new Float32Array(kvHeads * (map.family === "exp" ? r : 1)).fill(UNSEEN);
-  const perCell = kvHeads * r / c.length;
-  for (let f = 0; f < kvHeads * r; f++) {
-    const cell = Math.floor(f / perCell);
-    c[cell] = Math.max(c[cell], state.c[f]);
+  const c = spare.take(kvHeads * (map.family === "exp" ? r : 1)).fill(UNSEEN);
+  const perC = state.c.length / c.length;
+  for (let f = 0; f < state.c.length; f++) {
+    const at = Math.floor(f / perC);
+    c[at] = Math.max(c[at], state.c[f]);
   }
-  return { c, sums: sumsRelativeTo(state, (f) => c[Math.floor(f / perCell)]) };
+  const sums = spare.take(state.c.length * (state.valueDim + 1));
+  fillSums(sums, state, (f) => c[Math.floor(f / perC)]);
+  return { c, sums };
 }
 
-/** [S z] · e^{c − to}, features without a key 0. */
-function sumsRelativeTo(state: State, to: (f: number) => number): Float32Array {
+/** [S z] · e^{c − to}; of features without a key, 0. */
+function fillSums(sums: Float32Array, state: State, to: (f: number) => number): void {
   const { valueDim } = state;
-  const sums = new Float32Array(state.c.length * (valueDim + 1));
   for (let f = 0, at = 0, from = 0; f < state.c.length; f++) {
     const scale = state.c[f] === -Infinity ? 0 : Math.exp(state.c[f] - to(f));
     for (const end = from + valueDim; from < end;) sums[at++] = scale * state.S[from++];
     sums[at++] = scale * state.z[f];
   }
-  return sums;
 }

@@ -1,7 +1,7 @@
 /** Exact softmax on onnxruntime: kernels/README.md §5, one block of queries over one tile of keys at a time, in float32. */
 import type { ExactPlan } from "../plan.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
-import { copyKeys } from "./onnx_arrays.ts";
+import { copyKeys, Spare } from "./onnx_arrays.ts";
 import { Graph } from "./onnx_graph.ts";
 import { product, reduce } from "./onnx_passes.ts";
 import type { OrtTensor, Program, Runtime } from "./onnx_runtime.ts";
@@ -73,6 +73,7 @@ export class OnnxExactKernels implements ExactKernels {
   #blocks: Block[] = [];
   #rows = 0;
   #tiles = 0;
+  readonly #spare = new Spare();
   /** Settles when every run so far is done. */
   #done: Promise<unknown> = Promise.resolve();
 
@@ -100,7 +101,7 @@ export class OnnxExactKernels implements ExactKernels {
 
   absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<SoftmaxParts | null> {
     const { kvHeads, headDim, valueDim, causal } = this.plan;
-    const keys = copyKeys(k, v, weights, 1);
+    const keys = copyKeys(this.#spare, k, v, weights, 1);
     const blocks = causal
       ? this.#blocks.filter(({ positions }) => positions.some((at) => at >= k.start))
       : this.#blocks;
@@ -130,6 +131,7 @@ export class OnnxExactKernels implements ExactKernels {
         }, { ...next });
         [block.now, block.next] = [next, now];
       }
+      this.#spare.give(keys.k, keys.v, keys.logWeights);
       return ++this.#tiles % TILES === 0 ? this.#collect() : null;
     });
   }

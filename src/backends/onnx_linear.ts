@@ -1,15 +1,15 @@
 /** Linear attention on onnxruntime: blocks of a tile through the graphs of onnx_passes.ts, in float32. */
 import { QueryRow } from "../../kernels/scalar/queries.ts";
 import type { Plan } from "../plan.ts";
-import { emptyState, mergeInto, type State } from "../state.ts";
+import { clearState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import {
   copyKeys,
+  fillState,
   type Keys,
   keyWeights,
   queryWeights,
-  stateOf,
-  stateOfAverages,
+  Spare,
   type Upload,
   upload,
   uploadCausal,
@@ -49,6 +49,9 @@ export class OnnxTileKernels implements TileKernels {
   readonly #ones: Float32Array;
   readonly #programs = new Map<Pass, Promise<Program>>();
   #upload: Upload | null = null;
+  #running: [Running, Running] | null = null;
+  readonly #spare = new Spare();
+  readonly #states: State[] = [];
   /** Settles when every run so far is done. */
   #done: Promise<unknown> = Promise.resolve();
 
@@ -70,16 +73,32 @@ export class OnnxTileKernels implements TileKernels {
   }
 
   keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
-    const keys = copyKeys(k, v, weights, this.plan.kvHeads);
+    const keys = copyKeys(this.#spare, k, v, weights, this.plan.kvHeads);
     return this.#inTurn(async () => {
-      const { kvHeads, valueDim, parameters: { features } } = this.plan;
-      const state = emptyState(kvHeads, features, valueDim);
+      const state = this.#state(keys.visible);
+      if (keys.visible === 0) clearState(state);
       for (let from = 0; keys.visible > 0 && from < keys.rows; from += this.#blockRows) {
-        mergeInto(state, await this.#keys(keys, from, Math.min(this.#blockRows, keys.rows - from)));
+        const block = from === 0 ? state : this.#state(0);
+        await this.#keys(keys, from, Math.min(this.#blockRows, keys.rows - from), block);
+        if (block === state) continue;
+        mergeInto(state, block);
+        this.recycle(block);
       }
-      state.keys = keys.visible;
+      this.#spare.give(keys.k, keys.v, keys.logWeights);
       return state;
     });
+  }
+
+  recycle(state: State): void {
+    this.#states.push(state);
+  }
+
+  /** A state to be filled. */
+  #state(keys: number): State {
+    const { kvHeads, valueDim, parameters: { features } } = this.plan;
+    const state = this.#states.pop() ?? emptyState(kvHeads, features, valueDim);
+    state.keys = keys;
+    return state;
   }
 
   queries(q: Tile, state: State, version: number, into?: Float32Array): Promise<TileOutput> {
@@ -92,13 +111,14 @@ export class OnnxTileKernels implements TileKernels {
     }
     const held = this.#upload;
     if (held.empty.every(Boolean)) return Promise.resolve({ out: out.fill(0), denominators });
-    const data = Float32Array.from(q.data);
+    const data = this.#spare.copy(q.data);
     return this.#inTurn(async () => {
       for (let from = 0; from < q.rows; from += this.#blockRows) {
         await this.#queries(data, held, from, Math.min(this.#blockRows, q.rows - from), out, denominators);
       }
       if (held.state) this.#repair({ ...q, data }, held.state, held.empty, out, denominators);
       this.#clear(out, denominators);
+      this.#spare.give(data);
       return { out, denominators };
     });
   }
@@ -112,28 +132,19 @@ export class OnnxTileKernels implements TileKernels {
   ): Promise<TileOutput & { readonly own: State }> {
     const { plan, runtime } = this;
     const { heads, kvHeads, headDim, valueDim, parameters: p } = plan;
-    const keys = copyKeys(own.k, own.v, own.weights, kvHeads);
+    const keys = copyKeys(this.#spare, own.k, own.v, own.weights, kvHeads);
     const data = q.data instanceof Float32Array ? q.data : Float32Array.from(q.data);
-    const ahead = uploadCausal(plan, state);
+    const ahead = uploadCausal(plan, state, this.#spare);
     const m = projectionRows(p);
     const weights = this.#causalWeights ??= runtime.tensor(queryWeights(plan, headDim), [heads, headDim, m]);
     return this.#inTurn(async () => {
       const out = into ?? new Float32Array(q.rows * heads * valueDim);
       const denominators = new Float32Array(q.rows * heads);
-      const cShape = [kvHeads, this.#exp ? p.features : 1, 1];
-      const sumShape = [kvHeads, p.features, valueDim + 1];
-      const blank = (): Running => ({
-        c: runtime.tensor(new Float32Array(ahead.c.length), cShape),
-        S: runtime.tensor(new Float32Array(ahead.sums.length), sumShape),
-        own: runtime.tensor(new Float32Array(ahead.sums.length), sumShape),
-      });
       const program = await this.#program("causal");
-      let now: Running = {
-        c: runtime.tensor(ahead.c, cShape),
-        S: runtime.tensor(ahead.sums, sumShape),
-        own: runtime.tensor(new Float32Array(ahead.sums.length), sumShape),
-      };
-      let next = blank();
+      let [now, next] = this.#running ??= [this.#blank(), this.#blank()];
+      now.c.data.set(ahead.c);
+      now.S.data.set(ahead.sums);
+      now.own.data.fill(0);
       for (let from = 0; from < q.rows; from += CHUNK) {
         const rows = Math.min(CHUNK, q.rows - from);
         await program.run({
@@ -151,36 +162,42 @@ export class OnnxTileKernels implements TileKernels {
         });
         [now, next] = [next, now];
       }
-      const ownState = stateOf(plan, now.c.data, now.own.data);
-      ownState.keys = keys.visible;
-      return { out, denominators, own: ownState };
+      const state = this.#state(keys.visible);
+      fillState(state, now.c.data, now.own.data);
+      this.#spare.give(keys.k, keys.v, keys.logWeights, ahead.c, ahead.sums);
+      return { out, denominators, own: state };
     });
   }
 
+  #blank(): Running {
+    const { kvHeads, valueDim, parameters: { features } } = this.plan;
+    const make = (shape: readonly number[]) => {
+      return this.runtime.tensor(new Float32Array(shape.reduce((x, y) => x * y)), shape);
+    };
+    const sums = [kvHeads, features, valueDim + 1];
+    return { c: make([kvHeads, this.#exp ? features : 1, 1]), S: make(sums), own: make(sums) };
+  }
+
   /** One block of keys → its state. */
-  async #keys(keys: Keys, from: number, rows: number): Promise<State> {
-    const { plan, runtime } = this;
-    const { kvHeads, valueDim, parameters: { features } } = plan;
+  async #keys(keys: Keys, from: number, rows: number, state: State): Promise<void> {
+    const { kvHeads, valueDim, parameters: { features } } = this.plan;
     const program = await this.#program("keys");
     const feeds = this.#keyFeeds(keys, from, rows);
-    if (!this.#exp) {
-      const c = new Float32Array(kvHeads);
-      const S = new Float32Array(kvHeads * features * (valueDim + 1));
-      await program.run({ ...feeds, ones: this.#onesOf(rows, kvHeads) }, {
-        c: runtime.tensor(c, [1, kvHeads, 1]),
-        S: runtime.tensor(S, [kvHeads, features, valueDim + 1]),
-      });
-      return stateOf(plan, c, S);
+    const make = (shape: readonly number[]) => {
+      return this.runtime.tensor(this.#spare.take(shape.reduce((x, y) => x * y)), shape);
+    };
+    if (this.#exp) {
+      const shape = [kvHeads, features, 1];
+      const results = { c: make(shape), share: make(shape), S: make([kvHeads, features, valueDim]) };
+      await program.run(feeds, results);
+      fillState(state, results.c.data, results.S.data, results.share.data);
+      this.#spare.give(results.c.data, results.S.data, results.share.data);
+    } else {
+      const results = { c: make([1, kvHeads, 1]), S: make([kvHeads, features, valueDim + 1]) };
+      await program.run({ ...feeds, ones: this.#onesOf(rows, kvHeads) }, results);
+      fillState(state, results.c.data, results.S.data);
+      this.#spare.give(results.c.data, results.S.data);
     }
-    const c = new Float32Array(kvHeads * features);
-    const share = new Float32Array(kvHeads * features);
-    const S = new Float32Array(kvHeads * features * valueDim);
-    await program.run(feeds, {
-      c: runtime.tensor(c, [kvHeads, features, 1]),
-      share: runtime.tensor(share, [kvHeads, features, 1]),
-      S: runtime.tensor(S, [kvHeads, features, valueDim]),
-    });
-    return stateOfAverages(plan, c, share, S);
   }
 
   /** Answers one block of queries into `out` and `denominators`. */

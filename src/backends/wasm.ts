@@ -44,6 +44,10 @@ export class WasmBackend implements Backend {
     return new OnlineExactSession(plan, new WasmExact(plan, this.pool, this.shared, this.kernels));
   }
 
+  allocate(length: number): Float32Array {
+    return this.shared.lend(length);
+  }
+
   async measurePeak(seconds: number): Promise<Peak> {
     await this.pool.idle();
     const { threads } = this.pool;

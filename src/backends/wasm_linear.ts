@@ -10,7 +10,7 @@ import type { SharedMemory } from "./wasm_memory.ts";
 import { type PlanArea, writePlan } from "./wasm_plan.ts";
 import type { Pool } from "./wasm_pool.ts";
 import { Slots } from "./wasm_slots.ts";
-import { BLOCK, rowPieces, shares, type Unit, units } from "./wasm_split.ts";
+import { rowPieces, shares, type Unit, units } from "./wasm_split.ts";
 import { StateLayout, type UnitArea, writeLogWeights } from "./wasm_state.ts";
 import type { Call } from "./wasm_worker.ts";
 
@@ -30,6 +30,14 @@ interface Slot {
   /** Causal: state that answers queries, per unit, and the units' parts of rows. */
   readonly run: readonly UnitArea[];
   readonly parts: number;
+}
+
+/** Where the tiles of one call lie, and how many keys count. */
+interface Placed {
+  readonly k: number;
+  readonly v: number;
+  readonly weights: number;
+  readonly seen: number;
 }
 
 /** A state as float32 units, for the version of the running state it was made from. */
@@ -133,26 +141,39 @@ export class WasmLinear implements TileKernels {
     }
   }
 
-  #put(at: number, data: FloatArray): void {
-    this.shared.floats(at, data.length).set(data);
+  /** Address of some rows: where they are, if that is shared memory, else the slot's area they are copied to. */
+  #put(area: number, data: FloatArray): number {
+    const at = this.shared.addressOf(data);
+    if (at !== null) return at;
+    this.shared.floats(area, data.length).set(data);
+    return area;
   }
 
-  /** Where keys and values lie after copying: one copy serves both when they are the same numbers. */
-  #putKeys(slot: Slot, { k, v, weights }: OwnRows): { v: number; weights: number; seen: number } {
-    this.#put(slot.k, k.data);
-    const same = k.data === v.data;
-    if (!same) this.#put(slot.v, v.data);
+  /** Numbers that stay as they are until a slot is free: lent memory does, other tiles are copied. */
+  #keep(data: FloatArray): FloatArray {
+    return this.shared.addressOf(data) === null ? data.slice() : data;
+  }
+
+  #keepRows({ k, v, weights }: OwnRows): OwnRows {
+    const keys = { ...k, data: this.#keep(k.data) };
+    const values = k.data === v.data ? keys : { ...v, data: this.#keep(v.data) };
+    return { k: keys, v: values, weights: weights?.slice() };
+  }
+
+  /** Addresses of keys and values; one copy serves both when they are the same numbers. */
+  #putKeys(slot: Slot, { k, v, weights }: OwnRows): Placed {
+    const at = this.#put(slot.k, k.data);
     const log = weights ? this.shared.floats(slot.weights, k.rows) : null;
     const seen = log && weights ? writeLogWeights(log, weights) : k.rows;
-    return { v: same ? slot.k : slot.v, weights: log ? slot.weights : 0, seen };
+    return { k: at, v: k.data === v.data ? at : this.#put(slot.v, v.data), weights: log ? slot.weights : 0, seen };
   }
 
   async keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
     let own: OwnRows = { k, v, weights };
-    let put = { v: 0, weights: 0, seen: 0 };
+    let put: Placed = { k: 0, v: 0, weights: 0, seen: 0 };
     return await this.#inSlot(
       (slot) => void (put = this.#putKeys(slot, own)),
-      () => void (own = copyRows(own)),
+      () => void (own = this.#keepRows(own)),
       async (slot) => {
         const { kvHeads, parameters: { projections, matrices } } = this.plan;
         const plan = this.#area.at;
@@ -162,7 +183,7 @@ export class WasmLinear implements TileKernels {
             const sums = slot.sums[piece * kvHeads + head].at;
             calls.push(["clearState", plan, projections, sums]);
             if (rows.from === rows.to) continue;
-            const where = [slot.k, put.v, put.weights, rows.from, rows.to, sums, this.#scratch[thread]];
+            const where = [put.k, put.v, put.weights, rows.from, rows.to, sums, this.#scratch[thread]];
             calls.push(["keys", plan, head, head % matrices, 0, projections, ...where]);
           }
           return calls;
@@ -194,13 +215,14 @@ export class WasmLinear implements TileKernels {
   async queries(q: Tile, state: State, version: number, into?: Float32Array): Promise<TileOutput> {
     const upload = this.#upload(state, version);
     let data = q.data;
+    let at = 0;
     return await this.#inSlot(
-      (slot) => this.#put(slot.q, data),
-      () => void (data = data.slice()),
+      (slot) => void (at = this.#put(slot.q, data)),
+      () => void (data = this.#keep(data)),
       async (slot) => {
         const ready = await upload;
         try {
-          return await this.#answer(q.rows, slot, ready, into);
+          return await this.#answer(q.rows, at, slot, ready, into);
         } finally {
           ready.users--;
           if (ready.users === 0) { for (const wake of this.#freed.splice(0)) wake(); }
@@ -209,15 +231,22 @@ export class WasmLinear implements TileKernels {
     );
   }
 
-  async #answer(rows: number, slot: Slot, { units: states }: Upload, into?: Float32Array): Promise<TileOutput> {
+  async #answer(
+    rows: number,
+    q: number,
+    slot: Slot,
+    { units: states }: Upload,
+    into?: Float32Array,
+  ): Promise<TileOutput> {
     const { heads, parameters: { projections, matrices } } = this.plan;
     const plan = this.#area.at;
+    const out = this.#outAddress(slot, into);
     const lists = shares(heads, rows, this.pool.threads).map((share, thread) => {
       const calls: Call[] = [];
       for (let head = share.heads.from; head < share.heads.to && share.rows.from < share.rows.to; head++) {
         const key = this.#keyHead(head);
-        const what = [plan, head, key % matrices, 0, projections, slot.q, share.rows.from, share.rows.to];
-        calls.push(["queries", ...what, states[key].at, slot.out, slot.denominators, 0, this.#scratch[thread]]);
+        const what = [plan, head, key % matrices, 0, projections, q, share.rows.from, share.rows.to];
+        calls.push(["queries", ...what, states[key].at, out, slot.denominators, 0, this.#scratch[thread]]);
       }
       return calls;
     });
@@ -229,10 +258,15 @@ export class WasmLinear implements TileKernels {
     return Math.floor(head * this.plan.kvHeads / this.plan.heads);
   }
 
+  /** Where outputs are written: to `into` itself when that is shared memory. */
+  #outAddress(slot: Slot, into?: Float32Array): number {
+    return (into && this.shared.addressOf(into)) ?? slot.out;
+  }
+
   #output(rows: number, slot: Slot, into?: Float32Array): TileOutput {
     const { heads, valueDim } = this.plan;
     const out = into ?? new Float32Array(rows * heads * valueDim);
-    out.set(this.shared.floats(slot.out, out.length));
+    if (this.#outAddress(slot, into) === slot.out) out.set(this.shared.floats(slot.out, out.length));
     return { out, denominators: new Float32Array(this.shared.floats(slot.denominators, rows * heads)) };
   }
 
@@ -265,23 +299,25 @@ export class WasmLinear implements TileKernels {
     into?: Float32Array,
   ): Promise<TileOutput & { readonly own: State }> {
     let [base, rows, data] = [state, own, q.data];
-    let put = { v: 0, weights: 0, seen: 0 };
+    let put: Placed = { k: 0, v: 0, weights: 0, seen: 0 };
+    let at = 0;
     return await this.#inSlot(
       (slot) => {
-        this.#put(slot.q, data);
+        at = this.#put(slot.q, data);
         put = this.#putKeys(slot, rows);
         for (const unit of slot.run) this.#layout.write(base, unit);
       },
-      () => void ([base, rows, data] = [copyState(state), copyRows(own), data.slice()]),
+      () => void ([base, rows, data] = [copyState(state), this.#keepRows(own), this.#keep(data)]),
       async (slot) => {
-        await this.pool.runAll(this.#causalCalls(q.rows, slot, put.v, put.weights));
-        if (this.#pieces > 1) await this.pool.runAll(this.#combineCalls(q.rows, slot));
+        const out = this.#outAddress(slot, into);
+        await this.pool.runAll(this.#causalCalls(q.rows, slot, at, put, out));
+        if (this.#pieces > 1) await this.pool.runAll(this.#combineCalls(q.rows, slot, out));
         return { ...this.#output(q.rows, slot, into), own: this.#read(slot.sums, put.seen) };
       },
     );
   }
 
-  #causalCalls(rows: number, slot: Slot, v: number, weights: number): Call[][] {
+  #causalCalls(rows: number, slot: Slot, q: number, { k, v, weights }: Placed, out: number): Call[][] {
     const { heads, kvHeads, parameters: { matrices } } = this.plan;
     const group = heads / kvHeads;
     const plan = this.#area.at;
@@ -292,20 +328,20 @@ export class WasmLinear implements TileKernels {
         index++;
         const stride = this.#pieces * this.#partBytes;
         const parts = this.#pieces > 1 ? slot.parts + head * group * stride + piece * this.#partBytes : 0;
-        const what = [head, group, head % matrices, from, to - from, slot.q, slot.k, v, weights, rows];
-        const where = [run, sums, slot.out, slot.denominators, parts, stride, this.#scratch[thread]];
+        const what = [head, group, head % matrices, from, to - from, q, k, v, weights, rows];
+        const where = [run, sums, out, slot.denominators, parts, stride, this.#scratch[thread]];
         return [["clearState", plan, to - from, sums], ["causal", plan, ...what, ...where]];
       })
     );
   }
 
-  #combineCalls(rows: number, slot: Slot): Call[][] {
+  #combineCalls(rows: number, slot: Slot, out: number): Call[][] {
     const stride = this.#pieces * this.#partBytes;
     return shares(this.plan.heads, rows, this.pool.threads).map((share) => {
       const calls: Call[] = [];
       for (let head = share.heads.from; head < share.heads.to && share.rows.from < share.rows.to; head++) {
         const parts = slot.parts + head * stride;
-        const range = [share.rows.from, share.rows.to, slot.out, slot.denominators];
+        const range = [share.rows.from, share.rows.to, out, slot.denominators];
         calls.push(["combine", this.#area.at, head, this.#pieces, parts, this.#partBytes, ...range]);
       }
       return calls;
@@ -328,11 +364,3 @@ export class WasmLinear implements TileKernels {
     for (const at of this.#owned.splice(0)) this.shared.release(at);
   }
 }
-
-function copyRows({ k, v, weights }: OwnRows): OwnRows {
-  const keys = { ...k, data: k.data.slice() };
-  return { k: keys, v: k.data === v.data ? keys : { ...v, data: v.data.slice() }, weights: weights?.slice() };
-}
-
-/** Rows per block: tiles of a multiple of it waste nothing. */
-export { BLOCK };

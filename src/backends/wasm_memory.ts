@@ -1,5 +1,6 @@
 /** The shared memory of a wasm backend and who owns which part of it. */
 import { TransientError, UnsupportedError } from "../errors.ts";
+import type { FloatArray } from "../tensor.ts";
 
 const PAGE = 65_536;
 /** 4 GiB: all that 32-bit addresses reach. */
@@ -19,6 +20,8 @@ export class SharedMemory {
   #free: Area[] = [];
   #end = ALIGNMENT; // address 0 stays unused: it means "none"
   readonly #used = new Map<number, number>();
+  /** Buffers of lent arrays: every growth makes a new one. */
+  readonly #lent = new Set<ArrayBufferLike>();
 
   constructor() {
     this.memory = reserve();
@@ -75,6 +78,18 @@ export class SharedMemory {
       joined.pop();
     }
     this.#free = joined;
+  }
+
+  /** An array that kernels work on in place, for as long as the memory lives. */
+  lend(length: number): Float32Array<ArrayBuffer> {
+    const array = this.floats(this.allocate(length * 4), length);
+    this.#lent.add(array.buffer);
+    return array;
+  }
+
+  /** Address of an array that was lent, or of a part of it; null for all others. */
+  addressOf(array: FloatArray): number | null {
+    return this.#lent.has(array.buffer) ? array.byteOffset : null;
   }
 
   floats(at: number, length: number): Float32Array<ArrayBuffer> {

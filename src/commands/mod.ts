@@ -1,11 +1,12 @@
 /** The one table of subcommands. Adding one is a file and its line here. */
 import { attend } from "./attend.ts";
 import { backends } from "./backends.ts";
+import { bench } from "./bench.ts";
 import type { Command } from "./command.ts";
 import { doctor } from "./doctor.ts";
 import { inspect } from "./inspect.ts";
 
-export const COMMANDS: readonly Command[] = [attend, inspect, backends, doctor];
+export const COMMANDS: readonly Command[] = [attend, bench, inspect, backends, doctor];
 
 /** One line about the program. */
 export const SUMMARY =

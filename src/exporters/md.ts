@@ -1,4 +1,4 @@
-/** A two-column Markdown table. */
+/** Markdown tables. */
 import type { Exporter } from "./mod.ts";
 import { flatten } from "./rows.ts";
 
@@ -8,9 +8,17 @@ const shown = (value: string | number) => {
     : String(value).replaceAll("|", "\\|");
 };
 
+/** A table; columns named in `right` are aligned there. */
+export function mdTable(
+  header: readonly string[],
+  rows: readonly (readonly (string | number)[])[],
+  right: ReadonlySet<string> = new Set(),
+): string {
+  const line = (cells: readonly (string | number)[]) => `| ${cells.map(shown).join(" | ")} |\n`;
+  return line(header) + `|${header.map((name) => right.has(name) ? "---:" : "---").join("|")}|\n` +
+    rows.map(line).join("");
+}
+
 export const md: Exporter = (report) => {
-  const rows = flatten(report).filter(([, value]) => value !== "");
-  return ["| figure | value |", "|---|---|", ...rows.map(([name, value]) => `| ${name} | ${shown(value)} |`)].join(
-    "\n",
-  ) + "\n";
+  return mdTable(["figure", "value"], flatten(report).filter(([, value]) => value !== ""));
 };

@@ -88,12 +88,15 @@ export class KmerSource implements TensorSource {
     const { heads, window } = this.options;
     const cols = heads * KMER_WIDTH;
     const range = options.range ?? { start: 0, end: this.info.rows };
-    const data = floats(options.precision ?? "f32", Math.min(tileRows, Math.max(0, range.end - range.start)) * cols);
+    const size = Math.min(tileRows, Math.max(0, range.end - range.start)) * cols;
+    const memory = options.memory ?? [floats(options.precision ?? "f32", size)];
+    let turn = 0;
     const before = Math.floor(window / 2);
     const sum = new Float64Array(cols);
     for (let start = range.start; start < range.end; start += tileRows) {
       const first = this.rows.start + start;
       const last = Math.min(first + tileRows, this.rows.start + range.end);
+      const data = memory[turn++ % memory.length];
       for (const record of recordsIn(this.residues, first, last)) {
         const recordEnd = record.start + record.length;
         const from = Math.max(first, record.start);

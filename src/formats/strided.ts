@@ -66,14 +66,15 @@ export class StridedTensor implements TensorSource {
     if (!(tileRows >= 1)) throw new RangeError(`tiles of ${tileRows} rows`);
     const cols = heads * width;
     const size = Math.min(tileRows, end - start);
-    const data = floats(options.precision ?? "f32", size * cols);
+    const memory = options.memory ?? [floats(options.precision ?? "f32", size * cols)];
     const reader = new BlockReader(this.#placement, options.precision ?? "f32");
-    for (let row = start; row < end; row += size) {
+    for (let row = start, turn = 0; row < end; row += size, turn++) {
       const count = Math.min(size, end - row);
       const [rowAxis] = this.#axes;
       const axes = this.#axes.map((axis) => axis === rowAxis ? { ...axis, size: count } : axis);
+      const data = memory[turn % memory.length].subarray(0, count * cols);
       await reader.read(axes, (firstRow + row) * rowAxis.stride, data);
-      yield { start: row, rows: count, cols, data: count === size ? data : data.subarray(0, count * cols) };
+      yield { start: row, rows: count, cols, data };
     }
   }
 

@@ -1,0 +1,158 @@
+/** `performer bench [FILE]`: how fast, against length, exact attention and the limits of the machine. */
+import { UsageError } from "../errors.ts";
+import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
+import { PROJECTIONS } from "../projection.ts";
+import { nearest } from "../words.ts";
+import type { Command, Flag } from "./command.ts";
+import { COMMON_FLAGS, fraction, positiveNumber, wholeNumber } from "./flags.ts";
+
+/** The parts of a comma list, each parsed, repetitions dropped; errors name the part. */
+function listOf<T>(parse: (text: string) => T): (text: string) => T[] {
+  return (text) => {
+    const parts = text.split(",").map((part) => {
+      try {
+        return parse(part.trim());
+      } catch (error) {
+        if (!(error instanceof UsageError) || !text.includes(",")) throw error;
+        throw new UsageError(`"${part.trim()}": ${error.message}`);
+      }
+    });
+    return [...new Set(parts)];
+  };
+}
+
+function oneOf(names: readonly string[]): (text: string) => string {
+  return (text) => {
+    if (names.includes(text)) return text;
+    const near = nearest(text, names);
+    throw new UsageError(`${near ? `did you mean ${near}? ` : ""}expected a list of ${names.join(", ")}`);
+  };
+}
+
+/** "16_384" or "2^14". */
+function length(text: string): number {
+  const power = /^2\^(\d{1,2})$/.exec(text);
+  try {
+    return power ? wholeNumber(1)(String(2 ** Number(power[1]))) : wholeNumber(1)(text);
+  } catch {
+    throw new UsageError("expected numbers of rows such as 1024,16_384,2^20");
+  }
+}
+
+const MAPS = [...FEATURE_MAPS.map((map) => map.name), EXACT];
+const KINDS = Object.keys(PROJECTIONS);
+const MODES = ["bidirectional", "causal"];
+
+const FLAGS: readonly Flag[] = [
+  {
+    name: "backend",
+    value: "LIST",
+    summary: "backends to measure, each; auto is the one that attend would take",
+    default: "auto",
+  },
+  {
+    name: "lengths",
+    short: "L",
+    value: "LIST",
+    summary: "rows, such as 1024,16_384,2^20",
+    default: [1024, 4096, 16384],
+    parse: listOf(length),
+  },
+  {
+    name: "features",
+    value: "LIST",
+    summary: `feature maps; ${EXACT} is exact attention: ${MAPS.join(", ")}`,
+    default: ["hyperbolic"],
+    parse: listOf(oneOf(MAPS)),
+  },
+  {
+    name: "num-features",
+    short: "m",
+    value: "LIST",
+    summary: "lengths of the feature vector",
+    default: [256],
+    parse: listOf(wholeNumber(1)),
+  },
+  {
+    name: "projection",
+    value: "LIST",
+    summary: `random projections: ${KINDS.join(", ")}`,
+    default: ["orthogonal"],
+    parse: listOf(oneOf(KINDS)),
+  },
+  {
+    name: "mode",
+    value: "LIST",
+    summary: "bidirectional, causal or both",
+    default: ["bidirectional"],
+    parse: listOf(oneOf(MODES)),
+  },
+  { name: "causal", summary: "the same as --mode causal" },
+  {
+    name: "threads",
+    value: "LIST",
+    summary: "threads that compute (default one per core)",
+    parse: listOf(wholeNumber(1)),
+  },
+  { name: "heads", value: "H", summary: "heads (default 8; of a file as attend reads it)", parse: wholeNumber(1) },
+  { name: "head-dim", value: "D", summary: "width of queries and keys (default 64)", parse: wholeNumber(1) },
+  { name: "value-dim", value: "D", summary: "width of values (default the head's)", parse: wholeNumber(1) },
+  { name: "seed", value: "N", summary: "seed of rows and projections", default: 0, parse: wholeNumber(0) },
+  {
+    name: "spread",
+    value: "S",
+    summary: "standard deviation of the synthetic entries",
+    default: 0.5,
+    parse: positiveNumber,
+  },
+  { name: "layout", value: "NAME", summary: "axes of a 3-D or 4-D file", choices: ["hld", "lhd"], default: "hld" },
+  { name: "encode", value: "HOW", summary: "read FASTA or text and embed it: kmer:K or kmer:K:WINDOW" },
+  { name: "tile", value: "ROWS", summary: "rows per piece", parse: wholeNumber(1) },
+  { name: "samples", value: "N", summary: "samples per point, after a warm-up", default: 10, parse: wholeNumber(3) },
+  {
+    name: "seconds",
+    value: "S",
+    summary: "time per point after which 3 samples are enough",
+    default: 3,
+    parse: positiveNumber,
+  },
+  { name: "profile", summary: "seconds per stage, where a backend measures them; costs a little speed" },
+  {
+    name: "compare",
+    value: "FILE",
+    summary: "compare with a saved .json; exit 1 when a point became slower",
+  },
+  {
+    name: "regression",
+    value: "P",
+    summary: "least growth of the median time that counts (0.05 or 5%)",
+    default: 0.05,
+    parse: fraction,
+  },
+  { name: "output", short: "o", value: "FILE", summary: "save the report as well: .json, .jsonl, .csv or .md" },
+  {
+    name: "format",
+    value: "NAME",
+    summary: "form of the report",
+    choices: ["text", "json", "jsonl", "csv", "md"],
+    default: "text",
+  },
+  { name: "ascii", summary: "draw the chart in ASCII" },
+  ...COMMON_FLAGS,
+];
+
+export const bench: Command = {
+  name: "bench",
+  summary: "throughput against length, per backend and mechanism, beside the limits of the machine",
+  arguments: [{ name: "FILE", summary: "measure on the rows of this file instead of synthetic ones", optional: true }],
+  flags: FLAGS,
+  examples: [
+    "performer bench --features hyperbolic,softmax -L 1024,4096,16384",
+    "performer bench --backend wasm,gpujs --mode bidirectional,causal -o before.json",
+    "performer bench --backend wasm,gpujs --mode bidirectional,causal --compare before.json --regression 5%",
+  ],
+  async run(invocation, terminal) {
+    const { runBench } = await import("./bench_run.ts");
+    return await runBench(invocation, terminal);
+  },
+};

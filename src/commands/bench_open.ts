@@ -1,0 +1,77 @@
+/** What `bench` measures: the backends and the rows of its flags. */
+import { openFirst, parseBackendList } from "../backends/mod.ts";
+import type { BenchSizes } from "../bench.ts";
+import type { OpenBackend } from "../bench_measure.ts";
+import { type BenchTensors, syntheticTensors, tensorsFrom } from "../bench_tensors.ts";
+import { UnsupportedError, UsageError } from "../errors.ts";
+import type { Refusal } from "../report.ts";
+import { sizesOf } from "../run.ts";
+import { openInputs } from "./attend_files.ts";
+import type { Invocation, Terminal } from "./command.ts";
+
+type Flags = Invocation["flags"];
+
+/**
+ * Opens every backend of the list with every number of threads; those that cannot be opened are reported while there is another.
+ * A backend that describes itself the same with other threads has none of its own and is measured once.
+ */
+export async function openBackends(
+  flags: Flags,
+  stack: AsyncDisposableStack,
+): Promise<{ backends: Omit<OpenBackend, "peak">[]; refused: Refusal[] }> {
+  const backends: Omit<OpenBackend, "peak">[] = [];
+  const refusals = new Map<string, string>();
+  const wishes = String(flags.backend).split(",").map((part) => ({ part: part.trim(), list: parseBackendList(part) }));
+  let last: unknown;
+  for (const { part, list } of wishes) {
+    for (const threads of (flags.threads as number[] | undefined) ?? [undefined]) {
+      try {
+        const { backend, refused } = await openFirst(list, { threads, profile: flags.profile === true });
+        for (const { name, reason } of refused) refusals.set(name, reason);
+        const label = part === "auto" ? backend.name : part;
+        const known = backends.some((other) => other.label === label && other.backend.device === backend.device);
+        if (known) await backend[Symbol.asyncDispose]();
+        else backends.push({ label, backend: stack.use(backend) });
+      } catch (error) {
+        if (!(error instanceof UnsupportedError)) throw error;
+        refusals.set(part, error.reason);
+        last = error;
+      }
+    }
+  }
+  if (backends.length === 0) throw last;
+  return { backends, refused: [...refusals].map(([name, reason]) => ({ name, reason })) };
+}
+
+/** Rows to measure on, not yet drawn or read. */
+export interface BenchRows {
+  readonly sizes: BenchSizes;
+  /** By growing L. */
+  readonly lengths: readonly number[];
+  load(): Promise<BenchTensors>;
+}
+
+/** The rows of FILE, or synthetic ones. Throws UsageError when FILE has fewer than were asked for. */
+export async function rowsFor(invocation: Invocation, terminal: Terminal): Promise<BenchRows> {
+  const { arguments: [path], flags, sources } = invocation;
+  const lengths = (flags.lengths as number[]).toSorted((a, b) => a - b);
+  const dims = ["head-dim", "value-dim"].filter((name) => flags[name] !== undefined);
+  if (path === undefined) {
+    if (flags.encode !== undefined) throw new UsageError("Cannot use --encode without FILE: name a FASTA or text file");
+    const heads = Number(flags.heads ?? 8);
+    const headDim = Number(flags["head-dim"] ?? 64);
+    const sizes = { heads, kvHeads: heads, headDim, valueDim: Number(flags["value-dim"] ?? headDim) };
+    const load = async () => syntheticTensors(sizes, lengths.at(-1)!, Number(flags.seed), Number(flags.spread));
+    return { sizes, lengths, load };
+  }
+  if (dims.length > 0) throw new UsageError(`Cannot use --${dims[0]} with a file: "${path}" has its own widths`);
+  const opened = await openInputs(invocation, terminal);
+  await using _files = opened.files;
+  const { queryRows: rows, ...sizes } = sizesOf(opened.inputs, true);
+  if (rows === 0) throw new UsageError(`Cannot measure on "${path}": it has no rows`);
+  const wanted = sources.lengths === "default" ? [...lengths.filter((L) => L < rows), rows] : lengths;
+  const longest = wanted.at(-1)!;
+  if (longest > rows) throw new UsageError(`Cannot use --lengths ${longest}: "${path}" has ${rows} rows`);
+  const tensors = await tensorsFrom(opened.inputs, sizes, longest);
+  return { sizes, lengths: wanted, load: async () => tensors };
+}

@@ -1,0 +1,238 @@
+/** The story of `bench`: open the backends, prepare the rows, measure their peaks and the sweep, report, compare. */
+import * as os from "node:os";
+import {
+  BENCH_SCHEMA,
+  type BenchPeak,
+  type BenchReport,
+  type BenchResult,
+  type BenchSettings,
+  curvesOf,
+  pointKey,
+  type Setting,
+  settingsOf,
+  threadsOf,
+} from "../bench.ts";
+import { compareReports, parseSaved, savedKeys, type SavedReport } from "../bench_compare.ts";
+import { crossoversOf, slopesOf } from "../bench_figures.ts";
+import { measureCopy, type OpenBackend, sweep } from "../bench_measure.ts";
+import { type ByteSink, openFile, openOutput } from "../bytes.ts";
+import { UsageError } from "../errors.ts";
+import { BENCH_EXPORTERS } from "../exporters/bench.ts";
+import { openBackends, rowsFor } from "./bench_open.ts";
+import type { Invocation, Terminal } from "./command.ts";
+import { Progress, useColor } from "./progress.ts";
+
+type Flags = Invocation["flags"];
+
+/** Seconds for measuring the peak of one backend, and for a copy. */
+const PEAK_SECONDS = 1;
+const COPY_SECONDS = 0.3;
+
+export async function runBench(invocation: Invocation, terminal: Terminal): Promise<number> {
+  const { flags } = invocation;
+  const saved = flags.compare === undefined
+    ? null
+    : parseSaved(await readText(String(flags.compare)), String(flags.compare));
+  const format = flags.output === undefined ? null : formatOf(String(flags.output));
+  await using sink = flags.output === undefined ? null : openOutput(String(flags.output));
+  const progress = new Progress(terminal, { enabled: !flags.quiet });
+  let report: BenchReport;
+  try {
+    report = await run(invocation, terminal, progress, saved);
+  } finally {
+    progress.clear();
+  }
+  await print(report, flags, terminal);
+  if (!report.complete) return 130; // what was saved before stays
+  if (sink && format) await save(report, format, sink);
+  return verdict(report, terminal);
+}
+
+async function run(
+  invocation: Invocation,
+  terminal: Terminal,
+  progress: Progress,
+  saved: SavedReport | null,
+): Promise<BenchReport> {
+  const { flags } = invocation;
+  const date = new Date().toISOString();
+  const axes = {
+    features: flags.features as string[],
+    numFeatures: flags["num-features"] as number[],
+    projections: flags.projection as string[],
+    causal: modes(invocation),
+  };
+  const rows = await rowsFor(invocation, terminal);
+  const settings = settingsOf(axes, rows.sizes.headDim);
+  await using open = new AsyncDisposableStack();
+  const { backends: opened, refused } = await openBackends(flags, open);
+  if (saved) refuseStrangers(saved, String(flags.compare), { settings, backends: opened, ...rows });
+  const tensors = await rows.load();
+  const seconds = Number(flags.seconds);
+  const copyBytes = measureCopy(Math.min(COPY_SECONDS, seconds));
+  const backends: OpenBackend[] = [];
+  for (const { label, backend } of opened) {
+    terminal.signal.throwIfAborted();
+    progress.update(`peak of ${label}`, backends.length, opened.length);
+    backends.push({ label, backend, peak: await backend.measurePeak?.(Math.min(PEAK_SECONDS, seconds)) ?? null });
+  }
+  const measured: BenchResult[] = [];
+  let complete = true;
+  try {
+    const points = sweep({
+      backends,
+      settings,
+      lengths: rows.lengths,
+      tensors,
+      seed: Number(flags.seed),
+      tileRows: flags.tile as number | undefined,
+      samples: Number(flags.samples),
+      seconds,
+      copyBytes,
+      peakBytes: terminal.peakBytes,
+      signal: terminal.signal,
+      progress: (point, number, all, done) => {
+        const { backend, features, causal, L } = point;
+        const stage = `${number} of ${all}: ${backend} ${features}${causal ? " causal" : ""} ${L} rows`;
+        progress.update(stage, done * L, Number(flags.samples) * L);
+      },
+    });
+    for await (const result of points) measured.push(result);
+  } catch (error) {
+    if (!terminal.signal.aborted || measured.length === 0) throw error;
+    complete = false;
+  }
+  const machine = machineOf(terminal);
+  const results = curvesOf(measured).flat();
+  return {
+    schema: BENCH_SCHEMA,
+    command: "bench",
+    date,
+    machine,
+    settings: settingsFor(invocation, axes, rows),
+    complete,
+    refused,
+    peaks: backends.map((backend) => peakOf(backend, copyBytes)),
+    results,
+    slopes: slopesOf(results),
+    crossovers: crossoversOf(results),
+    comparison: saved && complete
+      ? compareReports(saved, { machine, results }, String(flags.compare), Number(flags.regression))
+      : null,
+  };
+}
+
+function modes({ flags, sources }: Invocation): boolean[] {
+  if (flags.causal !== true) return (flags.mode as string[]).map((mode) => mode === "causal");
+  if (sources.mode === "flag") throw new UsageError("Cannot use --causal with --mode: list causal in --mode");
+  return [true];
+}
+
+type Sweep = Pick<BenchSettings, "lengths"> & { sizes: { heads: number; headDim: number; valueDim: number } };
+
+/** A saved report that shares no point is refused before anything is measured. */
+function refuseStrangers(
+  saved: SavedReport,
+  path: string,
+  { settings, backends, lengths, sizes: { heads, headDim, valueDim } }: Sweep & {
+    readonly settings: readonly Setting[];
+    readonly backends: readonly Omit<OpenBackend, "peak">[];
+  },
+): void {
+  const keys = savedKeys(saved);
+  const shared = backends.some(({ label, backend }) => {
+    const threads = threadsOf(backend.device);
+    return settings.some((setting) => {
+      return lengths.some((L) =>
+        keys.has(pointKey({ backend: label, threads, ...setting, L, heads, headDim, valueDim }))
+      );
+    });
+  });
+  if (shared) return;
+  throw new UsageError(
+    `Cannot compare with "${path}": it holds none of the points of this sweep; use the flags it was saved with`,
+  );
+}
+
+const machineOf = ({ runtime }: Terminal): BenchReport["machine"] => ({
+  processor: os.cpus()[0]?.model ?? "unknown",
+  threads: os.availableParallelism(),
+  memory: os.totalmem(),
+  runtime,
+  system: `${os.type()} ${os.release()} ${os.arch()}`,
+});
+
+function settingsFor(
+  { arguments: [path], flags }: Invocation,
+  axes: Pick<BenchSettings, "features" | "numFeatures" | "projections" | "causal">,
+  { lengths, sizes }: Awaited<ReturnType<typeof rowsFor>>,
+): BenchSettings {
+  const { heads, kvHeads, headDim, valueDim } = sizes;
+  return {
+    input: path ?? "synthetic",
+    lengths,
+    ...axes,
+    heads,
+    kvHeads,
+    headDim,
+    valueDim,
+    seed: Number(flags.seed),
+    spread: path === undefined ? Number(flags.spread) : null,
+    samples: Number(flags.samples),
+    seconds: Number(flags.seconds),
+    tileRows: (flags.tile as number | undefined) ?? null,
+    profile: flags.profile === true,
+  };
+}
+
+const peakOf = ({ label, backend, peak }: OpenBackend, copyBytes: number): BenchPeak => ({
+  backend: label,
+  device: backend.device,
+  threads: threadsOf(backend.device),
+  gflops: peak && peak.flopsPerSecond / 1e9,
+  gbps: (peak?.bytesPerSecond ?? copyBytes) / 1e9,
+});
+
+async function readText(path: string): Promise<string> {
+  await using file = await openFile(path);
+  const bytes = new Uint8Array(file.byteLength);
+  await file.read(bytes, 0);
+  return new TextDecoder().decode(bytes);
+}
+
+/** The format of `--output` by its suffix. */
+function formatOf(path: string): string {
+  const suffix = /\.(json|jsonl|csv|md)$/.exec(path)?.[1];
+  if (!suffix) {
+    throw new UsageError(`Cannot use --output ${path}: expected a name that ends in .json, .jsonl, .csv or .md`);
+  }
+  return suffix;
+}
+
+async function print(report: BenchReport, flags: Flags, terminal: Terminal): Promise<void> {
+  if (flags.quiet && !flags.json) return;
+  const exporter = await BENCH_EXPORTERS[flags.json ? "json" : String(flags.format)]();
+  const drawn = terminal.stdoutTTY && terminal.env.TERM !== "dumb";
+  terminal.out(exporter(report, {
+    color: useColor(terminal, flags),
+    verbose: flags.verbose === true,
+    chart: !drawn ? null : flags.ascii ? "ascii" : "braille",
+    columns: terminal.columns,
+  }));
+}
+
+async function save(report: BenchReport, format: string, sink: ByteSink): Promise<void> {
+  const exporter = await BENCH_EXPORTERS[format]();
+  const text = exporter(report, { color: false, verbose: false, chart: null, columns: 100 });
+  await sink.write(new TextEncoder().encode(text), 0);
+  await sink.commit();
+}
+
+function verdict({ comparison }: BenchReport, terminal: Terminal): number {
+  if (!comparison || comparison.regressions === 0) return 0;
+  const { regressions, points, path, threshold } = comparison;
+  terminal.err(
+    `${regressions} of ${points.length} points are slower than in "${path}" by more than ${100 * threshold} %\n`,
+  );
+  return 1;
+}

@@ -41,8 +41,8 @@ export interface BenchSizes {
   readonly valueDim: number;
 }
 
-/** One point of a curve. */
-export interface BenchResult extends Series {
+/** One point of a curve, as it was measured. */
+export interface Measurement extends Series {
   /** Rows of queries, keys and values. */
   readonly L: number;
   readonly heads: number;
@@ -50,35 +50,47 @@ export interface BenchResult extends Series {
   readonly valueDim: number;
   /** All samples of compute time, in the order they were taken. */
   readonly seconds: readonly number[];
-  readonly median: number;
-  readonly p5: number;
-  readonly p95: number;
-  /** L over the median. */
-  readonly tokensPerSecond: number;
-  /** 10⁹ operations per second, as `flopCount` counts them. */
-  readonly gflops: number;
-  /** 10⁹ bytes per second of q, k, v and the output, each moved once. */
-  readonly gbps: number;
-  /** `gflops` over the backend's own matrix product in this run, in percent; null where it has none. */
-  readonly percentOfPeak: number | null;
-  /** Identity attention, which reads q, k and v and writes v: tokens/s at the speed of a memory copy. */
-  readonly ceilingTokensPerSecond: number;
-  readonly percentOfCeiling: number;
+  /** Operations of one run, as `flopCount` counts them. */
+  readonly flops: number;
+  /** Bytes of q, k, v and the output in the backend's precision, each once. */
+  readonly bytes: number;
   /** Largest resident set of the process so far. */
   readonly peakBytes: number;
   /** Seconds per run and stage, added up over threads; null without --profile or where a backend has no stages. */
   readonly stages: Readonly<Record<Stage, number>> | null;
 }
 
-/** What a backend reached by itself in this run. */
+/** A point with its figures; shares of a limit are null where the limit was not measured. */
+export interface BenchResult extends Measurement {
+  /** Seconds: the median, and the 5 % and 95 % quantiles of the samples. */
+  readonly median: number;
+  readonly p5: number;
+  readonly p95: number;
+  /** L over the median. */
+  readonly tokensPerSecond: number;
+  /** 10⁹ operations per second. */
+  readonly gflops: number;
+  /** 10⁹ bytes per second. */
+  readonly gbps: number;
+  /** `gflops` over the backend's own matrix product in this run, in percent. */
+  readonly percentOfPeak: number | null;
+  /** Identity attention, which reads q, k and v and writes v: tokens/s at the speed of a memory copy. */
+  readonly ceilingTokensPerSecond: number | null;
+  readonly percentOfCeiling: number | null;
+}
+
+/** What a backend reached by itself in this run, after the sweep. */
 export interface BenchPeak {
   readonly backend: string;
   readonly device: string;
   readonly threads: number | null;
   /** Its matrix product; null where it has none of its own. */
   readonly gflops: number | null;
-  /** Bytes read plus written by its copy, or by one copying thread of this process where it has none, in 10⁹ per second. */
-  readonly gbps: number;
+  /**
+   * 10⁹ bytes per second, read plus written: its own copy, or that of one thread of this process where it has none. null when
+   * the sweep was interrupted.
+   */
+  readonly gbps: number | null;
 }
 
 /** Growth of time with length: time ~ L^slope, by least squares over all its points. */
@@ -221,7 +233,7 @@ export function seriesOf({ backend, device, threads, features, numFeatures, proj
 }
 
 /** Points by curve, in the order the curves began; each curve by growing L. */
-export function curvesOf(results: readonly BenchResult[]): BenchResult[][] {
+export function curvesOf<P extends Measurement>(results: readonly P[]): P[][] {
   const curves = Map.groupBy(results, seriesKey);
   return [...curves.values()].map((points) => points.toSorted((a, b) => a.L - b.L));
 }

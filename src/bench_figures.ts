@@ -1,58 +1,44 @@
 /** From samples to figures: throughput, shares of the limits, slopes over L and the crossover with exact attention. Pure. */
-import type { Backend, Peak } from "./backend.ts";
-import { type BenchResult, type BenchSizes, type Crossover, curvesOf, seriesOf, type Slope } from "./bench.ts";
+import {
+  type BenchPeak,
+  type BenchResult,
+  type Crossover,
+  curvesOf,
+  type Measurement,
+  seriesOf,
+  type Slope,
+} from "./bench.ts";
 import { EXACT } from "./feature_map.ts";
 import { quantile, slopeOf } from "./statistics.ts";
 
 /** A crossover further than this factor beyond the measured lengths is not told. */
 const REACH = 16;
 
-/** Bytes of q, k, v and the output for one row, each once, in the backend's precision. */
-export function bytesPerRow(sizes: BenchSizes, precision: Backend["limits"]["precision"]): number {
-  const { heads, kvHeads, headDim, valueDim } = sizes;
-  return (heads + kvHeads) * (headDim + valueDim) * (precision === "f64" ? 8 : 4);
+/** The points with their figures, curve by curve and each by growing L. */
+export function resultsOf(measured: readonly Measurement[], peaks: readonly BenchPeak[]): BenchResult[] {
+  return curvesOf(measured).flat().map((point) => {
+    const peak = peaks.find(({ backend, device }) => backend === point.backend && device === point.device);
+    return withFigures(point, peak);
+  });
 }
 
-export type Figures = Pick<
-  BenchResult,
-  | "median"
-  | "p5"
-  | "p95"
-  | "tokensPerSecond"
-  | "gflops"
-  | "gbps"
-  | "percentOfPeak"
-  | "ceilingTokensPerSecond"
-  | "percentOfCeiling"
->;
-
-/**
- * The figures of one point.
- * @param work `rows` L, `flops` operations and `rowBytes` bytes per row of one run
- * @param peak what the backend reaches by itself, null where it cannot say
- * @param copyBytes bytes read plus written per second by a copy
- */
-export function figuresOf(
-  seconds: readonly number[],
-  work: { readonly rows: number; readonly flops: number; readonly rowBytes: number },
-  peak: Peak | null,
-  copyBytes: number,
-): Figures {
-  const sorted = seconds.toSorted((a, b) => a - b);
+function withFigures(point: Measurement, peak?: Pick<BenchPeak, "gflops" | "gbps">): BenchResult {
+  const sorted = point.seconds.toSorted((a, b) => a - b);
   const median = quantile(sorted, 0.5);
-  const tokensPerSecond = work.rows / median;
-  const flops = work.flops / median;
-  const ceilingTokensPerSecond = copyBytes / work.rowBytes;
+  const gflops = point.flops / median / 1e9;
+  const gbps = point.bytes / median / 1e9;
+  const copy = peak?.gbps ?? null;
   return {
+    ...point,
     median,
     p5: quantile(sorted, 0.05),
     p95: quantile(sorted, 0.95),
-    tokensPerSecond,
-    gflops: flops / 1e9,
-    gbps: work.rowBytes * tokensPerSecond / 1e9,
-    percentOfPeak: peak && 100 * flops / peak.flopsPerSecond,
-    ceilingTokensPerSecond,
-    percentOfCeiling: 100 * tokensPerSecond / ceilingTokensPerSecond,
+    tokensPerSecond: point.L / median,
+    gflops,
+    gbps,
+    percentOfPeak: peak?.gflops ? 100 * gflops / peak.gflops : null,
+    ceilingTokensPerSecond: copy && point.L * copy * 1e9 / point.bytes,
+    percentOfCeiling: copy && 100 * gbps / copy,
   };
 }
 

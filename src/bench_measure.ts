@@ -5,9 +5,8 @@
  * kept. Calls overlap as far as the backend allows, and the state is cleared between samples, outside the timing.
  */
 import { type Attention, flopCount, isExact, logitScale, parametersFor } from "./attention.ts";
-import type { Backend, ExactSession, Peak, Session, Stage } from "./backend.ts";
-import { type BenchResult, type BenchSizes, type Series, type Setting, threadsOf } from "./bench.ts";
-import { bytesPerRow, figuresOf } from "./bench_figures.ts";
+import type { Backend, ExactSession, Session, Stage } from "./backend.ts";
+import { type BenchSizes, type Measurement, type Series, type Setting, threadsOf } from "./bench.ts";
 import type { BenchTensors } from "./bench_tensors.ts";
 import type { MapParameters } from "./feature_map.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
@@ -24,7 +23,6 @@ const BREATH = 100;
 export interface OpenBackend {
   readonly label: string;
   readonly backend: Backend;
-  readonly peak: Peak | null;
 }
 
 export interface SweepOptions {
@@ -38,8 +36,6 @@ export interface SweepOptions {
   /** Samples of a point, fewer when `seconds` have passed and there are LEAST_SAMPLES. */
   readonly samples: number;
   readonly seconds: number;
-  /** Bytes read plus written per second by a copy, where a backend has no peak. */
-  readonly copyBytes: number;
   readonly peakBytes: () => number;
   /** Milliseconds of a monotonic clock. */
   readonly now?: () => number;
@@ -49,7 +45,7 @@ export interface SweepOptions {
 }
 
 /** Measures one point after the other: all settings and backends at the shortest L first. */
-export async function* sweep(options: SweepOptions): AsyncGenerator<BenchResult> {
+export async function* sweep(options: SweepOptions): AsyncGenerator<Measurement> {
   const { backends, settings, lengths } = options;
   const points = lengths.length * settings.length * backends.length;
   let number = 0;
@@ -88,13 +84,13 @@ interface Point {
 }
 
 async function measure(
-  { label, backend, peak }: OpenBackend,
+  { label, backend }: OpenBackend,
   { attention, setting, sizes, parameters }: Point,
   options: SweepOptions,
   number: number,
   points: number,
-): Promise<BenchResult> {
-  const { tensors, copyBytes } = options;
+): Promise<Measurement> {
+  const { tensors } = options;
   const L = sizes.queryRows;
   const series = { backend: label, device: backend.device, threads: threadsOf(backend.device), ...setting };
   const widest = Math.max(tensors.cols("q"), tensors.cols("k"), tensors.cols("v"), sizes.heads * sizes.valueDim);
@@ -115,8 +111,6 @@ async function measure(
     ...options,
     progress: (done) => options.progress?.({ ...series, L }, number, points, done),
   });
-  const flops = flopCount(attention, sizes, parameters);
-  const work = { rows: L, flops, rowBytes: bytesPerRow(sizes, precision) };
   return {
     ...series,
     L,
@@ -124,7 +118,8 @@ async function measure(
     headDim,
     valueDim,
     seconds,
-    ...figuresOf(seconds, work, peak, peak?.bytesPerSecond ?? copyBytes),
+    flops: flopCount(attention, sizes, parameters),
+    bytes: L * (heads + kvHeads) * (headDim + valueDim) * (precision === "f64" ? 8 : 4),
     peakBytes: options.peakBytes(),
     stages,
   };
@@ -282,7 +277,7 @@ class ExactRun implements Run, AsyncDisposable {
 
 /** Bytes read plus written per second by one copying thread of this process, the best of several tries. */
 export function measureCopy(seconds: number, now: () => number = () => performance.now()): number {
-  const from = new Float64Array(2 ** 22).fill(1); // 32 MiB: beyond the caches
+  const from = new Float64Array(2 ** 23).fill(1); // 64 MiB: beyond most caches
   const to = from.slice();
   let best = 0;
   const end = now() + 1000 * seconds;

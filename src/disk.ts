@@ -7,6 +7,11 @@ import { code, endError, readError, writeError } from "./system_errors.ts";
 export const CHUNK = 2 ** 20;
 /** One system call moves less than 2 GiB. */
 const MAX_TRANSFER = 2 ** 30;
+/** Makes a folder and those above it. */
+export async function makeFolder(path: string): Promise<void> {
+  await fs.promises.mkdir(path, { recursive: true });
+}
+
 /** Files to remove when the process ends early: cli.ts calls `removeAll` on signals and on exit. */
 class Temporaries {
   readonly #paths = new Set<string>();

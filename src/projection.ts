@@ -15,7 +15,7 @@ import { RandomStream } from "./random.ts";
 export type RowNorms = "chi" | "sqrtd";
 
 /** First rows of one block: unit vectors of `size` columns, cut to `rows × d`. */
-interface Block {
+export interface Block {
   readonly directions: Float64Array;
   /** D₁, D₂, D₃ (`3 × size` of ±1) when the directions are a product of Hadamard factors. */
   readonly signs?: Float64Array;
@@ -90,7 +90,7 @@ function walshHadamard(x: Float64Array): void {
  * Rows of N D₃ N D₂ N D₁, N = H/√size, D iid signs (paper App. B.2): orthogonal exactly before padding is cut off, Haar nearly.
  * Sums of signs are whole numbers, so the directions are exact up to the one factor size^{−3/2}.
  */
-function hadamardBlock(random: RandomStream, d: number, rows: number): Block {
+export function hadamardBlock(random: RandomStream, d: number, rows: number): Block {
   const size = paddedSize(d);
   const signs = Float64Array.from({ length: 3 * size }, () => 2 * random.below(2) - 1);
   const directions = new Float64Array(rows * d);

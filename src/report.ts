@@ -1,5 +1,5 @@
 /** What one run of `attend` found: plain data. Exporters turn it into text; nothing here prints. */
-import type { SessionCounts } from "./backend.ts";
+import type { SessionCounts, Stage } from "./backend.ts";
 import type { ErrorSummary } from "./metrics.ts";
 import type { Interval } from "./statistics.ts";
 
@@ -60,8 +60,13 @@ export interface Report {
     readonly tileRows: number;
   };
   readonly output: { readonly path: string; readonly dtype: string; readonly shape: readonly number[] } | null;
-  /** Wall time in seconds; `check` is the error check, which is not part of the throughput. */
+  /**
+   * Wall time in seconds. Phases overlap where a backend computes while files are read and written; `compute` is the time in which
+   * it had work. `check` is the error check, which is not part of the throughput.
+   */
   readonly seconds: { read: number; compute: number; write: number; check: number; total: number };
+  /** With `--profile`: seconds per stage of the computation, added up over threads; null where not measured. */
+  readonly stages: Readonly<Record<Stage, number>> | null;
   /** Query rows per second of compute time. */
   readonly tokensPerSecond: number;
   readonly flops: number;

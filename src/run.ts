@@ -97,6 +97,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
     },
     output: options.sink && { path: options.sink.path, dtype: options.sink.dtype, shape: options.sink.shape },
     seconds,
+    stages: run.stages,
     tokensPerSecond: sizes.queryRows / seconds.compute,
     flops,
     gflopsPerSecond: flops / seconds.compute / 1e9,
@@ -162,6 +163,8 @@ class TileStore implements TileMemory {
 }
 
 abstract class Run {
+  /** Seconds per stage, where the backend measured them. */
+  stages: Report["stages"] = null;
   readonly watch = new Stopwatch();
   readonly shape: AttentionShape;
   abstract readonly parameters: ReturnType<typeof parametersFor> | null;
@@ -224,6 +227,7 @@ class LinearRun extends Run {
     this.#store.reserveOutputs(Math.min(this.shape.tileRows, queryRows) * heads * valueDim);
     if (this.shape.causal) await this.#causal(session);
     else await this.#bidirectional(session);
+    this.stages = session.stages ?? null;
     return { ...session.counts };
   }
 

@@ -37,17 +37,24 @@ export function parseBackendList(text: string): Wish[] {
   });
 }
 
+/** What every backend may be told, and where speeds are kept between runs (a file; null: nowhere). */
+export type OpenSettings = Pick<OpenOptions, "threads" | "profile"> & { readonly speeds?: string | null };
+
 /** Opens the first that can be. Only UnsupportedError means "try the next"; when none is left, the last one escapes. */
 export async function openFirst(
   wishes: readonly Wish[],
-  options: Pick<OpenOptions, "threads" | "profile"> = {},
+  { speeds = null, ...options }: OpenSettings = {},
 ): Promise<{ backend: Backend; refused: { name: string; reason: string }[] }> {
   const refused: { name: string; reason: string }[] = [];
   let last: unknown;
   for (const { name, variant, named } of wishes) {
     const driver = await CANDIDATES.find((candidate) => candidate.name === name)!.load();
     try {
-      return { backend: await driver.open({ ...options, variant, named }), refused };
+      const backend = await driver.open({ ...options, variant, named });
+      if (named || name !== "onnx") return { backend, refused };
+      const chosen = await orWasm(backend, options, speeds);
+      if (chosen.reason) refused.push({ name, reason: chosen.reason });
+      return { backend: chosen.backend, refused };
     } catch (error) {
       if (!(error instanceof UnsupportedError)) throw error;
       refused.push({ name: variant ? `${name}:${variant}` : name, reason: error.reason });
@@ -55,4 +62,11 @@ export async function openFirst(
     }
   }
   throw last;
+}
+
+/** `auto` takes the faster of native products and our own. */
+async function orWasm(onnx: Backend, options: OpenSettings, speeds: string | null) {
+  const { fasterOf, SpeedCache } = await import("./speed.ts");
+  const { wasm } = await import("./wasm.ts");
+  return await fasterOf(onnx, () => wasm.open({ ...options, named: false }), new SpeedCache(speeds, options.threads));
 }

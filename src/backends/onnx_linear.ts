@@ -21,23 +21,11 @@ import type { OwnRows, TileKernels, TileOutput } from "./tiled.ts";
 
 /** Numbers of an intermediate `heads × rows × features`: what a block may hold, so that two stay in the last cache (8 MiB each). */
 const BLOCK_NUMBERS = 1 << 21;
-/** Causal rows that are answered together. */
+/** Causal rows that are answered together, and chunks of one run. */
 const CHUNK = 128;
+const CHUNKS = 8;
 /** Denominators below this have lost their digits in float32. */
 const UNDERFLOW = 1e-25;
-
-const GRAPHS = { keys: keysGraph, queries: queriesGraph, causal: causalGraph } satisfies Record<
-  string,
-  (plan: Plan) => Graph
->;
-type Pass = keyof typeof GRAPHS;
-
-/** What goes from chunk to chunk: c, [S z] of all keys and of the tile's own. */
-interface Running {
-  readonly c: OrtTensor;
-  readonly S: OrtTensor;
-  readonly own: OrtTensor;
-}
 
 export class OnnxTileKernels implements TileKernels {
   readonly #exp: boolean;
@@ -47,9 +35,8 @@ export class OnnxTileKernels implements TileKernels {
   #queryWeights: Float32Array | null = null;
   #causalWeights: OrtTensor | null = null;
   readonly #ones: Float32Array;
-  readonly #programs = new Map<Pass, Promise<Program>>();
+  readonly #programs = new Map<string, Promise<Program>>();
   #upload: Upload | null = null;
-  #running: [Running, Running] | null = null;
   readonly #spare = new Spare();
   readonly #states: State[] = [];
   /** Settles when every run so far is done. */
@@ -62,13 +49,18 @@ export class OnnxTileKernels implements TileKernels {
     this.#blockRows = Math.min(tileRows, Math.max(64, rows));
     const width = headDim + (this.#exp ? 1 : 0);
     this.#keyWeights = runtime.tensor(keyWeights(plan, width), [kvHeads, projectionRows(p), width]);
-    this.#ones = new Float32Array(Math.max(CHUNK, this.#blockRows) * heads).fill(1);
+    this.#ones = new Float32Array(Math.max(CHUNKS * CHUNK, this.#blockRows) * heads).fill(1);
   }
 
   /** Kernels of a plan, with the graphs it needs compiled. */
   static async make(plan: Plan, runtime: Runtime): Promise<OnnxTileKernels> {
     const kernels = new OnnxTileKernels(plan, runtime);
-    for (const pass of plan.causal ? ["causal"] as const : ["keys", "queries"] as const) await kernels.#program(pass);
+    if (plan.causal) {
+      await kernels.#causalProgram(Math.min(plan.tileRows, CHUNK * CHUNKS));
+    } else {
+      await kernels.#keysProgram();
+      await kernels.#queriesProgram();
+    }
     return kernels;
   }
 
@@ -130,52 +122,30 @@ export class OnnxTileKernels implements TileKernels {
     _version: number,
     into?: Float32Array,
   ): Promise<TileOutput & { readonly own: State }> {
-    const { plan, runtime } = this;
-    const { heads, kvHeads, headDim, valueDim, parameters: p } = plan;
+    const { plan } = this;
+    const { heads, kvHeads, valueDim } = plan;
     const keys = copyKeys(this.#spare, own.k, own.v, own.weights, kvHeads);
     const data = q.data instanceof Float32Array ? q.data : Float32Array.from(q.data);
-    const ahead = uploadCausal(plan, state, this.#spare);
-    const m = projectionRows(p);
-    const weights = this.#causalWeights ??= runtime.tensor(queryWeights(plan, headDim), [heads, headDim, m]);
+    const first = uploadCausal(plan, state, this.#spare);
+    const more = q.rows > CHUNKS * CHUNK ? copyState(state) : null;
     return this.#inTurn(async () => {
       const out = into ?? new Float32Array(q.rows * heads * valueDim);
       const denominators = new Float32Array(q.rows * heads);
-      const program = await this.#program("causal");
-      let [now, next] = this.#running ??= [this.#blank(), this.#blank()];
-      now.c.data.set(ahead.c);
-      now.S.data.set(ahead.sums);
-      now.own.data.fill(0);
-      for (let from = 0; from < q.rows; from += CHUNK) {
-        const rows = Math.min(CHUNK, q.rows - from);
-        await program.run({
-          ...this.#keyFeeds(keys, from, rows),
-          ones: this.#onesOf(rows, kvHeads),
-          q: this.#rowsOf(data, from, rows, heads, headDim),
-          queryWeights: weights,
-          c0: now.c,
-          S0: now.S,
-          own0: now.own,
-        }, {
-          ...next,
-          out: this.#rowsOf(out, from, rows, heads, valueDim),
-          denominators: this.#rowsOf(denominators, from, rows, heads, 1),
-        });
-        [now, next] = [next, now];
+      const sum = this.#state(keys.visible);
+      clearState(sum);
+      for (let from = 0; from < q.rows; from += CHUNKS * CHUNK) {
+        const rows = Math.min(CHUNKS * CHUNK, q.rows - from);
+        const ahead = from === 0 ? first : uploadCausal(plan, more!, this.#spare);
+        const part = this.#state(0);
+        await this.#causal(data, keys, ahead, from, rows, out, denominators, part);
+        if (more) mergeInto(more, part);
+        mergeInto(sum, part);
+        this.recycle(part);
       }
-      const state = this.#state(keys.visible);
-      fillState(state, now.c.data, now.own.data);
-      this.#spare.give(keys.k, keys.v, keys.logWeights, ahead.c, ahead.sums);
-      return { out, denominators, own: state };
+      sum.keys = keys.visible;
+      this.#spare.give(keys.k, keys.v, keys.logWeights);
+      return { out, denominators, own: sum };
     });
-  }
-
-  #blank(): Running {
-    const { kvHeads, valueDim, parameters: { features } } = this.plan;
-    const make = (shape: readonly number[]) => {
-      return this.runtime.tensor(new Float32Array(shape.reduce((x, y) => x * y)), shape);
-    };
-    const sums = [kvHeads, features, valueDim + 1];
-    return { c: make([kvHeads, this.#exp ? features : 1, 1]), S: make(sums), own: make(sums) };
   }
 
   /** One block of keys → its state. */

@@ -32,14 +32,23 @@ export function reduce(g: Graph, op: "ReduceMax" | "ReduceSum", x: string, axis:
   return g.node(op, [x, g.integers([axis])], { keepdims: 1 });
 }
 
+/** Names of the inputs of a keys pass, or of one chunk of them. */
+interface KeyRows {
+  readonly k: string;
+  readonly v: string;
+  readonly logWeights: string;
+  readonly ones: string;
+}
+const KEYS: KeyRows = { k: "k", v: "v", logWeights: "logWeights", ones: "ones" };
+
 /** Exponent e of every key without its products, `n × h × 1`: ∓‖y‖²/2 + bias + ln ω. */
-function keyExponents(g: Graph, p: MapParameters): string {
+function keyExponents(g: Graph, p: MapParameters, { k, logWeights }: KeyRows): string {
   const { family } = p.map;
-  if (family === "pointwise") return "logWeights";
-  const squares = reduce(g, "ReduceSum", g.node("Mul", ["k", "k"]), COLUMNS);
+  if (family === "pointwise") return logWeights;
+  const squares = reduce(g, "ReduceSum", g.node("Mul", [k, k]), COLUMNS);
   const half = g.node("Mul", [squares, g.constant((family === "exp" ? -0.5 : 0.5) * p.inputScale ** 2)]);
   const norms = family === "exp" ? g.node("Add", [half, g.constant(p.bias)]) : half;
-  return g.node("Add", [norms, "logWeights"]);
+  return g.node("Add", [norms, logWeights]);
 }
 
 /** g / gain of the families without exponents of their own, from products u; features along `axis`. */
@@ -50,15 +59,16 @@ function values(g: Graph, p: MapParameters, u: string, axis: number): string {
 }
 
 /** [v 1], `n × h × (dv + 1)`. */
-function withOnes(g: Graph): string {
-  return g.node("Concat", ["v", "ones"], { axis: COLUMNS });
+function withOnes(g: Graph, { v, ones }: KeyRows): string {
+  return g.node("Concat", [v, ones], { axis: COLUMNS });
 }
 
-function keyInputs(g: Graph, plan: Plan): void {
+function keyInputs(g: Graph, plan: Plan, ones: boolean): void {
   const { kvHeads, headDim, valueDim, parameters: p } = plan;
   g.input("k", ["n", kvHeads, headDim]);
   g.input("v", ["n", kvHeads, valueDim]);
   g.input("logWeights", ["n", kvHeads, 1]);
+  if (ones) g.input("ones", ["n", kvHeads, 1]);
   g.input("keyWeights", [kvHeads, projectionRows(p), headDim + (p.map.family === "exp" ? 1 : 0)]);
 }
 
@@ -68,20 +78,20 @@ export function projectionRows(p: MapParameters): number {
 }
 
 /** Exponents `h × r × n` of the family `exp`. */
-function exponents(g: Graph, p: MapParameters): string {
-  const row = g.node("Concat", ["k", keyExponents(g, p)], { axis: COLUMNS });
+function exponents(g: Graph, p: MapParameters, rows: KeyRows): string {
+  const row = g.node("Concat", [rows.k, keyExponents(g, p, rows)], { axis: COLUMNS });
   return product(g, "keyWeights", row, { transB: 1, transBatchB: 1 });
 }
 
 /** g of the other families, `h × r × n`. */
-function keyValues(g: Graph, p: MapParameters): string {
-  return values(g, p, product(g, "keyWeights", "k", { transB: 1, transBatchB: 1 }), 1);
+function keyValues(g: Graph, p: MapParameters, { k }: KeyRows): string {
+  return values(g, p, product(g, "keyWeights", k, { transB: 1, transBatchB: 1 }), 1);
 }
 
 /** e^{e − c} · gain · [v 1] of the families whose exponent is the row's alone, `n × h × (dv + 1)`; c is `1 × h × 1`. */
-function scaledValues(g: Graph, p: MapParameters, e: string, c: string): string {
+function scaledValues(g: Graph, p: MapParameters, rows: KeyRows, e: string, c: string): string {
   const factor = g.node("Exp", [g.node("Sub", [e, c])]);
-  return g.node("Mul", [withOnes(g), g.node("Mul", [factor, g.constant(p.gain)])]);
+  return g.node("Mul", [withOnes(g, rows), g.node("Mul", [factor, g.constant(p.gain)])]);
 }
 
 /**
@@ -89,20 +99,20 @@ function scaledValues(g: Graph, p: MapParameters, e: string, c: string): string 
  */
 export function keysGraph(plan: Plan): Graph {
   const { kvHeads, valueDim, parameters: p } = plan;
+  const exp = p.map.family === "exp";
   const g = new Graph("keys");
-  keyInputs(g, plan);
-  if (p.map.family === "exp") {
-    const e = exponents(g, p);
+  keyInputs(g, plan, !exp);
+  if (exp) {
+    const e = exponents(g, p, KEYS);
     const shares = g.node("Softmax", [e], { axis: -1 });
     g.output("c", reduce(g, "ReduceMax", e, 2), [kvHeads, p.features, 1]);
     g.output("share", reduce(g, "ReduceMax", shares, 2), [kvHeads, p.features, 1]);
     g.output("S", product(g, shares, "v", { transBatchB: 1 }), [kvHeads, p.features, valueDim]);
   } else {
-    g.input("ones", ["n", kvHeads, 1]);
-    const e = keyExponents(g, p);
+    const e = keyExponents(g, p, KEYS);
     const c = reduce(g, "ReduceMax", e, 0);
     g.output("c", c, [1, kvHeads, 1]);
-    const S = product(g, keyValues(g, p), scaledValues(g, p, e, c), { transBatchB: 1 });
+    const S = product(g, keyValues(g, p, KEYS), scaledValues(g, p, KEYS, e, c), { transBatchB: 1 });
     g.output("S", S, [kvHeads, p.features, valueDim + 1]);
   }
   return g;
@@ -113,13 +123,12 @@ function regroup(g: Graph, plan: Plan, x: string, heads: number): string {
   return plan.heads === plan.kvHeads ? x : g.node("Reshape", [x, g.integers([heads, -1, 0])]);
 }
 
-/** [num den], `h × … × (dv + 1)` → `out`, `n × H × dv`, and `denominators`, `n × H × 1`. */
-function quotient(g: Graph, plan: Plan, sums: string): void {
+/** [num den], `h × … × (dv + 1)` → num/den, `n × H × dv`, and den, `n × H × 1`. */
+function quotient(g: Graph, plan: Plan, sums: string): { out: string; denominators: string } {
   const { heads, valueDim } = plan;
   const rows = g.node("Transpose", [regroup(g, plan, sums, heads)], { perm: [1, 0, 2] });
   const [num, den] = g.nodes("Split", 2, [rows, g.integers([valueDim, 1])], { axis: COLUMNS });
-  g.output("out", g.node("Div", [num, den]), ["n", heads, valueDim]);
-  g.output("denominators", den, ["n", heads, 1]);
+  return { out: g.node("Div", [num, den]), denominators: den };
 }
 
 /** Queries over a state. c of the family `exp` is the last row of `queryWeights`, relative to the largest of its head. */
@@ -138,51 +147,91 @@ export function queriesGraph(plan: Plan): Graph {
     g.input("queryWeights", [heads, headDim, p.projections]);
     P = values(g, p, product(g, "q", "queryWeights", { transBatchA: 1 }), COLUMNS);
   }
-  quotient(g, plan, product(g, regroup(g, plan, P, kvHeads), "S"));
+  const { out, denominators } = quotient(g, plan, product(g, regroup(g, plan, P, kvHeads), "S"));
+  g.output("out", out, ["n", heads, valueDim]);
+  g.output("denominators", denominators, ["n", heads, 1]);
   return g;
 }
 
 /**
- * One causal chunk: queries over a state and over the chunk's own keys, then the state and the sums of the tile's own keys past them.
- * Stabilised by c' of the whole chunk (kernels/README.md §4); both sums are relative to it.
+ * Causal rows in `chunks` chunks of `size` rows, of which the last may be shorter: queries over a state and over own keys, and the
+ * sums of the own keys. Each chunk is stabilised by its c' (kernels/README.md §4), and sums so far are relative to it. The chunks
+ * are written out one after the other, so that sums stay in the runtime, which copies every output of a run.
  */
-export function causalGraph(plan: Plan): Graph {
+export function causalGraph(plan: Plan, chunks: number, size: number): Graph {
   const { heads, kvHeads, headDim, valueDim, parameters: p } = plan;
   const exp = p.map.family === "exp";
   const g = new Graph("causal");
-  keyInputs(g, plan);
-  g.input("ones", ["n", kvHeads, 1]);
+  keyInputs(g, plan, true);
   g.input("q", ["n", heads, headDim]);
   g.input("queryWeights", [heads, headDim, projectionRows(p)]);
   const cShape = exp ? [kvHeads, p.features, 1] : [kvHeads, 1, 1];
   g.input("c0", cShape);
   g.input("S0", [kvHeads, p.features, valueDim + 1]);
-  g.input("own0", [kvHeads, p.features, valueDim + 1]);
-  const u = regroup(g, plan, product(g, "q", "queryWeights", { transBatchA: 1 }), kvHeads);
+  let state: ChunkState = { c: "c0", S: "S0", own: null };
+  const answers: { out: string; denominators: string }[] = [];
+  for (let chunk = 0; chunk < chunks; chunk++) {
+    const slice = (x: string) => {
+      if (chunks === 1) return x;
+      const end = chunk === chunks - 1 ? 2 ** 31 - 1 : (chunk + 1) * size;
+      return g.node("Slice", [x, g.integers([chunk * size]), g.integers([end]), g.integers([0])]);
+    };
+    const rows = { k: slice("k"), v: slice("v"), logWeights: slice("logWeights"), ones: slice("ones") };
+    const last = chunk === chunks - 1;
+    state = causalChunk(g, plan, rows, slice("q"), state, last, (sums) => answers.push(quotient(g, plan, sums)));
+  }
+  const join = (parts: readonly string[]) => parts.length === 1 ? parts[0] : g.node("Concat", parts, { axis: 0 });
+  g.output("out", join(answers.map(({ out }) => out)), ["n", heads, valueDim]);
+  g.output("denominators", join(answers.map(({ denominators }) => denominators)), ["n", heads, 1]);
+  g.output("c", state.c, cShape);
+  g.output("own", state.own!, [kvHeads, p.features, valueDim + 1]);
+  return g;
+}
+
+/** c, [S z] of all keys so far and of the tile's own. */
+interface ChunkState {
+  readonly c: string;
+  readonly S: string;
+  readonly own: string | null;
+}
+
+/** One chunk: hands [num den] to `answer` and returns the state past it (without S when it is the last). */
+function causalChunk(
+  g: Graph,
+  plan: Plan,
+  rows: KeyRows,
+  q: string,
+  before: ChunkState,
+  last: boolean,
+  answer: (sums: string) => void,
+): ChunkState {
+  const { heads, kvHeads, parameters: p } = plan;
+  const u = regroup(g, plan, product(g, q, "queryWeights", { transBatchA: 1 }), kvHeads);
   let c: string, K: string, V: string, P: string;
-  if (exp) {
-    const e = exponents(g, p);
-    c = g.node("Max", ["c0", reduce(g, "ReduceMax", e, 2)]);
+  if (p.map.family === "exp") {
+    const e = exponents(g, p, rows);
+    c = g.node("Max", [before.c, reduce(g, "ReduceMax", e, 2)]);
     K = g.node("Exp", [g.node("Sub", [e, c])]);
-    V = withOnes(g);
+    V = withOnes(g, rows);
     const relative = g.node("Transpose", [g.node("Sub", [c, reduce(g, "ReduceMax", c, 1)])], { perm: [0, 2, 1] });
     P = g.node("Softmax", [g.node("Add", [u, relative])], { axis: -1 });
   } else {
-    const e = keyExponents(g, p);
-    const top = g.node("Max", [g.node("Reshape", ["c0", g.integers([1, kvHeads, 1])]), reduce(g, "ReduceMax", e, 0)]);
-    c = g.node("Reshape", [top, g.integers(cShape)]);
-    K = keyValues(g, p);
-    V = scaledValues(g, p, e, top);
+    const e = keyExponents(g, p, rows);
+    const top = reduce(g, "ReduceMax", e, 0);
+    c = g.node("Max", [before.c, g.node("Reshape", [top, g.integers([kvHeads, 1, 1])])]);
+    K = keyValues(g, p, rows);
+    V = scaledValues(g, p, rows, e, g.node("Reshape", [c, g.integers([1, kvHeads, 1])]));
     P = values(g, p, u, COLUMNS);
   }
-  const f = g.node("Exp", [g.node("Sub", ["c0", c])]);
-  const S = g.node("Mul", ["S0", f]);
+  const f = g.node("Exp", [g.node("Sub", [before.c, c])]);
+  const S = g.node("Mul", [before.S, f]);
   const scores = g.node("Trilu", [regroup(g, plan, product(g, P, K), heads)], { upper: 0 });
   const within = product(g, regroup(g, plan, scores, kvHeads), V, { transBatchB: 1 });
-  quotient(g, plan, g.node("Add", [product(g, P, S), within]));
+  answer(g.node("Add", [product(g, P, S), within]));
   const sums = product(g, K, V, { transBatchB: 1 });
-  g.output("c", c, cShape);
-  g.output("S", g.node("Add", [S, sums]), [kvHeads, p.features, valueDim + 1]);
-  g.output("own", g.node("Add", [g.node("Mul", ["own0", f]), sums]), [kvHeads, p.features, valueDim + 1]);
-  return g;
+  return {
+    c,
+    S: last ? S : g.node("Add", [S, sums]),
+    own: before.own === null ? sums : g.node("Add", [g.node("Mul", [before.own, f]), sums]),
+  };
 }

@@ -4,7 +4,8 @@ import { bindMap, featureMap } from "../feature_map.ts";
 import { drawProjection } from "../projection.ts";
 import { RandomStream } from "../random.ts";
 import type { Tile } from "../tensor.ts";
-import { CANDIDATES, openFirst, parseBackendList } from "./mod.ts";
+import { CANDIDATES, openFirst, type OpenSettings, parseBackendList } from "./mod.ts";
+import { measureSpeed } from "./speed.ts";
 
 export interface SelfTest {
   readonly name: string;
@@ -12,6 +13,8 @@ export interface SelfTest {
   /** Device and error, or the reason. */
   readonly detail: string;
   readonly relativeL2: number | null;
+  /** FAVOR+ by the short timing that `auto` goes by (speed.ts). */
+  readonly gflopsPerSecond: number | null;
 }
 
 const ROWS = 96;
@@ -20,34 +23,38 @@ const WIDTH = 16;
 const FEATURES = 64;
 const LIMIT = 1e-5;
 
-/** Opens every backend by name and tests it; also says which one `auto` takes. */
-export async function testBackends(): Promise<{ auto: string; results: SelfTest[] }> {
+/** Opens every backend by name, tests and times it; also says which one `auto` takes. */
+export async function testBackends(settings: OpenSettings = {}): Promise<{ auto: string; results: SelfTest[] }> {
   const results: SelfTest[] = [];
-  for (const { name } of CANDIDATES) results.push(await testOne(name));
-  const { backend } = await openFirst(parseBackendList("auto"));
+  for (const { name } of CANDIDATES) results.push(await testOne(name, settings));
+  const { backend } = await openFirst(parseBackendList("auto"), settings);
   await using _ = backend;
   return { auto: `${backend.name} · ${backend.device}`, results };
 }
 
-async function testOne(name: string): Promise<SelfTest> {
+async function testOne(name: string, settings: OpenSettings): Promise<SelfTest> {
   let backend: Backend;
   try {
-    ({ backend } = await openFirst(parseBackendList(name)));
+    ({ backend } = await openFirst(parseBackendList(name), settings));
   } catch (error) {
     return {
       name,
       status: "refused",
       detail: (error as { reason?: string }).reason ?? String(error),
       relativeL2: null,
+      gflopsPerSecond: null,
     };
   }
   await using _ = backend;
   try {
     const relativeL2 = await goldenError(backend);
+    const gflopsPerSecond = await measureSpeed(backend) / 1e9;
     const status = relativeL2 <= LIMIT ? "PASS" : "FAIL";
-    return { name, status, detail: `${backend.device} · relative L2 ${relativeL2.toExponential(1)}`, relativeL2 };
+    const figures = `relative L2 ${relativeL2.toExponential(1)} · ${gflopsPerSecond.toPrecision(2)} GFLOP/s`;
+    return { name, status, detail: `${backend.device} · ${figures}`, relativeL2, gflopsPerSecond };
   } catch (error) {
-    return { name, status: "FAIL", detail: `${backend.device} · ${(error as Error).message}`, relativeL2: null };
+    const detail = `${backend.device} · ${(error as Error).message}`;
+    return { name, status: "FAIL", detail, relativeL2: null, gflopsPerSecond: null };
   }
 }
 

@@ -2,7 +2,7 @@
 import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import type { Command, Flag } from "./command.ts";
-import { BACKEND_FLAG, COMMON_FLAGS, fraction, positiveNumber, rowSlice, wholeNumber } from "./flags.ts";
+import { BACKEND_FLAG, COMMON_FLAGS, fraction, positiveNumber, rowSlice, THREADS_FLAG, wholeNumber } from "./flags.ts";
 
 const FLAGS: readonly Flag[] = [
   {
@@ -12,6 +12,7 @@ const FLAGS: readonly Flag[] = [
     summary: "write the output: .npy, .npz or .safetensors; - is stdout (.npy)",
   },
   BACKEND_FLAG,
+  THREADS_FLAG,
   {
     name: "features",
     value: "NAME",
@@ -93,6 +94,7 @@ const FLAGS: readonly Flag[] = [
     summary: "element type of the output (default: the input's)",
     choices: ["f32", "f64", "f16"],
   },
+  { name: "profile", summary: "measure and report the time of every stage of the computation (wasm)" },
   { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
   {
     name: "format",

@@ -8,6 +8,7 @@ import type { Report } from "../report.ts";
 import { attend, sizesOf } from "../run.ts";
 import { attentionFrom, openInputs, openOutputFor } from "./attend_files.ts";
 import type { Invocation, Terminal } from "./command.ts";
+import { speedsFile } from "./flags.ts";
 import { Progress, useColor } from "./progress.ts";
 
 export async function runAttend(invocation: Invocation, terminal: Terminal): Promise<number> {
@@ -30,7 +31,11 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   const opened = await openInputs(invocation, terminal);
   await using _files = opened.files;
   const sizes = sizesOf(opened.inputs, attention.causal);
-  const { backend, refused } = await openFirst(candidates);
+  const { backend, refused } = await openFirst(candidates, {
+    threads: flags.threads as number | undefined,
+    profile: flags.profile === true,
+    speeds: speedsFile(terminal.env),
+  });
   await using _backend = backend;
   await using sink = await openOutputFor(flags, opened, sizes);
   return await attend({

@@ -1,17 +1,20 @@
 /** `performer backends`: opens each backend, runs a golden case on it, says PASS or why not. */
 import type { Command } from "./command.ts";
-import { COMMON_FLAGS } from "./flags.ts";
+import { COMMON_FLAGS, speedsFile, THREADS_FLAG } from "./flags.ts";
 
 export const backends: Command = {
   name: "backends",
-  summary: "opens each backend, runs a golden case on it, and says which one auto takes",
+  summary: "opens each backend, runs a golden case on it, times it, and says which one auto takes",
   arguments: [],
-  flags: COMMON_FLAGS,
+  flags: [THREADS_FLAG, ...COMMON_FLAGS],
   examples: ["performer backends", "performer backends --json"],
   async run({ flags }, terminal) {
     const { testBackends } = await import("../backends/self_test.ts");
     const { useColor } = await import("./progress.ts");
-    const { auto, results } = await testBackends();
+    const { auto, results } = await testBackends({
+      threads: flags.threads as number | undefined,
+      speeds: speedsFile(terminal.env),
+    });
     const failed = results.some((result) => result.status === "FAIL");
     if (flags.json) {
       terminal.out(JSON.stringify({ schema: "performer-backends/1", auto, backends: results }, null, 2) + "\n");

@@ -18,8 +18,8 @@ type Flags = Invocation["flags"];
 export async function openBackends(
   flags: Flags,
   stack: AsyncDisposableStack,
-): Promise<{ backends: Omit<OpenBackend, "peak">[]; refused: Refusal[] }> {
-  const backends: Omit<OpenBackend, "peak">[] = [];
+): Promise<{ backends: OpenBackend[]; refused: Refusal[] }> {
+  const backends: OpenBackend[] = [];
   const refusals = new Map<string, string>();
   const wishes = String(flags.backend).split(",").map((part) => ({ part: part.trim(), list: parseBackendList(part) }));
   let last: unknown;
@@ -67,7 +67,10 @@ export async function rowsFor(invocation: Invocation, terminal: Terminal): Promi
   if (dims.length > 0) throw new UsageError(`Cannot use --${dims[0]} with a file: "${path}" has its own widths`);
   const opened = await openInputs(invocation, terminal);
   await using _files = opened.files;
-  const { queryRows: rows, ...sizes } = sizesOf(opened.inputs, true);
+  const { queryRows: rows, keyRows, ...sizes } = sizesOf(opened.inputs, false);
+  if (keyRows !== rows) {
+    throw new UsageError(`Cannot measure on "${path}": it has ${rows} queries and ${keyRows} keys, expected as many`);
+  }
   if (rows === 0) throw new UsageError(`Cannot measure on "${path}": it has no rows`);
   const wanted = sources.lengths === "default" ? [...lengths.filter((L) => L < rows), rows] : lengths;
   const longest = wanted.at(-1)!;

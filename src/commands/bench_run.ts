@@ -4,20 +4,20 @@ import {
   BENCH_SCHEMA,
   type BenchPeak,
   type BenchReport,
-  type BenchResult,
   type BenchSettings,
-  curvesOf,
+  type Measurement,
   pointKey,
   type Setting,
   settingsOf,
   threadsOf,
 } from "../bench.ts";
 import { compareReports, parseSaved, savedKeys, type SavedReport } from "../bench_compare.ts";
-import { crossoversOf, slopesOf } from "../bench_figures.ts";
+import { crossoversOf, resultsOf, slopesOf } from "../bench_figures.ts";
 import { measureCopy, type OpenBackend, sweep } from "../bench_measure.ts";
 import { type ByteSink, openFile, openOutput } from "../bytes.ts";
 import { UsageError } from "../errors.ts";
 import { BENCH_EXPORTERS } from "../exporters/bench.ts";
+import { count } from "../words.ts";
 import { openBackends, rowsFor } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { Progress, useColor } from "./progress.ts";
@@ -65,18 +65,10 @@ async function run(
   const rows = await rowsFor(invocation, terminal);
   const settings = settingsOf(axes, rows.sizes.headDim);
   await using open = new AsyncDisposableStack();
-  const { backends: opened, refused } = await openBackends(flags, open);
-  if (saved) refuseStrangers(saved, String(flags.compare), { settings, backends: opened, ...rows });
+  const { backends, refused } = await openBackends(flags, open);
+  if (saved) refuseStrangers(saved, String(flags.compare), { settings, backends, ...rows });
   const tensors = await rows.load();
-  const seconds = Number(flags.seconds);
-  const copyBytes = measureCopy(Math.min(COPY_SECONDS, seconds));
-  const backends: OpenBackend[] = [];
-  for (const { label, backend } of opened) {
-    terminal.signal.throwIfAborted();
-    progress.update(`peak of ${label}`, backends.length, opened.length);
-    backends.push({ label, backend, peak: await backend.measurePeak?.(Math.min(PEAK_SECONDS, seconds)) ?? null });
-  }
-  const measured: BenchResult[] = [];
+  const measured: Measurement[] = [];
   let complete = true;
   try {
     const points = sweep({
@@ -87,13 +79,12 @@ async function run(
       seed: Number(flags.seed),
       tileRows: flags.tile as number | undefined,
       samples: Number(flags.samples),
-      seconds,
-      copyBytes,
+      seconds: Number(flags.seconds),
       peakBytes: terminal.peakBytes,
       signal: terminal.signal,
       progress: (point, number, all, done) => {
         const { backend, features, causal, L } = point;
-        const stage = `${number} of ${all}: ${backend} ${features}${causal ? " causal" : ""} ${L} rows`;
+        const stage = `${number}/${all} ${backend} ${features}${causal ? " causal" : ""}, L ${count(L)}: rows`;
         progress.update(stage, done * L, Number(flags.samples) * L);
       },
     });
@@ -103,7 +94,8 @@ async function run(
     complete = false;
   }
   const machine = machineOf(terminal);
-  const results = curvesOf(measured).flat();
+  const peaks = await peaksOf(backends, complete, progress);
+  const results = resultsOf(measured, peaks);
   return {
     schema: BENCH_SCHEMA,
     command: "bench",
@@ -112,7 +104,7 @@ async function run(
     settings: settingsFor(invocation, axes, rows),
     complete,
     refused,
-    peaks: backends.map((backend) => peakOf(backend, copyBytes)),
+    peaks,
     results,
     slopes: slopesOf(results),
     crossovers: crossoversOf(results),
@@ -136,7 +128,7 @@ function refuseStrangers(
   path: string,
   { settings, backends, lengths, sizes: { heads, headDim, valueDim } }: Sweep & {
     readonly settings: readonly Setting[];
-    readonly backends: readonly Omit<OpenBackend, "peak">[];
+    readonly backends: readonly OpenBackend[];
   },
 ): void {
   const keys = savedKeys(saved);
@@ -185,13 +177,26 @@ function settingsFor(
   };
 }
 
-const peakOf = ({ label, backend, peak }: OpenBackend, copyBytes: number): BenchPeak => ({
-  backend: label,
-  device: backend.device,
-  threads: threadsOf(backend.device),
-  gflops: peak && peak.flopsPerSecond / 1e9,
-  gbps: (peak?.bytesPerSecond ?? copyBytes) / 1e9,
-});
+/** Measured after the sweep, so that the memory they take is not the sweep's. */
+async function peaksOf(backends: readonly OpenBackend[], measure: boolean, progress: Progress): Promise<BenchPeak[]> {
+  const peaks: BenchPeak[] = [];
+  let copy: number | null = null;
+  for (const { label, backend } of backends) {
+    const { device } = backend;
+    const of = { backend: label, device, threads: threadsOf(device) };
+    progress.update(`peak of ${label}`, 0, 1);
+    if (!measure) {
+      peaks.push({ ...of, gflops: null, gbps: null });
+    } else if (backend.measurePeak) {
+      const { flopsPerSecond, bytesPerSecond } = await backend.measurePeak(PEAK_SECONDS);
+      peaks.push({ ...of, gflops: flopsPerSecond / 1e9, gbps: bytesPerSecond / 1e9 });
+    } else {
+      copy ??= measureCopy(COPY_SECONDS);
+      peaks.push({ ...of, gflops: null, gbps: copy / 1e9 });
+    }
+  }
+  return peaks;
+}
 
 async function readText(path: string): Promise<string> {
   await using file = await openFile(path);

@@ -5,12 +5,13 @@ import { bytesText } from "../words.ts";
 import { VERSION } from "../version.ts";
 import type { Terminal } from "./command.ts";
 import { configurationFor } from "./config.ts";
+import { speedsFile } from "./flags.ts";
 import { COMMANDS } from "./mod.ts";
 
 export type Sections = Record<string, Record<string, string>>;
 
 export async function examine(terminal: Terminal): Promise<Sections> {
-  const { auto, results } = await testBackends();
+  const { auto, results } = await testBackends({ speeds: speedsFile(terminal.env) });
   const configuration: Record<string, string> = {};
   for (const { path, label, found } of await configurationFor(terminal).files()) {
     configuration[label] = found ? path : `${path} (none)`;

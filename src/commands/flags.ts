@@ -65,6 +65,19 @@ export const COMMON_FLAGS: readonly Flag[] = [
 export const BACKEND_FLAG: Flag = {
   name: "backend",
   value: "LIST",
-  summary: "auto, or an ordered list of webgpu, gpujs, scalar; one name alone never falls back",
+  summary: "auto, or an ordered list of webgpu, onnx, wasm, gpujs, scalar; one name alone never falls back",
   default: "auto",
 };
+
+export const THREADS_FLAG: Flag = {
+  name: "threads",
+  value: "N",
+  summary: "threads that compute (wasm, onnx); one per core unless given",
+  parse: wholeNumber(1),
+};
+
+/** Where speeds that `auto` measured are kept: `$XDG_CACHE_HOME/performer/speeds.json`; null where there is no home. */
+export function speedsFile(env: Readonly<Record<string, string | undefined>>): string | null {
+  const folder = env.XDG_CACHE_HOME || (env.HOME ? `${env.HOME}/.cache` : "");
+  return folder ? `${folder}/performer/speeds.json` : null;
+}

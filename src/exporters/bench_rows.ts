@@ -63,7 +63,7 @@ const FIGURES: readonly Column[] = [
   { name: "GFLOP/s", text: ({ gflops }) => figure(gflops) },
   { name: "GB/s", text: ({ gbps }) => figure(gbps) },
   { name: "% of peak", text: ({ percentOfPeak }) => percentOfPeak === null ? "–" : figure(percentOfPeak) },
-  { name: "% of ceiling", text: ({ percentOfCeiling }) => figure(percentOfCeiling) },
+  { name: "% of ceiling", text: ({ percentOfCeiling }) => percentOfCeiling === null ? "–" : figure(percentOfCeiling) },
   { name: "memory", text: ({ peakBytes }) => bytesText(peakBytes) },
 ];
 

@@ -14,7 +14,7 @@ export function settingLines({ machine, peaks, refused }: BenchReport): Line[] {
     ["machine", `${processor}, ${threads} ${threads === 1 ? "thread" : "threads"} · ${runtime} · ${system}`],
     ...peaks.map(({ backend, device, gflops, gbps }): Line => {
       const peak = gflops === null ? "peak –" : `peak ${figure(gflops)} GFLOP/s`;
-      return ["backend", `${backend} · ${device} · ${peak} · copy ${figure(gbps)} GB/s`];
+      return ["backend", `${backend} · ${device} · ${peak} · copy ${gbps === null ? "–" : `${figure(gbps)} GB/s`}`];
     }),
     ...refused.map(({ name, reason }): Line => ["", `${name} refused: ${reason}`]),
   ];
@@ -32,7 +32,7 @@ export function findingLines(report: BenchReport, label: (series: Series) => str
     const { stages } = result;
     if (!stages) continue;
     const parts = STAGES.map((stage) => `${stage} ${time(stages[stage])}`);
-    lines.push(["stages", `${label(result)}, L ${count(result.L)}: ${parts.join(", ")} (added up over threads)`]);
+    lines.push(["stages", `${label(result)}, L ${count(result.L)}: ${parts.join(", ")}`]);
   }
   if (!complete) lines.push(["interrupted", "what was measured until then is above"]);
   return [...lines, ...comparisonLines(report)];

@@ -16,6 +16,7 @@ export const text: Exporter = (report, { color, verbose }) => {
   for (const { name, reason } of report.backend.refused) line("", paint("dim", `${name} refused: ${reason}`));
   line("features", features(report));
   line("throughput", throughput(report));
+  if (report.stages) line("stages", stages(report.stages));
   line("memory", `${bytesText(report.peakBytes)} peak`);
   if (report.output) {
     line("output", `${report.output.path} · ${report.output.dtype} [${report.output.shape.join(", ")}]`);
@@ -56,6 +57,14 @@ function throughput(report: Report): string {
   const phases = [`read ${duration(read)}`, `compute ${duration(compute)}`, `write ${duration(write)}`];
   if (check > 0) phases.push(`error check ${duration(check)}`);
   return `${count(report.tokensPerSecond)} tokens/s · ${figure(report.gflopsPerSecond)} GFLOP/s · ${phases.join(", ")}`;
+}
+
+function stages(seconds: NonNullable<Report["stages"]>): string {
+  const all = Object.values(seconds).reduce((sum, part) => sum + part, 0);
+  const parts = Object.entries(seconds).map(([stage, part]) => {
+    return `${stage} ${duration(part)} (${Math.round(100 * part / all)} %)`;
+  });
+  return parts.join(" · ") + ", over all threads";
 }
 
 function errorLines(report: Report, paint: Paint, verbose: boolean): [string, string][] {

@@ -76,7 +76,13 @@ describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {
     const { code, stdout } = await performer(["backends", "--json"], { runtime });
     const { backends, auto } = JSON.parse(stdout);
     expect(code).toBe(0);
-    expect(backends.map((backend: { name: string }) => backend.name)).toEqual(["webgpu", "gpujs", "scalar"]);
+    expect(backends.map((backend: { name: string }) => backend.name)).toEqual([
+      "webgpu",
+      "onnx",
+      "wasm",
+      "gpujs",
+      "scalar",
+    ]);
     for (const { name, status, detail } of backends) {
       expect(["PASS", "refused"]).toContain(status);
       expect(detail.length).toBeGreaterThan(10);

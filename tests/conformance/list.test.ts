@@ -5,7 +5,7 @@ import { UnsupportedError, UsageError } from "../../src/errors.ts";
 
 test("auto is every backend in order, none of them named; a list is as given", () => {
   expect(parseBackendList("auto")).toEqual(CANDIDATES.map(({ name }) => ({ name, named: false })));
-  expect(CANDIDATES.map(({ name }) => name)).toEqual(["webgpu", "gpujs", "scalar"]);
+  expect(CANDIDATES.map(({ name }) => name)).toEqual(["webgpu", "onnx", "wasm", "gpujs", "scalar"]);
   expect(parseBackendList("gpujs:cpu, scalar")).toEqual([
     { name: "gpujs", variant: "cpu", named: true },
     { name: "scalar", variant: undefined, named: true },
@@ -14,7 +14,9 @@ test("auto is every backend in order, none of them named; a list is as given", (
 
 test("an unknown name is wrong usage, with the list and the nearest name", () => {
   expect(() => parseBackendList("scaler")).toThrow(UsageError);
-  expect(() => parseBackendList("scaler")).toThrow(/scalar\? expected auto or a list of webgpu, gpujs, scalar/);
+  expect(() => parseBackendList("scaler")).toThrow(
+    /scalar\? expected auto or a list of webgpu, onnx, wasm, gpujs, scalar/,
+  );
   expect(() => parseBackendList("scalar,cuda")).toThrow(/cuda/);
 });
 

@@ -6,7 +6,7 @@ import { describe, expect, test } from "bun:test";
 import { absorbExact, emptySoftmax } from "../../kernels/scalar/exact.ts";
 import { FeatureRow } from "../../kernels/scalar/features.ts";
 import { compareOutputs } from "../../src/metrics.ts";
-import { haarRows } from "../../src/projection.ts";
+import { haarRows, hadamardBlock } from "../../src/projection.ts";
 import { mergeInto, type State } from "../../src/state.ts";
 import golden from "../golden/golden_small.json";
 import {
@@ -187,7 +187,7 @@ describe("3 weights and merging", () => {
 });
 
 describe("4 projections", () => {
-  const { input: { G1, G2 }, expected } = example["4_projections"];
+  const { input: { G1, G2, hadamard }, expected } = example["4_projections"];
 
   test("Gram–Schmidt of given blocks, the second one truncated", () => {
     const first = haarRows(new GivenNumbers(G1.flat()), 3, 3), second = haarRows(new GivenNumbers(G2.flat()), 3, 2);
@@ -195,7 +195,16 @@ describe("4 projections", () => {
   });
 
   test.skip("W_chi, W_sqrtd: drawProjection draws its own norms and rounds to float32 (D4 checks √d norms)", () => {});
-  test.skip("hadamard_y, givens, simplex: these projections do not exist here", () => {});
+  test("Hadamard factors of given signs", () => {
+    const { x, D1, D2, D3 } = hadamard;
+    const bits = [...D1, ...D2, ...D3].map((sign) => (sign + 1) / 2);
+    const { directions } = hadamardBlock(new GivenNumbers(bits), 4, 4);
+    const y = [0, 1, 2, 3].map((i) => dot(directions.subarray(4 * i, 4 * i + 4), x));
+    closeAll([y], [expected.hadamard_y]);
+    close(Math.sqrt(norm2(y)), expected.hadamard_norm_out);
+  });
+
+  test.skip("givens, simplex: these projections do not exist here", () => {});
 });
 
 test.skip("5 parameters: OPRF, SDERF, ADERF and re-centring do not exist here", () => {});

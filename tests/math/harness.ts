@@ -28,13 +28,16 @@ export const tile = (rows: readonly ArrayLike<number>[], start = 0): Tile => ({
 export const rowsOf = ({ rows, cols, data }: Tile): Rows =>
   Array.from({ length: rows }, (_, i) => Array.from(data.subarray(i * cols, (i + 1) * cols)));
 
-/** Hands out given numbers instead of random ones, so that Gram–Schmidt can be fed a matrix. */
+/** Hands out given numbers instead of random ones, so that Gram–Schmidt can be fed a matrix and a Hadamard block its signs. */
 export class GivenNumbers extends RandomStream {
   #next = 0;
   constructor(readonly numbers: number[]) {
     super(0);
   }
   override normal(): number {
+    return this.numbers[this.#next++];
+  }
+  override below(): number {
     return this.numbers[this.#next++];
   }
 }

@@ -74,7 +74,7 @@ export interface BenchResult extends Measurement {
   readonly gbps: number;
   /** `gflops` over the backend's own matrix product in this run, in percent. */
   readonly percentOfPeak: number | null;
-  /** Identity attention, which reads q, k and v and writes v: tokens/s at the speed of a memory copy. */
+  /** Identity attention, which reads q, k and v and writes v: tokens/s at the speed of the faster copy, the backend's or this process's. */
   readonly ceilingTokensPerSecond: number | null;
   readonly percentOfCeiling: number | null;
 }
@@ -84,12 +84,9 @@ export interface BenchPeak {
   readonly backend: string;
   readonly device: string;
   readonly threads: number | null;
-  /** Its matrix product; null where it has none of its own. */
+  /** 10⁹ operations per second of its matrix product; null where it has none of its own. */
   readonly gflops: number | null;
-  /**
-   * 10⁹ bytes per second, read plus written: its own copy, or that of one thread of this process where it has none. null when
-   * the sweep was interrupted.
-   */
+  /** 10⁹ bytes per second, read plus written, of its copy; null where it has none of its own. */
   readonly gbps: number | null;
 }
 
@@ -176,6 +173,8 @@ export interface BenchReport {
   readonly complete: boolean;
   readonly refused: readonly Refusal[];
   readonly peaks: readonly BenchPeak[];
+  /** 10⁹ bytes per second, read plus written, of one copying thread of this process; null when interrupted. */
+  readonly copyGbps: number | null;
   /** Curve by curve, each by growing L. */
   readonly results: readonly BenchResult[];
   readonly slopes: readonly Slope[];

@@ -15,19 +15,23 @@ import { quantile, slopeOf } from "./statistics.ts";
 const REACH = 16;
 
 /** The points with their figures, curve by curve and each by growing L. */
-export function resultsOf(measured: readonly Measurement[], peaks: readonly BenchPeak[]): BenchResult[] {
+export function resultsOf(
+  measured: readonly Measurement[],
+  peaks: readonly BenchPeak[],
+  copyGbps: number | null,
+): BenchResult[] {
   return curvesOf(measured).flat().map((point) => {
     const peak = peaks.find(({ backend, device }) => backend === point.backend && device === point.device);
-    return withFigures(point, peak);
+    return withFigures(point, peak, copyGbps);
   });
 }
 
-function withFigures(point: Measurement, peak?: Pick<BenchPeak, "gflops" | "gbps">): BenchResult {
+function withFigures(point: Measurement, peak: BenchPeak | undefined, copyGbps: number | null): BenchResult {
   const sorted = point.seconds.toSorted((a, b) => a - b);
   const median = quantile(sorted, 0.5);
   const gflops = point.flops / median / 1e9;
   const gbps = point.bytes / median / 1e9;
-  const copy = peak?.gbps ?? null;
+  const copy = Math.max(peak?.gbps ?? 0, copyGbps ?? 0) || null;
   return {
     ...point,
     median,

@@ -8,6 +8,7 @@ import { type Attention, flopCount, isExact, logitScale, parametersFor } from ".
 import type { Backend, ExactSession, Session, Stage } from "./backend.ts";
 import { type BenchSizes, type Measurement, type Series, type Setting, threadsOf } from "./bench.ts";
 import type { BenchTensors } from "./bench_tensors.ts";
+import { UnsupportedError } from "./errors.ts";
 import type { MapParameters } from "./feature_map.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import { type FloatArray, floats, type Tile } from "./tensor.ts";
@@ -41,6 +42,8 @@ export interface SweepOptions {
   readonly now?: () => number;
   /** Called between samples: the point, its number of all `points`, and samples done of those wanted. */
   readonly progress?: (point: Series & { readonly L: number }, number: number, points: number, done: number) => void;
+  /** Told of a point that a backend cannot run; without it that ends the sweep. */
+  readonly refuse?: (backend: OpenBackend, point: Setting & { readonly L: number }, error: UnsupportedError) => void;
   readonly signal?: AbortSignal;
 }
 
@@ -59,7 +62,12 @@ export async function* sweep(options: SweepOptions): AsyncGenerator<Measurement>
       }
       for (const open of backends) {
         const point = { attention, sizes, setting, parameters: parameters.get(setting)! };
-        yield await measure(open, point, options, ++number, points);
+        try {
+          yield await measure(open, point, options, ++number, points);
+        } catch (error) {
+          if (!(error instanceof UnsupportedError) || !options.refuse) throw error;
+          options.refuse(open, { ...setting, L }, error);
+        }
       }
     }
   }

@@ -41,7 +41,7 @@ export class BenchTensors {
 
   #as(data: Float32Array, precision: Precision): FloatArray {
     if (precision === "f32") return data;
-    const doubles = this.#doubles.get(data) ?? Float64Array.from(data);
+    const doubles = this.#doubles.get(data) ?? new Float64Array(data);
     this.#doubles.set(data, doubles);
     return doubles;
   }

@@ -33,7 +33,7 @@ const LAYERS: readonly RegExp[] = [
   /^src\/(bytes|disk|random|feature_map|plan|state)\.ts$/,
   /^src\/(projection|attention|backend|metrics)\.ts$/,
   /^src\/(backends|formats)\//,
-  /^src\/(inputs|report|warnings|check|run)\.ts$|^src\/exporters\//,
+  /^src\/(inputs|report|warnings|check|run|bench(_\w+)?)\.ts$|^src\/exporters\//,
   /^src\/commands\//,
   /^(cli|mod)\.ts$/,
 ];

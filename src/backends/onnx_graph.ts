@@ -78,7 +78,7 @@ function varint(value: number): Uint8Array {
   return Uint8Array.from(bytes);
 }
 
-/** A graph under construction. Values are named; a name is made for every result. */
+/** A graph under construction. Inputs and outputs are named by the caller, constants and results `_0`, `_1` … */
 export class Graph {
   readonly #nodes: Node[] = [];
   readonly #inputs: Message[] = [];
@@ -134,7 +134,7 @@ export class Graph {
     attributes: Readonly<Record<string, Attribute>> = {},
     domain = "",
   ): string[] {
-    const outputs = Array.from({ length: count }, () => `x${this.#made++}`);
+    const outputs = Array.from({ length: count }, () => `_${this.#made++}`);
     this.#nodes.push({ op, inputs, outputs, attributes, domain });
     return outputs;
   }
@@ -161,7 +161,7 @@ export class Graph {
 
   /** TensorProto: dims = 1, data_type = 2, name = 8, raw_data = 9 (little-endian). */
   #tensor(type: number, dims: readonly number[], raw: Uint8Array): string {
-    const name = `c${this.#made++}`;
+    const name = `_${this.#made++}`;
     const tensor = new Message();
     for (const size of dims) tensor.integer(1, size);
     this.#constants.push(tensor.integer(2, type).text(8, name).bytes(9, raw));

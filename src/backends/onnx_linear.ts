@@ -1,7 +1,7 @@
 /** Linear attention on onnxruntime: blocks of a tile through the graphs of onnx_passes.ts, in float32. */
 import { QueryRow } from "../../kernels/scalar/queries.ts";
 import type { Plan } from "../plan.ts";
-import { clearState, emptyState, mergeInto, type State } from "../state.ts";
+import { clearState, copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import {
   copyKeys,
@@ -27,6 +27,15 @@ const CHUNKS = 8;
 /** Denominators below this have lost their digits in float32. */
 const UNDERFLOW = 1e-25;
 
+/** Rows of one run, and where the answers of its tile go. */
+interface Answers {
+  readonly from: number;
+  readonly rows: number;
+  readonly q: Float32Array;
+  readonly out: Float32Array;
+  readonly denominators: Float32Array;
+}
+
 export class OnnxTileKernels implements TileKernels {
   readonly #exp: boolean;
   readonly #blockRows: number;
@@ -36,9 +45,9 @@ export class OnnxTileKernels implements TileKernels {
   #causalWeights: OrtTensor | null = null;
   readonly #ones: Float32Array;
   readonly #programs = new Map<string, Promise<Program>>();
-  #upload: Upload | null = null;
   readonly #spare = new Spare();
   readonly #states: State[] = [];
+  #upload: Upload | null = null;
   /** Settles when every run so far is done. */
   #done: Promise<unknown> = Promise.resolve();
 
@@ -56,10 +65,9 @@ export class OnnxTileKernels implements TileKernels {
   static async make(plan: Plan, runtime: Runtime): Promise<OnnxTileKernels> {
     const kernels = new OnnxTileKernels(plan, runtime);
     if (plan.causal) {
-      await kernels.#causalProgram(Math.min(plan.tileRows, CHUNK * CHUNKS));
+      await kernels.#causalProgram(Math.min(plan.tileRows, CHUNKS * CHUNK));
     } else {
-      await kernels.#keysProgram();
-      await kernels.#queriesProgram();
+      await Promise.all([kernels.#program("keys", keysGraph), kernels.#program("queries", queriesGraph)]);
     }
     return kernels;
   }
@@ -67,17 +75,69 @@ export class OnnxTileKernels implements TileKernels {
   keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
     const keys = copyKeys(this.#spare, k, v, weights, this.plan.kvHeads);
     return this.#inTurn(async () => {
-      const state = this.#state(keys.visible);
-      if (keys.visible === 0) clearState(state);
+      const state = this.#takeState();
+      clearState(state);
       for (let from = 0; keys.visible > 0 && from < keys.rows; from += this.#blockRows) {
-        const block = from === 0 ? state : this.#state(0);
+        const block = from === 0 ? state : this.#takeState();
         await this.#keys(keys, from, Math.min(this.#blockRows, keys.rows - from), block);
-        if (block === state) continue;
-        mergeInto(state, block);
-        this.recycle(block);
+        if (block !== state) this.#join(state, block);
       }
       this.#spare.give(keys.k, keys.v, keys.logWeights);
+      state.keys = keys.visible;
       return state;
+    });
+  }
+
+  queries(tile: Tile, state: State, version: number, into?: Float32Array): Promise<TileOutput> {
+    const { heads, valueDim } = this.plan;
+    const out = into ?? new Float32Array(tile.rows * heads * valueDim);
+    const denominators = new Float32Array(tile.rows * heads);
+    if (this.#upload?.version !== version) {
+      this.#queryWeights ??= queryWeights(this.plan, this.plan.headDim + (this.#exp ? 1 : 0));
+      this.#upload = upload(this.plan, state, version, this.#queryWeights);
+    }
+    const held = this.#upload;
+    if (held.empty.every(Boolean)) return Promise.resolve({ out: out.fill(0), denominators });
+    const q = this.#spare.copy(tile.data);
+    return this.#inTurn(async () => {
+      for (let from = 0; from < tile.rows; from += this.#blockRows) {
+        await this.#queries(held, { from, rows: Math.min(this.#blockRows, tile.rows - from), q, out, denominators });
+      }
+      if (held.state) this.#repair({ ...tile, data: q }, held.state, held.empty, out, denominators);
+      this.#clear(out, denominators);
+      this.#spare.give(q);
+      return { out, denominators };
+    });
+  }
+
+  causal(
+    tile: Tile,
+    own: OwnRows,
+    before: State,
+    _version: number,
+    into?: Float32Array,
+  ): Promise<TileOutput & { readonly own: State }> {
+    const { heads, kvHeads, valueDim } = this.plan;
+    const most = CHUNKS * CHUNK;
+    const keys = copyKeys(this.#spare, own.k, own.v, own.weights, kvHeads);
+    const q = tile.data instanceof Float32Array ? tile.data : Float32Array.from(tile.data);
+    const ahead = uploadCausal(this.plan, before, this.#spare);
+    const sofar = tile.rows > most ? copyState(before) : null; // ahead of every further run
+    return this.#inTurn(async () => {
+      const out = into ?? new Float32Array(tile.rows * heads * valueDim);
+      const denominators = new Float32Array(tile.rows * heads);
+      const state = this.#takeState();
+      clearState(state);
+      for (let from = 0; from < tile.rows; from += most) {
+        const block = from === 0 ? state : this.#takeState();
+        const answers = { from, rows: Math.min(most, tile.rows - from), q, out, denominators };
+        await this.#causal(keys, from === 0 ? ahead : uploadCausal(this.plan, sofar!, this.#spare), answers, block);
+        if (sofar) mergeInto(sofar, block);
+        if (block !== state) this.#join(state, block);
+      }
+      this.#spare.give(keys.k, keys.v, keys.logWeights);
+      state.keys = keys.visible;
+      return { out, denominators, own: state };
     });
   }
 
@@ -85,106 +145,44 @@ export class OnnxTileKernels implements TileKernels {
     this.#states.push(state);
   }
 
-  /** A state to be filled. */
-  #state(keys: number): State {
+  /** A state whose numbers are to be filled. */
+  #takeState(): State {
     const { kvHeads, valueDim, parameters: { features } } = this.plan;
-    const state = this.#states.pop() ?? emptyState(kvHeads, features, valueDim);
-    state.keys = keys;
-    return state;
+    return this.#states.pop() ?? emptyState(kvHeads, features, valueDim);
   }
 
-  queries(q: Tile, state: State, version: number, into?: Float32Array): Promise<TileOutput> {
-    const { heads, valueDim } = this.plan;
-    const out = into ?? new Float32Array(q.rows * heads * valueDim);
-    const denominators = new Float32Array(q.rows * heads);
-    if (this.#upload?.version !== version) {
-      this.#queryWeights ??= queryWeights(this.plan, this.plan.headDim + (this.#exp ? 1 : 0));
-      this.#upload = upload(this.plan, state, version, this.#queryWeights);
-    }
-    const held = this.#upload;
-    if (held.empty.every(Boolean)) return Promise.resolve({ out: out.fill(0), denominators });
-    const data = this.#spare.copy(q.data);
-    return this.#inTurn(async () => {
-      for (let from = 0; from < q.rows; from += this.#blockRows) {
-        await this.#queries(data, held, from, Math.min(this.#blockRows, q.rows - from), out, denominators);
-      }
-      if (held.state) this.#repair({ ...q, data }, held.state, held.empty, out, denominators);
-      this.#clear(out, denominators);
-      this.#spare.give(data);
-      return { out, denominators };
-    });
+  #join(state: State, block: State): void {
+    mergeInto(state, block);
+    this.recycle(block);
   }
 
-  causal(
-    q: Tile,
-    own: OwnRows,
-    state: State,
-    _version: number,
-    into?: Float32Array,
-  ): Promise<TileOutput & { readonly own: State }> {
-    const { plan } = this;
-    const { heads, kvHeads, valueDim } = plan;
-    const keys = copyKeys(this.#spare, own.k, own.v, own.weights, kvHeads);
-    const data = q.data instanceof Float32Array ? q.data : Float32Array.from(q.data);
-    const first = uploadCausal(plan, state, this.#spare);
-    const more = q.rows > CHUNKS * CHUNK ? copyState(state) : null;
-    return this.#inTurn(async () => {
-      const out = into ?? new Float32Array(q.rows * heads * valueDim);
-      const denominators = new Float32Array(q.rows * heads);
-      const sum = this.#state(keys.visible);
-      clearState(sum);
-      for (let from = 0; from < q.rows; from += CHUNKS * CHUNK) {
-        const rows = Math.min(CHUNKS * CHUNK, q.rows - from);
-        const ahead = from === 0 ? first : uploadCausal(plan, more!, this.#spare);
-        const part = this.#state(0);
-        await this.#causal(data, keys, ahead, from, rows, out, denominators, part);
-        if (more) mergeInto(more, part);
-        mergeInto(sum, part);
-        this.recycle(part);
-      }
-      sum.keys = keys.visible;
-      this.#spare.give(keys.k, keys.v, keys.logWeights);
-      return { out, denominators, own: sum };
-    });
-  }
-
-  /** One block of keys → its state. */
+  /** State of one block of keys, all but their number. */
   async #keys(keys: Keys, from: number, rows: number, state: State): Promise<void> {
     const { kvHeads, valueDim, parameters: { features } } = this.plan;
-    const program = await this.#program("keys");
+    const program = await this.#program("keys", keysGraph);
     const feeds = this.#keyFeeds(keys, from, rows);
-    const make = (shape: readonly number[]) => {
-      return this.runtime.tensor(this.#spare.take(shape.reduce((x, y) => x * y)), shape);
-    };
     if (this.#exp) {
       const shape = [kvHeads, features, 1];
-      const results = { c: make(shape), share: make(shape), S: make([kvHeads, features, valueDim]) };
-      await program.run(feeds, results);
-      fillState(state, results.c.data, results.S.data, results.share.data);
-      this.#spare.give(results.c.data, results.S.data, results.share.data);
+      const [c, share, S] = [this.#result(shape), this.#result(shape), this.#result([kvHeads, features, valueDim])];
+      await program.run(feeds, { c, share, S });
+      fillState(state, c.data, S.data, share.data);
+      this.#spare.give(c.data, share.data, S.data);
     } else {
-      const results = { c: make([1, kvHeads, 1]), S: make([kvHeads, features, valueDim + 1]) };
-      await program.run({ ...feeds, ones: this.#onesOf(rows, kvHeads) }, results);
-      fillState(state, results.c.data, results.S.data);
-      this.#spare.give(results.c.data, results.S.data);
+      const [c, S] = [this.#result([1, kvHeads, 1]), this.#result([kvHeads, features, valueDim + 1])];
+      await program.run({ ...feeds, ones: this.#onesOf(rows, kvHeads) }, { c, S });
+      fillState(state, c.data, S.data);
+      this.#spare.give(c.data, S.data);
     }
   }
 
-  /** Answers one block of queries into `out` and `denominators`. */
-  async #queries(
-    data: Float32Array,
-    held: Upload,
-    from: number,
-    rows: number,
-    out: Float32Array,
-    denominators: Float32Array,
-  ): Promise<void> {
+  /** Answers one block of queries. */
+  async #queries(held: Upload, { from, rows, q, out, denominators }: Answers): Promise<void> {
     const { runtime } = this;
     const { heads, kvHeads, headDim, valueDim, parameters: p } = this.plan;
-    const program = await this.#program("queries");
+    const program = await this.#program("queries", queriesGraph);
     const m = projectionRows(p);
     const feeds = {
-      q: this.#rowsOf(data, from, rows, heads, headDim),
+      q: this.#rowsOf(q, from, rows, heads, headDim),
       queryWeights: runtime.tensor(held.weights, [heads, held.weights.length / heads / m, m]),
       S: runtime.tensor(held.sums, [kvHeads, p.features, valueDim + 1]),
     };
@@ -192,6 +190,37 @@ export class OnnxTileKernels implements TileKernels {
       out: this.#rowsOf(out, from, rows, heads, valueDim),
       denominators: this.#rowsOf(denominators, from, rows, heads, 1),
     });
+  }
+
+  /** Answers up to CHUNKS chunks; fills the state of their own keys, all but their number. `ahead` is used up. */
+  async #causal(
+    keys: Keys,
+    ahead: { c: Float32Array; sums: Float32Array },
+    { from, rows, q, out, denominators }: Answers,
+    state: State,
+  ): Promise<void> {
+    const { plan, runtime } = this;
+    const { heads, kvHeads, headDim, valueDim, parameters: p } = plan;
+    const program = await this.#causalProgram(rows);
+    const m = projectionRows(p);
+    this.#causalWeights ??= runtime.tensor(queryWeights(plan, headDim), [heads, headDim, m]);
+    const shapes = { c: [kvHeads, ahead.c.length / kvHeads, 1], sums: [kvHeads, p.features, valueDim + 1] };
+    const [c, sums] = [this.#result(shapes.c), this.#result(shapes.sums)];
+    await program.run({
+      ...this.#keyFeeds(keys, from, rows),
+      ones: this.#onesOf(rows, kvHeads),
+      q: this.#rowsOf(q, from, rows, heads, headDim),
+      queryWeights: this.#causalWeights,
+      c0: runtime.tensor(ahead.c, shapes.c),
+      S0: runtime.tensor(ahead.sums, shapes.sums),
+    }, {
+      c,
+      own: sums,
+      out: this.#rowsOf(out, from, rows, heads, valueDim),
+      denominators: this.#rowsOf(denominators, from, rows, heads, 1),
+    });
+    fillState(state, c.data, sums.data);
+    this.#spare.give(c.data, sums.data, ahead.c, ahead.sums);
   }
 
   #keyFeeds(keys: Keys, from: number, rows: number): Record<string, OrtTensor> {
@@ -211,6 +240,11 @@ export class OnnxTileKernels implements TileKernels {
 
   #onesOf(rows: number, heads: number): OrtTensor {
     return this.#rowsOf(this.#ones, 0, rows, heads, 1);
+  }
+
+  /** A tensor to be written. */
+  #result(shape: readonly number[]): OrtTensor {
+    return this.runtime.tensor(this.#spare.take(shape.reduce((x, y) => x * y)), shape);
   }
 
   /** Rows of non-negative maps whose features all but vanish in float32 (elu of very negative rows) are answered in float64. */
@@ -235,13 +269,19 @@ export class OnnxTileKernels implements TileKernels {
     }
   }
 
-  #program(pass: Pass): Promise<Program> {
-    let program = this.#programs.get(pass);
-    if (!program) this.#programs.set(pass, program = this.runtime.compile(GRAPHS[pass](this.plan)));
+  /** The causal graph of as many chunks as `rows` rows need: one for whole tiles, one for the last. */
+  #causalProgram(rows: number): Promise<Program> {
+    const chunks = Math.ceil(rows / CHUNK);
+    return this.#program(`causal ${chunks}`, (plan) => causalGraph(plan, chunks, CHUNK));
+  }
+
+  #program(key: string, graph: (plan: Plan) => Graph): Promise<Program> {
+    let program = this.#programs.get(key);
+    if (!program) this.#programs.set(key, program = this.runtime.compile(graph(this.plan)));
     return program;
   }
 
-  /** Runs `work` after all that was asked for before: graphs of one session share their threads and buffers. */
+  /** Runs `work` after all that was asked for before: graphs share their threads. */
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const turn = this.#done.then(work);
     this.#done = turn.catch(() => {});

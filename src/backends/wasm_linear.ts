@@ -25,9 +25,10 @@ interface Slot {
   readonly weights: number;
   readonly out: number;
   readonly denominators: number;
-  /** Sums of the tile's keys: per piece of rows and head (bidirectional), or per unit (causal). */
+  /** Sums of the tile's keys, per piece of rows and head. */
   readonly sums: readonly UnitArea[];
-  /** Causal: state that answers queries, per unit, and the units' parts of rows. */
+  /** Causal, per unit: sums of the tile's keys, the state that answers queries, and the units' parts of rows. */
+  readonly own: readonly UnitArea[];
   readonly run: readonly UnitArea[];
   readonly parts: number;
 }
@@ -76,9 +77,8 @@ export class WasmLinear implements TileKernels {
     this.#partBytes = kernels.partsBytes(at, plan.tileRows);
     this.#uploads = causal ? [] : Array.from({ length: 2 }, () => ({ units: this.#states(1), version: -1, users: 0 }));
     this.#slots = new Slots(Array.from({ length: causal ? 2 : SLOTS }, () => this.#slot()));
-    const scratch = causal
-      ? kernels.causalScratch(at, m)
-      : Math.max(kernels.keysScratch(at), kernels.queriesScratch(at, m));
+    const answer = causal ? kernels.causalScratch(at, m) : kernels.queriesScratch(at, m);
+    const scratch = Math.max(kernels.keysScratch(at), answer);
     this.#scratch = Array.from({ length: pool.threads }, () => this.#take(scratch));
     this.#stagesBefore = pool.stages();
   }
@@ -114,8 +114,9 @@ export class WasmLinear implements TileKernels {
       out: causal ? this.#take(bytes(heads * valueDim)) : v,
       weights: this.#take(bytes(1)),
       denominators: this.#take(bytes(heads)),
-      sums: causal ? unitAreas() : this.#states(rowPieces(kvHeads, this.pool.threads)),
-      run: causal ? unitAreas() : [],
+      sums: this.#states(rowPieces(kvHeads, this.pool.threads)),
+      own: unitAreas(),
+      run: unitAreas(),
       parts: this.#pieces > 1 ? this.#take(heads * this.#pieces * this.#partBytes) : 0,
     };
   }
@@ -312,7 +313,7 @@ export class WasmLinear implements TileKernels {
         const out = this.#outAddress(slot, into);
         await this.pool.runAll(this.#causalCalls(q.rows, slot, at, put, out));
         if (this.#pieces > 1) await this.pool.runAll(this.#combineCalls(q.rows, slot, out));
-        return { ...this.#output(q.rows, slot, into), own: this.#read(slot.sums, put.seen) };
+        return { ...this.#output(q.rows, slot, into), own: this.#read(slot.own, put.seen) };
       },
     );
   }
@@ -324,7 +325,7 @@ export class WasmLinear implements TileKernels {
     let index = 0;
     return this.#units.map((list, thread) =>
       list.flatMap(({ head, piece, projections: { from, to } }): Call[] => {
-        const [run, sums] = [slot.run[index].at, slot.sums[index].at];
+        const [run, sums] = [slot.run[index].at, slot.own[index].at];
         index++;
         const stride = this.#pieces * this.#partBytes;
         const parts = this.#pieces > 1 ? slot.parts + head * group * stride + piece * this.#partBytes : 0;

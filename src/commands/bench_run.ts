@@ -69,6 +69,7 @@ async function run(
   if (saved) refuseStrangers(saved, String(flags.compare), { settings, backends, ...rows });
   const tensors = await rows.load();
   const measured: Measurement[] = [];
+  let last: unknown = null;
   let complete = true;
   try {
     const points = sweep({
@@ -82,6 +83,15 @@ async function run(
       seconds: Number(flags.seconds),
       peakBytes: terminal.peakBytes,
       signal: terminal.signal,
+      refuse: ({ label }, { features, numFeatures, causal, L }, error) => {
+        const setting = [
+          features,
+          ...(numFeatures === null ? [] : [`m ${numFeatures}`]),
+          ...(causal ? ["causal"] : []),
+        ];
+        refused.push({ name: `${label} ${setting.join(" ")}, L ${L}`, reason: error.reason });
+        last = error;
+      },
       progress: (point, number, all, done) => {
         const { backend, features, causal, L } = point;
         const stage = `${number}/${all} ${backend} ${features}${causal ? " causal" : ""}, L ${count(L)}: rows`;
@@ -93,9 +103,11 @@ async function run(
     if (!terminal.signal.aborted || measured.length === 0) throw error;
     complete = false;
   }
+  if (measured.length === 0) throw last;
   const machine = machineOf(terminal);
   const peaks = await peaksOf(backends, complete, progress);
-  const results = resultsOf(measured, peaks);
+  const copyGbps = complete ? measureCopy(COPY_SECONDS) / 1e9 : null;
+  const results = resultsOf(measured, peaks, copyGbps);
   return {
     schema: BENCH_SCHEMA,
     command: "bench",
@@ -105,6 +117,7 @@ async function run(
     complete,
     refused,
     peaks,
+    copyGbps,
     results,
     slopes: slopesOf(results),
     crossovers: crossoversOf(results),
@@ -180,20 +193,17 @@ function settingsFor(
 /** Measured after the sweep, so that the memory they take is not the sweep's. */
 async function peaksOf(backends: readonly OpenBackend[], measure: boolean, progress: Progress): Promise<BenchPeak[]> {
   const peaks: BenchPeak[] = [];
-  let copy: number | null = null;
   for (const { label, backend } of backends) {
     const { device } = backend;
-    const of = { backend: label, device, threads: threadsOf(device) };
     progress.update(`peak of ${label}`, 0, 1);
-    if (!measure) {
-      peaks.push({ ...of, gflops: null, gbps: null });
-    } else if (backend.measurePeak) {
-      const { flopsPerSecond, bytesPerSecond } = await backend.measurePeak(PEAK_SECONDS);
-      peaks.push({ ...of, gflops: flopsPerSecond / 1e9, gbps: bytesPerSecond / 1e9 });
-    } else {
-      copy ??= measureCopy(COPY_SECONDS);
-      peaks.push({ ...of, gflops: null, gbps: copy / 1e9 });
-    }
+    const peak = measure ? await backend.measurePeak?.(PEAK_SECONDS) ?? null : null;
+    peaks.push({
+      backend: label,
+      device,
+      threads: threadsOf(device),
+      gflops: peak && peak.flopsPerSecond / 1e9,
+      gbps: peak && peak.bytesPerSecond / 1e9,
+    });
   }
   return peaks;
 }

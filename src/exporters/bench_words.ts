@@ -8,13 +8,17 @@ import { time } from "./bench_rows.ts";
 export type Line = readonly [name: string, words: string];
 
 /** What ran on what: machine, backends with their limits, refusals. */
-export function settingLines({ machine, peaks, refused }: BenchReport): Line[] {
+export function settingLines({ machine, peaks, copyGbps, refused }: BenchReport): Line[] {
   const { processor, threads, runtime, system } = machine;
+  const copy = copyGbps === null ? "" : ` · copy ${figure(copyGbps)} GB/s by 1 thread`;
   return [
-    ["machine", `${processor}, ${threads} ${threads === 1 ? "thread" : "threads"} · ${runtime} · ${system}`],
+    ["machine", `${processor}, ${threads} ${threads === 1 ? "thread" : "threads"} · ${runtime} · ${system}${copy}`],
     ...peaks.map(({ backend, device, gflops, gbps }): Line => {
-      const peak = gflops === null ? "peak –" : `peak ${figure(gflops)} GFLOP/s`;
-      return ["backend", `${backend} · ${device} · ${peak} · copy ${gbps === null ? "–" : `${figure(gbps)} GB/s`}`];
+      const parts = [
+        gflops === null ? "peak –" : `peak ${figure(gflops)} GFLOP/s`,
+        ...(gbps === null ? [] : [`copy ${figure(gbps)} GB/s`]),
+      ];
+      return ["backend", [backend, device, ...parts].join(" · ")];
     }),
     ...refused.map(({ name, reason }): Line => ["", `${name} refused: ${reason}`]),
   ];
@@ -40,15 +44,12 @@ export function findingLines(report: BenchReport, label: (series: Series) => str
 
 function crossoverWords({ L, kind, fasterAtEnd, from, to }: Crossover): string {
   if (L === null) {
-    return `${fasterAtEnd === "features" ? "faster" : "slower"} than exact attention at every L from ${
-      count(from)
-    } to ` +
-      `${count(to)}, no crossover near`;
+    const faster = fasterAtEnd === "features" ? "faster" : "slower";
+    return `${faster} than exact attention at every L from ${count(from)} to ${count(to)}, no crossover near`;
   }
   const beyond = L < from ? `below ${count(from)}` : `beyond ${count(to)}`;
-  return `faster than exact attention from L ≈ ${count(L)}${
-    kind === "extrapolated" ? ` (extrapolated ${beyond})` : ""
-  }`;
+  const how = kind === "extrapolated" ? ` (extrapolated ${beyond})` : "";
+  return `faster than exact attention from L ≈ ${count(L)}${how}`;
 }
 
 function comparisonLines({ comparison }: BenchReport): Line[] {

@@ -4,16 +4,29 @@ import type { Backend } from "../../src/backend.ts";
 import { openFirst, parseBackendList } from "../../src/backends/mod.ts";
 import { UnsupportedError } from "../../src/errors.ts";
 
-/** As given to `--backend`. */
-const NAMES = ["scalar", "wasm:relaxed", "wasm:simd", "gpujs:webasm", "gpujs:cpu", "webgpu"] as const;
+/** As given to `--backend`, and to `--threads` behind a ×. */
+const NAMES = [
+  "scalar",
+  "onnx",
+  ...["wasm:relaxed", "wasm:simd"].flatMap((name) => [1, 2, 3].map((threads) => `${name} × ${threads}`)),
+  "gpujs:webasm",
+  "gpujs:cpu",
+  "webgpu",
+];
 
 /** Backends that must open: comma-separated names without variant. Unset: what does not open is skipped, with its reason. */
 const required = (process.env.PERFORMER_REQUIRE_BACKENDS ?? "").split(",").filter(Boolean);
 
+/** Names without variant that are tried at all, comma-separated; unset: all. */
+const only = (process.env.PERFORMER_ONLY_BACKENDS ?? "").split(",").filter(Boolean);
+const nameOf = (entry: string) => entry.split(/:| × /)[0];
+
 const opened: { name: string; backend: Backend | null; reason: string; broken?: unknown }[] = [];
-for (const name of NAMES) {
+for (const name of NAMES.filter((entry) => only.length === 0 || only.includes(nameOf(entry)))) {
   try {
-    opened.push({ name, backend: (await openFirst(parseBackendList(name))).backend, reason: "" });
+    const [list, threads] = name.split(" × ");
+    const { backend } = await openFirst(parseBackendList(list), { threads: threads ? Number(threads) : undefined });
+    opened.push({ name, backend, reason: "" });
   } catch (error) {
     const broken = error instanceof UnsupportedError ? null : error;
     opened.push({ name, backend: null, reason: broken ? String(broken) : (error as UnsupportedError).reason, broken });
@@ -26,7 +39,7 @@ export function describeBackends(law: string, body: (backend: Backend, slow: boo
     describe(`${law} [${name}]`, () => {
       if (backend) {
         body(backend, backend.name === "webgpu");
-      } else if (broken || required.includes(name.split(":")[0])) {
+      } else if (broken || required.includes(nameOf(name))) {
         test("opens, or says why not (and opens where PERFORMER_REQUIRE_BACKENDS demands it)", () => {
           throw broken ?? new Error(reason);
         });

@@ -1,5 +1,6 @@
 /** `--backend`: what lists mean, and which errors fall through to the next candidate. */
 import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { CANDIDATES, openFirst, parseBackendList } from "../../src/backends/mod.ts";
 import { UnsupportedError, UsageError } from "../../src/errors.ts";
 
@@ -35,7 +36,7 @@ test("a refusal falls through, and is reported; alone it escapes", async () => {
 });
 
 test("loading the list loads no backend", async () => {
-  const list = await Bun.file(new URL("../../src/backends/mod.ts", import.meta.url)).text();
+  const list = readFileSync(new URL("../../src/backends/mod.ts", import.meta.url), "utf8");
   const eager = [...list.matchAll(/^import (?!type).*from "(.*)";$/gm)].map(([, path]) => path);
   expect(eager).toEqual(["../errors.ts", "../words.ts"]);
 });

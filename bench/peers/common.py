@@ -141,16 +141,18 @@ class Samples(list):
 
 def take_samples(run, flags):
     """
-    Seconds of repeated runs, after warming up for 0.2 s and one run at least: --samples of them, or when --seconds have passed as many
-    as there are, at least 3 (1 where the warm-up took more than 10 s).
+    Seconds of repeated runs: --samples of them, or when --seconds have passed as many as there are, at least 3. Before that a warm-up
+    of 3 runs and 0.2 s, in which heaps grow to their size; runs of over 5 s are warmed up once, those of over 10 s measured once.
     """
     warm = 0.0
-    while warm < 0.2:
+    runs = 0
+    while runs == 0 or (warm < 5 and (runs < 3 or warm < 0.2)):
         start = time.perf_counter()
         run()
         warm += time.perf_counter() - start
+        runs += 1
     samples = Samples()
-    least = 3 if warm < 10 else 1
+    least = 3 if warm / runs < 10 else 1
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     end = time.perf_counter() + flags.seconds
     while len(samples) < flags.samples and (len(samples) < least or time.perf_counter() < end):

@@ -105,7 +105,8 @@ class Buffers:
         self.more = np.empty((rows, d + 1), np.float32)
         self.S = np.empty((r, d + 1), np.float32)
         self.step = np.empty((r, d + 1), np.float32)
-        self.weights = np.empty((chunk, chunk), np.float32)
+        self.weights = np.empty((max(1, rows // chunk), chunk, chunk), np.float32)
+        self.states = np.empty((max(1, rows // chunk) + 1, r, d + 1), np.float32)
         self.lower = np.tril(np.ones((chunk, chunk), np.float32))
         self.logits = np.empty((rows, KEY_TILE), np.float32)
 
@@ -152,25 +153,38 @@ def bidirectional(q, k, v, W, hyperbolic, out, buffers):
 
 
 def causal(q, k, v, W, hyperbolic, out, buffers):
-    """One head, in chunks: within a chunk tril(phi(x) phi(y)^T) [v 1], before it the state (arXiv 2009.14794, App. B.1)."""
+    """
+    One head, in chunks: within a chunk tril(phi(x) phi(y)^T) [v 1], before it the state (arXiv 2009.14794, App. B.1). The chunks of a
+    tile are one stack, so that NumPy is called a few times per tile and not per chunk.
+    """
     (of_q, of_k), half_squares, factors = prepare(q, k, W, hyperbolic, buffers)
-    L, rows, chunk, S, step = len(q), len(buffers.q), len(buffers.lower), buffers.S, buffers.step
-    S.fill(0)
+    L, rows, chunk, states = len(q), len(buffers.q), len(buffers.lower), buffers.states
+    states[0].fill(0)
     for start in range(0, L, rows):
         part = slice(start, min(start + rows, L))
         n = part.stop - start
         queries = of_q.of_queries(q[part])
         keys = of_k.of_keys(k[part], half_squares[part])
         values = weigh(v[part], factors[part], buffers.values[:n])
-        for first in range(0, n, chunk):
-            c = slice(first, min(first + chunk, n))
-            size = c.stop - first
-            weights = np.matmul(queries[c], keys[c].T, out=buffers.weights[:size, :size])
+        sums, more = buffers.sums[:n], buffers.more[:n]
+        whole = n - n % chunk
+        for c, size in ((slice(0, whole), chunk), (slice(whole, n), n - whole)):
+            if c.start == c.stop:
+                continue
+            queries_c, keys_c, values_c, sums_c, more_c = (
+                rows_of[c].reshape(-1, size, rows_of.shape[1]) for rows_of in (queries, keys, values, sums, more)
+            )
+            count = len(queries_c)
+            weights = buffers.weights[:count, :size, :size]
+            np.matmul(queries_c, keys_c.transpose(0, 2, 1), out=weights)
             weights *= buffers.lower[:size, :size]
-            sums = np.matmul(weights, values[c], out=buffers.sums[:size])
-            sums += np.matmul(queries[c], S, out=buffers.more[:size])
-            S += np.matmul(keys[c].T, values[c], out=step)
-            np.divide(sums[:, :-1], sums[:, -1:], out=out[start + first : start + c.stop])
+            np.matmul(weights, values_c, out=sums_c)
+            np.matmul(keys_c.transpose(0, 2, 1), values_c, out=states[1 : count + 1])
+            for i in range(count):
+                states[i + 1] += states[i]
+            sums_c += np.matmul(queries_c, states[:count], out=more_c)
+            states[0] = states[count]
+        np.divide(sums[:, :-1], sums[:, -1:], out=out[part])
 
 
 def exact(q, k, v, out, is_causal, buffers):

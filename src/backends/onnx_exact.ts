@@ -62,6 +62,11 @@ interface Sums {
   readonly sums: OrtTensor;
 }
 
+function emptyParts(rows: number, { heads, valueDim }: ExactPlan): SoftmaxParts {
+  const numbers = (width: number) => new Float32Array(rows * heads * width);
+  return { parts: 1, top: numbers(1), total: numbers(1), sums: numbers(valueDim) };
+}
+
 /** Tiles that are summed in float32 before the host adds them in float64. */
 const TILES = 64;
 
@@ -73,6 +78,8 @@ export class OnnxExactKernels implements ExactKernels {
   #blocks: Block[] = [];
   #rows = 0;
   #tiles = 0;
+  /** Of `parts()`: merged before the next tile is absorbed. */
+  #parts: SoftmaxParts;
   readonly #spare = new Spare();
   /** Settles when every run so far is done. */
   #done: Promise<unknown> = Promise.resolve();
@@ -80,6 +87,7 @@ export class OnnxExactKernels implements ExactKernels {
   private constructor(readonly plan: ExactPlan, readonly runtime: Runtime) {
     const rows = Math.floor(BLOCK_NUMBERS / (plan.heads * plan.tileRows) / 16) * 16;
     this.#blockRows = Math.max(16, rows);
+    this.#parts = emptyParts(0, plan);
     this.#index = Float32Array.from({ length: plan.tileRows }, (_, j) => j);
   }
 
@@ -93,7 +101,9 @@ export class OnnxExactKernels implements ExactKernels {
   pose(q: Tile, positions: ArrayLike<number>): void {
     this.#rows = q.rows;
     this.#tiles = 0;
-    this.#blocks = [];
+    for (const { q, now, next } of this.#blocks.splice(0)) {
+      for (const { data } of [q, ...Object.values(now), ...Object.values(next)]) this.#spare.give(data);
+    }
     for (let from = 0; from < q.rows; from += this.#blockRows) {
       this.#blocks.push(this.#block(q, positions, from, Math.min(this.#blockRows, q.rows - from)));
     }
@@ -132,19 +142,22 @@ export class OnnxExactKernels implements ExactKernels {
         [block.now, block.next] = [next, now];
       }
       this.#spare.give(keys.k, keys.v, keys.logWeights);
-      return ++this.#tiles % TILES === 0 ? this.#collect() : null;
+      return ++this.#tiles % TILES === 0 ? this.#collect(emptyParts(this.#rows, this.plan)) : null;
     });
   }
 
   parts(): Promise<SoftmaxParts | null> {
-    return this.#inTurn(async () => this.#collect());
+    return this.#inTurn(async () => {
+      if (this.#parts.total.length !== this.#rows * this.plan.heads) this.#parts = emptyParts(this.#rows, this.plan);
+      return this.#collect(this.#parts);
+    });
   }
 
   /** Rows `from … from + rows − 1` with their query heads under their key heads, times the logit scale. */
   #block(q: Tile, positions: ArrayLike<number>, from: number, rows: number): Block {
     const { heads, kvHeads, headDim, scale } = this.plan;
     const group = heads / kvHeads;
-    const data = new Float32Array(rows * heads * headDim);
+    const data = this.#spare.take(rows * heads * headDim);
     let to = 0;
     for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
       for (let i = 0; i < rows; i++) {
@@ -166,33 +179,26 @@ export class OnnxExactKernels implements ExactKernels {
   #blank(rows: number): Sums {
     const { heads, kvHeads, valueDim } = this.plan;
     const make = (width: number, value: number) => {
-      const data = new Float32Array(rows * heads * width).fill(value);
+      const data = this.#spare.take(rows * heads * width).fill(value);
       return this.runtime.tensor(data, [kvHeads, rows * heads / kvHeads, width]);
     };
     return { top: make(1, NONE), total: make(1, 0), sums: make(valueDim, 0) };
   }
 
-  /** What the blocks have seen, which they forget. */
-  #collect(): SoftmaxParts | null {
+  /** Moves what the blocks have seen into `parts`; null when that is nothing. */
+  #collect(parts: SoftmaxParts): SoftmaxParts | null {
     if (this.#blocks.every(({ now }) => now.total.data.every((total) => total === 0))) return null;
     const { heads, kvHeads, valueDim } = this.plan;
     const group = heads / kvHeads;
-    const cells = this.#rows * heads;
-    const parts = {
-      parts: 1,
-      top: new Float32Array(cells),
-      total: new Float32Array(cells),
-      sums: new Float32Array(cells * valueDim),
-    };
-    for (const block of this.#blocks) {
-      const { top, total, sums } = block.now;
-      for (let at = 0; at < total.data.length; at++) {
-        const n = at % (block.rows * group);
-        const kvHead = Math.floor(at / (block.rows * group));
-        const cell = (block.from + Math.floor(n / group)) * heads + kvHead * group + n % group;
+    for (const { from, rows, now: { top, total, sums } } of this.#blocks) {
+      const perHead = rows * group;
+      for (let at = 0, c = 0; at < total.data.length; at++) {
+        const n = at % perHead;
+        const cell = (from + Math.floor(n / group)) * heads + Math.floor(at / perHead) * group + n % group;
         parts.top[cell] = top.data[at];
         parts.total[cell] = total.data[at];
-        parts.sums.set(sums.data.subarray(at * valueDim, (at + 1) * valueDim), cell * valueDim);
+        let to = cell * valueDim;
+        for (const end = c + valueDim; c < end;) parts.sums[to++] = sums.data[c++];
       }
       top.data.fill(NONE);
       total.data.fill(0);

@@ -6,10 +6,11 @@ export interface OrtTensor {
   readonly data: Float32Array;
 }
 
-type Tensors = Readonly<Record<string, OrtTensor>>;
+/** By the names of a graph's inputs or outputs. */
+export type Tensors = Readonly<Record<string, OrtTensor>>;
 
 interface OrtSession {
-  run(feeds: Tensors, fetches: Tensors): Promise<unknown>;
+  run(feeds: Tensors, fetches: Tensors): Promise<Tensors>;
   release(): Promise<void>;
 }
 
@@ -40,7 +41,11 @@ export class Runtime {
     return node ?? common;
   }
 
-  /** Compiles a graph. One graph runs at a time, its operators one by one, each on all threads. */
+  /**
+   * Compiles a graph. One graph runs at a time, its operators one by one, each on all threads. Every graph has threads of its own,
+   * which by default spin for so long after a run that they take a core from the next graph: keys and queries in turn took 151 ms
+   * for 16,384 rows, with a millisecond of spinning 106 ms (Bun 1.4.5, two cores of a Zen 5, H 8, d 64, r 256).
+   */
   async compile(graph: Graph): Promise<Program> {
     const session = await this.module.InferenceSession.create(graph.encode(), {
       executionProviders: ["cpu"],
@@ -48,6 +53,7 @@ export class Runtime {
       graphOptimizationLevel: "all",
       intraOpNumThreads: this.threads,
       interOpNumThreads: 1,
+      extra: { session: { intra_op: { spin_duration_us: "1000" } } },
       logSeverityLevel: 3,
     });
     return new Program(session);
@@ -62,9 +68,17 @@ export class Runtime {
 export class Program implements AsyncDisposable {
   constructor(readonly session: OrtSession) {}
 
-  /** Runs the graph; `results` hold what it returns, by name, once this settles. */
+  /**
+   * Runs the graph; `results` hold what it returns, by name, once this settles. The package copies every result into an array of
+   * its own as well; those are let go at once, as waiting for the collector made every run touch fresh memory (a mean of 5.7 ms
+   * against 2.8 ms for 1,024 rows of queries, Bun 1.4.5, two cores of a Zen 5).
+   */
   async run(feeds: Tensors, results: Tensors): Promise<void> {
-    await this.session.run(feeds, results);
+    const copies = await this.session.run(feeds, results);
+    for (const [name, { data }] of Object.entries(copies)) {
+      const buffer = data.buffer as ArrayBuffer;
+      if (buffer !== results[name].data.buffer) buffer.transfer(0);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

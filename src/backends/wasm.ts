@@ -1,6 +1,6 @@
 /** Backend `wasm`: SIMD kernels on every core, over shared memory. Runs wherever there are threads; no native code. */
 import * as os from "node:os";
-import type { Backend, Driver, ExactSession, Peak, Session } from "../backend.ts";
+import type { Backend, Driver, ExactSession, OpenOptions, Peak, Session } from "../backend.ts";
 import { UsageError } from "../errors.ts";
 import type { ExactPlan, Limits, Plan } from "../plan.ts";
 import { OnlineExactSession } from "./online.ts";
@@ -91,9 +91,9 @@ export class WasmBackend implements Backend {
   }
 }
 
-export const wasm: Driver & { open(options: Parameters<Driver["open"]>[0]): Promise<WasmBackend> } = {
+export const wasm = {
   name: "wasm",
-  async open({ variant, threads = os.availableParallelism(), profile = false }) {
+  async open({ variant, threads = os.availableParallelism(), profile = false }: OpenOptions): Promise<WasmBackend> {
     const build = BUILDS.find((name) => name === variant);
     if (variant !== undefined && !build) {
       throw new UsageError(
@@ -106,4 +106,4 @@ export const wasm: Driver & { open(options: Parameters<Driver["open"]>[0]): Prom
     const kernels = instantiate(compiled.module, shared.memory);
     return new WasmBackend(new Pool(threads, compiled.module, shared, profile), shared, kernels, compiled.build);
   },
-};
+} as const satisfies Driver;

@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { isDeepStrictEqual } from "node:util";
+import { inspect as show, isDeepStrictEqual } from "node:util";
 
 export { describe };
 
@@ -57,7 +57,7 @@ function bare(value: unknown): unknown {
 const check = (holds: boolean, actual: unknown, how: string, expected?: unknown) => {
   if (!holds) assert.fail(`expected ${inspect(actual)} ${how} ${expected === undefined ? "" : inspect(expected)}`);
 };
-const inspect = (value: unknown): string => Deno.inspect(value, { depth: 4, iterableLimit: 20 });
+const inspect = (value: unknown): string => show(value, { depth: 4, maxArrayLength: 20 });
 
 export const expect = Object.assign((actual: unknown) => ({
   toBe: (expected: unknown) => check(Object.is(actual, expected), actual, "to be", expected),

@@ -1,0 +1,139 @@
+/** What only the wasm backend has: threads that may be lost, builds, shared memory, a choice of register tile. */
+import { describe, expect, test } from "bun:test";
+import { wasm } from "../../src/backends/wasm.ts";
+import { SharedMemory } from "../../src/backends/wasm_memory.ts";
+import { chooseFastestTile, compileKernels, instantiate, PRODUCT_BYTES } from "../../src/backends/wasm_module.ts";
+import { cut, shares, units } from "../../src/backends/wasm_split.ts";
+import { TransientError, UsageError } from "../../src/errors.ts";
+import { makeProblem, planFor, run, runExact } from "../conformance/harness.ts";
+
+describe("threads", () => {
+  test("the result is the same numbers for any number of threads, bidirectional and causal", async () => {
+    for (const causal of [false, true]) {
+      const problem = makeProblem({ causal, keyRows: 300, heads: 3, headDim: 20, valueDim: 17, features: 70 });
+      const outputs: Float64Array[] = [];
+      for (const threads of [1, 2, 3, 5]) {
+        await using backend = await wasm.open({ named: true, threads });
+        outputs.push(await run(backend, problem, 128));
+      }
+      for (const out of outputs.slice(1)) {
+        const apart = Math.max(...out.map((x, i) => Math.abs(x - outputs[0][i])));
+        expect(apart).toBeLessThan(1e-5); // rounding only: sums are grouped differently
+      }
+    }
+  });
+
+  test("a lost thread is a clear error for what waits and for what comes", async () => {
+    await using backend = await wasm.open({ named: true, threads: 2 });
+    const problem = makeProblem({ keyRows: 64 });
+    await using session = await backend.prepare(planFor(problem, 64));
+    await session.absorb(problem.k, problem.v);
+    await backend.pool.terminate(1);
+    await Bun.sleep(50);
+    const failed = await session.emit(problem.q).catch((error) => error);
+    expect(failed).toBeInstanceOf(TransientError);
+    expect(failed.message).toContain("--threads 1");
+  });
+
+  test("a closed backend leaves no thread: its process ends by itself", async () => {
+    const code = `
+      import { wasm } from ${JSON.stringify(new URL("../../src/backends/wasm.ts", import.meta.url).pathname)};
+      const backend = await wasm.open({ named: true, threads: 3 });
+      await backend[Symbol.asyncDispose]();
+      console.log("closed");`;
+    const child = Bun.spawn([process.execPath, "-e", code], { stdout: "pipe", stderr: "pipe" });
+    const killed = setTimeout(() => child.kill(), 20_000);
+    expect(await child.exited).toBe(0);
+    clearTimeout(killed);
+    expect(await new Response(child.stdout).text()).toContain("closed");
+  });
+
+  test("an unknown build or too many threads is wrong usage", async () => {
+    await expect(wasm.open({ named: true, variant: "avx" })).rejects.toBeInstanceOf(UsageError);
+    await expect(wasm.open({ named: true, threads: 5000 })).rejects.toBeInstanceOf(UsageError);
+  });
+});
+
+test("both register tiles and both builds give the same exact softmax, to rounding", async () => {
+  const problem = makeProblem({ keyRows: 150, headDim: 33, valueDim: 21 });
+  const outputs: Float64Array[] = [];
+  for (const variant of ["relaxed", "simd"]) {
+    await using backend = await wasm.open({ named: true, threads: 1, variant });
+    outputs.push(await runExact(backend, problem, 64));
+  }
+  expect(Math.max(...outputs[0].map((x, i) => Math.abs(x - outputs[1][i])))).toBeLessThan(1e-5);
+});
+
+test("the tile's choice changes no bit", async () => {
+  const shared = new SharedMemory();
+  const { module } = await compileKernels("simd");
+  const kernels = instantiate(module, shared.memory);
+  const at = shared.allocate(PRODUCT_BYTES);
+  const numbers = shared.floats(at, PRODUCT_BYTES / 4);
+  const results = [0, 1].map((tile) => {
+    numbers.forEach((_, i) => numbers[i] = Math.sin(i));
+    kernels.chooseTile(tile);
+    kernels.productRounds(at, 1);
+    return numbers.slice();
+  });
+  expect(results[0]).toEqual(results[1]);
+  expect([0, 1]).toContain(chooseFastestTile(kernels, at));
+});
+
+describe("shared memory", () => {
+  test("areas never overlap, freed ones are used again, and lent arrays are known by address", () => {
+    const shared = new SharedMemory();
+    const [a, b, c] = [10, 70_000, 5000].map((bytes) => shared.allocate(bytes));
+    expect(a).toBeGreaterThan(0);
+    expect(b).toBeGreaterThanOrEqual(a + 4096);
+    expect(c).toBeGreaterThanOrEqual(b + 70_000);
+    shared.release(b);
+    expect(shared.allocate(60_000)).toBe(b);
+    expect(() => shared.release(1)).toThrow();
+    const lent = shared.lend(100);
+    expect(shared.addressOf(lent.subarray(3))).toBe(lent.byteOffset + 12);
+    expect(shared.addressOf(new Float32Array(3))).toBeNull();
+  });
+
+  test("more than 4 GiB is refused with a way out", () => {
+    const shared = new SharedMemory();
+    expect(() => shared.allocate(5 * 2 ** 30)).toThrow(TransientError);
+    expect(() => shared.allocate(5 * 2 ** 30)).toThrow(/--tile/);
+  });
+});
+
+describe("who computes what", () => {
+  test("shares cover every head and row once", () => {
+    for (const [heads, rows, threads] of [[8, 1000, 2], [8, 1000, 3], [1, 130, 4], [3, 1, 2], [2, 0, 3]]) {
+      const seen = new Set<string>();
+      for (const share of shares(heads, rows, threads)) {
+        for (let h = share.heads.from; h < share.heads.to; h++) {
+          for (let i = share.rows.from; i < share.rows.to; i++) {
+            expect(seen.has(`${h},${i}`)).toBeFalse();
+            seen.add(`${h},${i}`);
+          }
+        }
+      }
+      expect(seen.size).toBe(heads * rows);
+    }
+  });
+
+  test("units cover every projection of every head once, in whole panels", () => {
+    for (
+      const [heads, m, panel, threads] of [[8, 256, 16, 2], [1, 256, 16, 2], [8, 100, 16, 3], [1, 7, 16, 4], [
+        1,
+        128,
+        64,
+        2,
+      ]]
+    ) {
+      const all = units(heads, m, panel, threads).flat();
+      for (let head = 0; head < heads; head++) {
+        const ranges = all.filter((unit) => unit.head === head).map((unit) => unit.projections);
+        expect(ranges.every(({ from }) => from % panel === 0)).toBeTrue();
+        expect(ranges.reduce((sum, { from, to }) => sum + to - from, 0)).toBe(m);
+      }
+    }
+    expect(cut(10, 3, 4)).toEqual([{ from: 0, to: 4 }, { from: 4, to: 8 }, { from: 8, to: 10 }]);
+  });
+});

@@ -41,11 +41,10 @@ export function haarRows(random: RandomStream, d: number, rows: number): Float64
     const row = U.subarray(i * d, i * d + d);
     for (let l = 0; l < d; l++) row[l] = random.normal();
     for (let pass = 0; pass < 2; pass++) {
-      for (let j = 0; j < i; j++) {
-        const other = U.subarray(j * d, j * d + d);
+      for (let j = 0, other = 0; j < i; j++, other += d) {
         let dot = 0;
-        for (let l = 0; l < d; l++) dot += row[l] * other[l];
-        for (let l = 0; l < d; l++) row[l] -= dot * other[l];
+        for (let l = 0; l < d; l++) dot += row[l] * U[other + l];
+        for (let l = 0; l < d; l++) row[l] -= dot * U[other + l];
       }
     }
     const norm = length(row);

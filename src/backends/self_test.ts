@@ -50,7 +50,9 @@ async function testOne(name: string, settings: OpenSettings): Promise<SelfTest> 
     const relativeL2 = await goldenError(backend);
     const gflopsPerSecond = await measureSpeed(backend) / 1e9;
     const status = relativeL2 <= LIMIT ? "PASS" : "FAIL";
-    const figures = `relative L2 ${relativeL2.toExponential(1)} · ${gflopsPerSecond.toPrecision(2)} GFLOP/s`;
+    const figures = `relative L2 ${relativeL2.toExponential(1)} · ${
+      gflopsPerSecond.toFixed(gflopsPerSecond < 10 ? 1 : 0)
+    } GFLOP/s`;
     return { name, status, detail: `${backend.device} · ${figures}`, relativeL2, gflopsPerSecond };
   } catch (error) {
     const detail = `${backend.device} · ${(error as Error).message}`;

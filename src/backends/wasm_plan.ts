@@ -47,7 +47,9 @@ export function writeExactPlan(shared: SharedMemory, plan: ExactPlan): PlanArea 
 /** A plan of linear attention with its W: panels of 16 projections, or signs and factors of Hadamard blocks. */
 export function writePlan(shared: SharedMemory, plan: Plan): PlanArea {
   const { parameters } = plan;
-  const { map, inputScale, gain, epsilon, hadamard } = parameters;
+  const { map, inputScale, gain, epsilon } = parameters;
+  // A transform of fewer than 16 lines saves nothing, and panels must be even.
+  const hadamard = parameters.hadamard && parameters.hadamard.size >= PANEL ? parameters.hadamard : null;
   const at = shared.allocate(FIELDS * 4);
   const owned = [at];
   const panel = hadamard ? hadamard.size : PANEL;

@@ -2,7 +2,7 @@
 import type { Backend, Session } from "../../src/backend.ts";
 import { bindMap, featureMap, type MapParameters, projectionsFor } from "../../src/feature_map.ts";
 import type { ExactPlan, Plan } from "../../src/plan.ts";
-import { drawProjection } from "../../src/projection.ts";
+import { drawFactored } from "../../src/projection.ts";
 import { RandomStream } from "../../src/random.ts";
 import type { Tile } from "../../src/tensor.ts";
 
@@ -20,6 +20,7 @@ export interface Sizes {
   /** Standard deviation of queries and keys. */
   readonly spread?: number;
   readonly weighted?: boolean;
+  readonly projection?: string;
   readonly seed?: number;
 }
 
@@ -46,8 +47,18 @@ export function makeProblem(sizes: Sizes = {}): Problem {
   const map = featureMap(sizes.map ?? "hyperbolic");
   const scale = headDim ** -0.5;
   const projections = projectionsFor(map, sizes.features ?? 14, headDim);
-  const draw = { kind: "orthogonal", projections, headDim, matrices, norms: "chi", seed, draw: 0 } as const;
-  const weights = map.projection === "none" ? new Float64Array() : drawProjection(draw);
+  const draw = {
+    kind: sizes.projection ?? "orthogonal",
+    projections,
+    headDim,
+    matrices,
+    norms: "chi",
+    seed,
+    draw: 0,
+  } as const;
+  const { weights, hadamard } = map.projection === "none"
+    ? { weights: new Float64Array(), hadamard: undefined }
+    : drawFactored(draw);
   const random = new RandomStream(seed, 77);
   const tile = (rows: number, cols: number, sd: number): Tile => {
     return { start: 0, rows, cols, data: Float32Array.from(random.normals(rows * cols), (value) => sd * value) };
@@ -57,7 +68,7 @@ export function makeProblem(sizes: Sizes = {}): Problem {
     k: tile(keyRows, kvHeads * headDim, spread),
     v: tile(keyRows, kvHeads * valueDim, 1),
     weights: sizes.weighted ? Float32Array.from({ length: keyRows }, (_, j) => [1, 0, 2.5, 0.25][j % 4]) : undefined,
-    parameters: bindMap(map, { headDim, scale, matrices, weights }),
+    parameters: bindMap(map, { headDim, scale, matrices, weights, hadamard }),
     scale,
     heads,
     kvHeads,

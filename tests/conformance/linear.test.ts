@@ -16,6 +16,16 @@ describeBackends("linear attention", (backend, slow) => {
     await near(makeProblem({ map, keyRows: slow ? 19 : 70, headDim: 6, features: 22, weighted: true }));
   });
 
+  test("Hadamard projections, by fast transforms or not, equal their dense W", async () => {
+    const sizes = { projection: "hadamard", heads: 2, matrices: 2, keyRows: slow ? 20 : 90 };
+    const widths = slow ? [5] : [1, 5, 16, 33, 64, 70];
+    for (const headDim of widths) {
+      for (const causal of [false, true]) {
+        for (const features of [14, 2 * headDim + 10]) await near(makeProblem({ ...sizes, headDim, causal, features }));
+      }
+    }
+  });
+
   test("tile cuts do not change the result", async () => {
     const problem = makeProblem({ keyRows: slow ? 21 : 150, weighted: true });
     for (const tileRows of slow ? [4, 21] : [1, 7, 64, 149, 150]) await near(problem, tileRows);

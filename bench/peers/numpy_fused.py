@@ -37,6 +37,7 @@ flags = parse_flags(
     library_threads=False,
     modes=["bidirectional", "causal"],
     features=["positive", "hyperbolic", "softmax"],
+    chunk=32,
 )
 
 import numpy as np  # noqa: E402  (after the numbers of threads are set)

@@ -101,7 +101,8 @@ class Buffers:
         self.values = torch.empty(rows, d + 1)
         self.sums = torch.empty(rows, d + 1)
         self.S = torch.empty(r, d + 1)
-        self.weights = torch.empty(chunk, chunk)
+        self.weights = torch.empty(max(1, rows // chunk), chunk, chunk)
+        self.states = torch.empty(max(1, rows // chunk) + 1, r, d + 1)
         self.lower = torch.ones(chunk, chunk).tril_()
         self.logits = torch.empty(rows * KEY_TILE)
 
@@ -144,24 +145,38 @@ def bidirectional(q, k, v, W, hyperbolic, out, buffers):
 
 
 def causal(q, k, v, W, hyperbolic, out, buffers):
-    """One head, in chunks: within a chunk tril(phi(x) phi(y)^T) [v 1], before it the state (arXiv 2009.14794, App. B.1)."""
+    """
+    One head, in chunks: within a chunk tril(phi(x) phi(y)^T) [v 1], before it the state (arXiv 2009.14794, App. B.1). The chunks of a
+    tile are one stack, so that torch is called a few times per tile and not per chunk.
+    """
     (of_q, of_k), half_squares, factors = prepare(q, k, W, hyperbolic, buffers)
-    L, rows, chunk, S = len(q), len(buffers.q), len(buffers.lower), buffers.S.zero_()
+    L, rows, chunk, states = len(q), len(buffers.q), len(buffers.lower), buffers.states
+    states[0].zero_()
     for start in range(0, L, rows):
         part = slice(start, min(start + rows, L))
         n = part.stop - start
         queries = of_q.of_queries(q[part])
         keys = of_k.of_keys(k[part], half_squares[part])
         values = weigh(v[part], factors[part], buffers.values[:n])
-        for first in range(0, n, chunk):
-            c = slice(first, min(first + chunk, n))
-            size = c.stop - first
-            weights = torch.mm(queries[c], keys[c].t(), out=buffers.weights[:size, :size])
+        sums = buffers.sums[:n]
+        whole = n - n % chunk
+        for c, size in ((slice(0, whole), chunk), (slice(whole, n), n - whole)):
+            if c.start == c.stop:
+                continue
+            queries_c, keys_c, values_c, sums_c = (
+                rows_of[c].view(-1, size, rows_of.shape[1]) for rows_of in (queries, keys, values, sums)
+            )
+            count = len(queries_c)
+            weights = buffers.weights[:count, :size, :size]
+            torch.bmm(queries_c, keys_c.transpose(1, 2), out=weights)
             weights.mul_(buffers.lower[:size, :size])
-            sums = torch.mm(queries[c], S, out=buffers.sums[:size])
-            sums.addmm_(weights, values[c])
-            S.addmm_(keys[c].t(), values[c])
-            torch.div(sums[:, :-1], sums[:, -1:], out=out[start + first : start + c.stop])
+            torch.bmm(weights, values_c, out=sums_c)
+            torch.bmm(keys_c.transpose(1, 2), values_c, out=states[1 : count + 1])
+            for i in range(count):
+                states[i + 1].add_(states[i])
+            sums_c.baddbmm_(queries_c, states[:count])
+            states[0] = states[count]
+        torch.div(sums[:, :-1], sums[:, -1:], out=out[part])
 
 
 def exact(q, k, v, out, is_causal, buffers):

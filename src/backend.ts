@@ -38,6 +38,8 @@ export interface Backend extends AsyncDisposable {
   readonly name: BackendName;
   /** What runs: adapter, mode, threads. */
   readonly device: string;
+  /** Threads that compute, where a backend has threads of its own. */
+  readonly threads?: number;
   readonly limits: Limits;
   /** Compiles once; the session runs many tiles. */
   prepare(plan: Plan): Promise<Session>;
@@ -48,6 +50,8 @@ export interface Backend extends AsyncDisposable {
    * are until the call with them settles. Call it while no session is at work. Absent where copies cannot be saved.
    */
   allocate?(length: number): FloatArray;
+  /** Takes back what `allocate` returned. */
+  release?(array: FloatArray): void;
   /** Measures the peak, for about `seconds`; absent where a backend has no product of its own. */
   measurePeak?(seconds: number): Promise<Peak>;
 }

@@ -207,12 +207,6 @@ export function settingsOf(axes: Axes, headDim: number): Setting[] {
   return [...settings.values()];
 }
 
-/** Threads by a backend's own description, "… × 2 threads"; null where it names none. */
-export function threadsOf(device: string): number | null {
-  const match = /× (\d+) threads?\b/.exec(device);
-  return match ? Number(match[1]) : null;
-}
-
 /** What makes two points the same measurement, in two runs too: everything but the device's description. */
 export function pointKey(
   point: Omit<Series, "device"> & Pick<BenchResult, "L" | "heads" | "headDim" | "valueDim">,

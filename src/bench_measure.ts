@@ -6,10 +6,11 @@
  */
 import { type Attention, flopCount, isExact, logitScale, parametersFor } from "./attention.ts";
 import type { Backend, ExactSession, Session, Stage } from "./backend.ts";
-import { type BenchSizes, type Measurement, type Series, type Setting, threadsOf } from "./bench.ts";
+import { type BenchSizes, type Measurement, type Series, type Setting } from "./bench.ts";
 import type { BenchTensors } from "./bench_tensors.ts";
 import { UnsupportedError } from "./errors.ts";
 import type { MapParameters } from "./feature_map.ts";
+import { InFlight } from "./in_flight.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import { type FloatArray, floats, type Tile } from "./tensor.ts";
 
@@ -100,7 +101,7 @@ async function measure(
 ): Promise<Measurement> {
   const { tensors } = options;
   const L = sizes.queryRows;
-  const series = { backend: label, device: backend.device, threads: threadsOf(backend.device), ...setting };
+  const series = { backend: label, device: backend.device, threads: backend.threads ?? null, ...setting };
   const widest = Math.max(tensors.cols("q"), tensors.cols("k"), tensors.cols("v"), sizes.heads * sizes.valueDim);
   const tileRows = tileRowsFor(backend.limits, widest, options.tileRows);
   const { heads, kvHeads, headDim, valueDim } = sizes;
@@ -186,23 +187,6 @@ function breather(signal?: AbortSignal, every = BREATH): () => Promise<void> | v
   };
 }
 
-/** Awaits the oldest call when `depth` are on their way. */
-class Flight {
-  readonly #queue: Promise<unknown>[] = [];
-
-  constructor(readonly depth: number) {}
-
-  async push(call: Promise<unknown>): Promise<void> {
-    call.catch(() => {}); // reported below, in order
-    this.#queue.push(call);
-    if (this.#queue.length >= this.depth) await this.#queue.shift();
-  }
-
-  async land(): Promise<void> {
-    while (this.#queue.length > 0) await this.#queue.shift();
-  }
-}
-
 interface Rows {
   readonly q: readonly Tile[];
   readonly k: readonly Tile[];
@@ -235,7 +219,7 @@ class LinearRun implements Run, AsyncDisposable {
 
   async run(): Promise<void> {
     const { session, shape, rows: { q, k, v, inFlight, breathe } } = this;
-    const flight = new Flight(inFlight);
+    const flight = new InFlight<unknown>(inFlight);
     const into = (i: number) => this.#outputs[i % this.#outputs.length];
     for (let i = 0; i < k.length; i++) {
       if (shape.causal) await flight.push(session.emit(q[i], { k: k[i], v: v[i] }, into(i)));
@@ -243,11 +227,11 @@ class LinearRun implements Run, AsyncDisposable {
       await breathe();
     }
     for (let i = 0; i < q.length && !shape.causal; i++) {
-      if (i === 0) await flight.land();
+      if (i === 0) await flight.drain();
       await flight.push(session.emit(q[i], null, into(i)));
       await breathe();
     }
-    await flight.land();
+    await flight.drain();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -268,12 +252,12 @@ class ExactRun implements Run, AsyncDisposable {
     for (const queries of q) {
       const last = queries.start + queries.rows - 1;
       await session.pose(queries, Float64Array.from({ length: queries.rows }, (_, i) => queries.start + i));
-      const flight = new Flight(inFlight);
+      const flight = new InFlight<unknown>(inFlight);
       for (let i = 0; i < k.length && !(shape.causal && k[i].start > last); i++) {
         await flight.push(session.absorb(k[i], v[i]));
         await breathe();
       }
-      await flight.land();
+      await flight.drain();
       await session.emit();
     }
   }

@@ -8,10 +8,12 @@
 import { type Attention, checkSizes, flopCount, isExact, logitScale, parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, Session, SessionCounts } from "./backend.ts";
 import { checkError, copySampled, inBatches, sampleRows } from "./check.ts";
-import type { Inputs, TileMemory } from "./inputs.ts";
+import { InFlight } from "./in_flight.ts";
+import type { Inputs } from "./inputs.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import { type ErrorReport, type Refusal, type Report, REPORT_SCHEMA } from "./report.ts";
-import { type FloatArray, floats, gatherRows, type TensorSink, type TensorSource, type Tile } from "./tensor.ts";
+import { type FloatArray, gatherRows, type TensorSink, type Tile } from "./tensor.ts";
+import { TileStore } from "./tile_store.ts";
 import { Stopwatch, timed } from "./timing.ts";
 import { warningsFor } from "./warnings.ts";
 
@@ -108,60 +110,6 @@ export async function attend(options: AttendOptions): Promise<Report> {
   };
 }
 
-/** Keeps at most `depth` results on their way, in order. */
-class InFlight<T> {
-  readonly #queue: Promise<T>[] = [];
-  constructor(readonly depth: number, readonly take: (value: T) => Promise<void>) {}
-
-  async push(value: Promise<T>): Promise<void> {
-    value.catch(() => {}); // awaited below, in order
-    this.#queue.push(value);
-    if (this.#queue.length >= this.depth) await this.take(await this.#queue.shift()!);
-  }
-
-  async drain(): Promise<void> {
-    while (this.#queue.length > 0) await this.take(await this.#queue.shift()!);
-  }
-}
-
-/** Memory for tiles and outputs that calls in flight still use, in the backend's own memory where that saves copies. */
-class TileStore implements TileMemory {
-  readonly #sources = new Map<TensorSource, FloatArray[]>();
-  readonly #outputs: FloatArray[] = [];
-
-  /** `depth`: tiles of one source that may be in use at once. */
-  constructor(readonly backend: Backend, readonly tileRows: number, readonly depth: number) {}
-
-  #new(length: number): FloatArray {
-    return this.backend.allocate?.(length) ?? floats(this.backend.limits.precision, length);
-  }
-
-  for(source: TensorSource): readonly FloatArray[] {
-    let memory = this.#sources.get(source);
-    if (!memory) {
-      const length = Math.min(this.tileRows, source.info.rows) * source.info.heads * source.info.width;
-      memory = Array.from({ length: this.depth }, () => this.#new(length));
-      this.#sources.set(source, memory);
-    }
-    return memory;
-  }
-
-  /** Makes memory for outputs of up to `length` numbers. */
-  reserveOutputs(length: number): void {
-    for (let i = 0; i < this.depth; i++) this.#outputs.push(this.#new(length));
-  }
-
-  /** Memory for one output; at most `depth` are out at once. */
-  output(): FloatArray {
-    return this.#outputs.pop()!;
-  }
-
-  /** Takes back the memory of an output that has been written. */
-  giveBack(output: FloatArray): void {
-    this.#outputs.push(output);
-  }
-}
-
 abstract class Run {
   /** Seconds per stage, where the backend measured them. */
   stages: Report["stages"] = null;
@@ -222,6 +170,7 @@ class LinearRun extends Run {
   }
 
   async attend(): Promise<SessionCounts> {
+    using _store = this.#store; // disposed after the session
     await using session = await this.options.backend.prepare({ ...this.shape, parameters: this.parameters });
     const { heads, valueDim, queryRows } = this.sizes;
     this.#store.reserveOutputs(Math.min(this.shape.tileRows, queryRows) * heads * valueDim);
@@ -235,7 +184,7 @@ class LinearRun extends Run {
     const { inputs, backend } = this.options;
     const { watch, shape, sizes } = this;
     const { precision, inFlight } = backend.limits;
-    const absorbing = new InFlight<void>(inFlight, async () => {});
+    const absorbing = new InFlight<void>(inFlight);
     const store = this.#store;
     for await (const { k, v, weights } of timed(watch, "read", inputs.tiles(shape.tileRows, precision, null, store))) {
       await absorbing.push(watch.time("compute", () => session.absorb(k, v, weights)));
@@ -317,7 +266,7 @@ class ExactRun extends Run {
       const last = q.start + q.rows - 1;
       const positions = Float64Array.from({ length: q.rows }, (_, i) => q.start + i);
       await watch.time("compute", () => session.pose(q, positions));
-      const absorbing = new InFlight<void>(backend.limits.inFlight, async () => {});
+      const absorbing = new InFlight<void>(backend.limits.inFlight);
       for await (const { k, v, weights } of timed(watch, "read", inputs.tiles(shape.tileRows, precision, null))) {
         if (shape.causal && k.start > last) break;
         await watch.time("compute", () => absorbing.push(session.absorb(k, v, weights)));

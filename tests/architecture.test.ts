@@ -29,11 +29,11 @@ function staticImportsOf(file: string): string[] {
 }
 
 const LAYERS: readonly RegExp[] = [
-  /^kernels\/|^src\/(errors|system_errors|tensor|words|version|statistics|timing)\.ts$/,
+  /^kernels\/|^src\/(errors|system_errors|tensor|words|version|statistics|timing|in_flight)\.ts$/,
   /^src\/(bytes|disk|random|feature_map|plan|state)\.ts$/,
   /^src\/(projection|attention|backend|metrics)\.ts$/,
   /^src\/(backends|formats)\//,
-  /^src\/(inputs|report|warnings|check|run|bench(_\w+)?)\.ts$|^src\/exporters\//,
+  /^src\/(inputs|report|warnings|check|run|tile_store|bench(_\w+)?)\.ts$|^src\/exporters\//,
   /^src\/commands\//,
   /^(cli|mod)\.ts$/,
 ];

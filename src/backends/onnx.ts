@@ -28,10 +28,12 @@ import { TiledSession } from "./tiled.ts";
 class OnnxBackend implements Backend {
   readonly name = "onnx";
   readonly device: string;
+  readonly threads: number;
   readonly limits: Limits = { precision: "f32", preferredTileRows: 1024, maxTileBytes: 16 << 20, inFlight: 1 };
 
   constructor(readonly runtime: Runtime) {
     const { threads } = runtime;
+    this.threads = threads;
     this.device = `onnxruntime ${runtime.version} cpu × ${threads} ${threads === 1 ? "thread" : "threads"}`;
   }
 

@@ -1,6 +1,6 @@
 /** Float32 arrays as the graphs of onnx_passes.ts read and write them, from and to tiles, projections and states in float64. */
 import type { Plan } from "../plan.ts";
-import { copyState, type State } from "../state.ts";
+import type { State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import { MASKED, projectionRows, UNSEEN } from "./onnx_passes.ts";
 
@@ -123,8 +123,6 @@ export interface Upload {
   readonly sums: Float32Array;
   /** Per key head: it has seen no key. */
   readonly empty: readonly boolean[];
-  /** In float64, for rows that float32 cannot answer; null where there are none. */
-  readonly state: State | null;
 }
 
 /** c relative to the largest of its head; [S z] times what float32 cannot hold of it. `weights` is of `queryWeights`. */
@@ -150,7 +148,6 @@ export function upload(plan: Plan, state: State, version: number, weights: Float
     weights: withC,
     sums,
     empty: tops.map((top) => top === -Infinity),
-    state: exp || map.signed ? null : copyState(state),
   };
 }
 

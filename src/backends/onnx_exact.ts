@@ -4,7 +4,7 @@ import type { FloatArray, Tile } from "../tensor.ts";
 import { copyKeys, Spare } from "./onnx_arrays.ts";
 import { Graph } from "./onnx_graph.ts";
 import { product, reduce } from "./onnx_passes.ts";
-import type { OrtTensor, Program, Runtime } from "./onnx_runtime.ts";
+import { type OrtTensor, type Program, type Runtime, Turns } from "./onnx_runtime.ts";
 import type { ExactKernels, SoftmaxParts } from "./online.ts";
 
 /** Logits of one block: `kvHeads × queries × keys`. */
@@ -81,8 +81,7 @@ export class OnnxExactKernels implements ExactKernels {
   /** Of `parts()`: merged before the next tile is absorbed. */
   #parts: SoftmaxParts;
   readonly #spare = new Spare();
-  /** Settles when every run so far is done. */
-  #done: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
 
   private constructor(readonly plan: ExactPlan, readonly runtime: Runtime) {
     const rows = Math.floor(BLOCK_NUMBERS / (plan.heads * plan.tileRows) / 16) * 16;
@@ -125,7 +124,7 @@ export class OnnxExactKernels implements ExactKernels {
       logWeights: runtime.tensor(keys.logWeights, [1, k.rows]),
       index: runtime.tensor(this.#index.subarray(0, k.rows), [1, k.rows]),
     };
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       for (const block of blocks) {
         const hidden = causal && block.positions.some((at) => at < k.start + k.rows - 1);
         const masked = weights !== undefined || hidden;
@@ -147,7 +146,7 @@ export class OnnxExactKernels implements ExactKernels {
   }
 
   parts(): Promise<SoftmaxParts | null> {
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       if (this.#parts.total.length !== this.#rows * this.plan.heads) this.#parts = emptyParts(this.#rows, this.plan);
       return this.#collect(this.#parts);
     });
@@ -212,14 +211,8 @@ export class OnnxExactKernels implements ExactKernels {
     return this.#open ??= this.runtime.compile(graphOf(this.plan, false));
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#done.then(work);
-    this.#done = turn.catch(() => {});
-    return turn;
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#done;
+    await this.#turns.done;
     for (const program of [this.#open, this.#masked]) await (await program)?.[Symbol.asyncDispose]();
   }
 }

@@ -1,5 +1,4 @@
 /** Linear attention on onnxruntime: blocks of a tile through the graphs of onnx_passes.ts, in float32. */
-import { QueryRow } from "../../kernels/scalar/queries.ts";
 import type { Plan } from "../plan.ts";
 import { clearState, copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
@@ -16,7 +15,7 @@ import {
 } from "./onnx_arrays.ts";
 import type { Graph } from "./onnx_graph.ts";
 import { causalGraph, keysGraph, projectionRows, queriesGraph } from "./onnx_passes.ts";
-import type { OrtTensor, Program, Runtime } from "./onnx_runtime.ts";
+import { type OrtTensor, type Program, type Runtime, Turns } from "./onnx_runtime.ts";
 import type { OwnRows, TileKernels, TileOutput } from "./tiled.ts";
 
 /** Numbers of an intermediate `heads × rows × features`: what a block may hold, so that two stay in the last cache (8 MiB each). */
@@ -24,8 +23,6 @@ const BLOCK_NUMBERS = 1 << 21;
 /** Causal rows that are answered together, and chunks of one run. */
 const CHUNK = 128;
 const CHUNKS = 8;
-/** Denominators below this have lost their digits in float32. */
-const UNDERFLOW = 1e-25;
 
 /** Rows of one run, and where the answers of its tile go. */
 interface Answers {
@@ -48,8 +45,7 @@ export class OnnxTileKernels implements TileKernels {
   readonly #spare = new Spare();
   readonly #states: State[] = [];
   #upload: Upload | null = null;
-  /** Settles when every run so far is done. */
-  #done: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
 
   private constructor(readonly plan: Plan, readonly runtime: Runtime) {
     const { heads, kvHeads, headDim, tileRows, parameters: p } = plan;
@@ -74,7 +70,7 @@ export class OnnxTileKernels implements TileKernels {
 
   keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
     const keys = copyKeys(this.#spare, k, v, weights, this.plan.kvHeads);
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       const state = this.#takeState();
       clearState(state);
       for (let from = 0; keys.visible > 0 && from < keys.rows; from += this.#blockRows) {
@@ -99,11 +95,10 @@ export class OnnxTileKernels implements TileKernels {
     const held = this.#upload;
     if (held.empty.every(Boolean)) return Promise.resolve({ out: out.fill(0), denominators });
     const q = this.#spare.copy(tile.data);
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       for (let from = 0; from < tile.rows; from += this.#blockRows) {
         await this.#queries(held, { from, rows: Math.min(this.#blockRows, tile.rows - from), q, out, denominators });
       }
-      if (held.state) this.#repair({ ...tile, data: q }, held.state, held.empty, out, denominators);
       this.#clear(out, denominators);
       this.#spare.give(q);
       return { out, denominators };
@@ -123,7 +118,7 @@ export class OnnxTileKernels implements TileKernels {
     const q = tile.data instanceof Float32Array ? tile.data : Float32Array.from(tile.data);
     const ahead = uploadCausal(this.plan, before, this.#spare);
     const sofar = tile.rows > most ? copyState(before) : null; // ahead of every further run
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       const out = into ?? new Float32Array(tile.rows * heads * valueDim);
       const denominators = new Float32Array(tile.rows * heads);
       const state = this.#takeState();
@@ -247,20 +242,6 @@ export class OnnxTileKernels implements TileKernels {
     return this.runtime.tensor(this.#spare.take(shape.reduce((x, y) => x * y)), shape);
   }
 
-  /** Rows of non-negative maps whose features all but vanish in float32 (elu of very negative rows) are answered in float64. */
-  #repair(q: Tile, state: State, empty: readonly boolean[], out: Float32Array, denominators: Float32Array): void {
-    const { plan } = this;
-    let row: QueryRow | undefined;
-    for (let cell = 0; cell < denominators.length; cell++) {
-      const head = cell % plan.heads;
-      if (denominators[cell] >= UNDERFLOW || Number.isNaN(denominators[cell])) continue;
-      if (empty[Math.floor(head * plan.kvHeads / plan.heads)]) continue;
-      row ??= new QueryRow(plan.parameters, plan, state, { emptyRows: 0, nonPositive: 0 });
-      row.emit(q, Math.floor(cell / plan.heads), head, out);
-      denominators[cell] = 1;
-    }
-  }
-
   /** Rows without a denominator are 0. */
   #clear(out: Float32Array, denominators: Float32Array): void {
     const { valueDim } = this.plan;
@@ -281,15 +262,8 @@ export class OnnxTileKernels implements TileKernels {
     return program;
   }
 
-  /** Runs `work` after all that was asked for before: graphs share their threads. */
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#done.then(work);
-    this.#done = turn.catch(() => {});
-    return turn;
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#done;
+    await this.#turns.done;
     for (const program of this.#programs.values()) await (await program)[Symbol.asyncDispose]();
     this.#programs.clear();
   }

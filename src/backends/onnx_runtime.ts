@@ -85,3 +85,15 @@ export class Program implements AsyncDisposable {
     await this.session.release();
   }
 }
+
+/** Runs work one after the other: graphs share the processor's cores. */
+export class Turns {
+  /** Settles when all work so far is done, well or not. */
+  done: Promise<unknown> = Promise.resolve();
+
+  run<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.done.then(work);
+    this.done = turn.catch(() => {});
+    return turn;
+  }
+}

@@ -2,7 +2,8 @@
  * A Session over float32 kernels that work on one tile at a time.
  *
  * The running state lives here, in float64: a device only ever sums one tile (blocked sums), so float32 drift does not grow
- * with the number of rows. Rows whose chunked causal denominator underflows are recomputed sequentially in float64.
+ * with the number of rows. Rows whose denominator underflows are recomputed in float64: causal ones sequentially, others where
+ * features of the map may all but vanish (elu of very negative rows).
  */
 import { QueryRow } from "../../kernels/scalar/queries.ts";
 import { absorbKeys } from "../../kernels/scalar/keys.ts";
@@ -96,7 +97,9 @@ export class TiledSession implements Session {
   }
 
   async #emitAll(q: Tile, into?: Float32Array): Promise<Tile> {
-    const result = await this.#inTurn(q, (held) => this.kernels.queries(held, this.#state, this.#version, into));
+    const result = await (this.#mayVanish ? this.#emitRepaired(q, into) : this.#inTurn(q, (held) => {
+      return this.kernels.queries(held, this.#state, this.#version, into);
+    }));
     const { denominators } = result;
     for (let cell = 0; cell < denominators.length; cell++) {
       const denominator = denominators[cell];
@@ -106,6 +109,44 @@ export class TiledSession implements Session {
     return this.#tile(q, result, into);
   }
 
+  /** Exponents of the `exp` family are stabilised, signed maps may cancel: only the others can lose all features of a row. */
+  get #mayVanish(): boolean {
+    const { map } = this.plan.parameters;
+    return map.family !== "exp" && !map.signed;
+  }
+
+  #emitRepaired(q: Tile, into?: Float32Array): Promise<TileOutput> {
+    const copy = { ...q, data: q.data.slice() }; // the caller's tile may be gone when the denominators are known
+    const settled = this.#inTurn(copy, async (held) => {
+      const result = await this.kernels.queries(held, this.#state, this.#version, into);
+      this.#recompute(held, this.#state, result);
+      return result;
+    });
+    this.#holdBack(settled);
+    return settled;
+  }
+
+  /** Recomputes, in float64, cells (row, head) that see keys but whose denominator underflowed. */
+  #recompute(q: Tile, state: State, { out, denominators }: TileOutput): void {
+    if (state.keys === 0) return;
+    const special = { emptyRows: 0, nonPositive: 0 };
+    let row: QueryRow | undefined;
+    for (let cell = 0; cell < denominators.length; cell++) {
+      if (!(denominators[cell] < UNDERFLOW)) continue;
+      Object.assign(special, { emptyRows: 0, nonPositive: 0 });
+      row ??= new QueryRow(this.plan.parameters, this.plan, state, special);
+      row.emit(q, Math.floor(cell / this.plan.heads), cell % this.plan.heads, out);
+      if (special.emptyRows > 0) continue; // no key: stays 0 and is counted
+      denominators[cell] = special.nonPositive > 0 ? NaN : 1;
+    }
+  }
+
+  /** Later keys join the state only when `settled`, which reads it as it is now. */
+  #holdBack(settled: Promise<unknown>): void {
+    this.#merged = Promise.all([this.#merged, settled]).then(() => {});
+    this.#merged.catch(() => {}); // reported to who awaits `settled`
+  }
+
   async #emitCausal(q: Tile, own: OwnRows, into?: Float32Array): Promise<Tile> {
     const settled = this.#inTurn(q, async (held) => {
       const done = await this.kernels.causal(held, own, this.#state, this.#version, into);
@@ -113,9 +154,8 @@ export class TiledSession implements Session {
       return done;
     });
     const state = settled.then((done) => done.own);
-    // Later keys join the state after the repair, which needs it as it is now.
-    this.#merged = Promise.all([this.#merged, settled]).then(() => {});
-    for (const promise of [state, this.#merged]) promise.catch(() => {}); // reported by the await below
+    state.catch(() => {}); // reported by the await below
+    this.#holdBack(settled);
     this.#own = { k: own.k, state };
     return this.#tile(q, await settled, into);
   }

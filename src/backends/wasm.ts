@@ -3,6 +3,7 @@ import * as os from "node:os";
 import type { Backend, Driver, ExactSession, OpenOptions, Peak, Session } from "../backend.ts";
 import { UsageError } from "../errors.ts";
 import type { ExactPlan, Limits, Plan } from "../plan.ts";
+import type { FloatArray } from "../tensor.ts";
 import { OnlineExactSession } from "./online.ts";
 import { TiledSession } from "./tiled.ts";
 import { WasmExact } from "./wasm_exact.ts";
@@ -26,10 +27,12 @@ const MOST_THREADS = 256;
 export class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly device: string;
+  readonly threads: number;
   readonly limits: Limits = { precision: "f32", preferredTileRows: 1024, maxTileBytes: 8 << 20, inFlight: SLOTS };
 
   constructor(readonly pool: Pool, readonly shared: SharedMemory, readonly kernels: Kernels, build: Build) {
     const { threads } = pool;
+    this.threads = threads;
     const simd = build === "relaxed" ? "relaxed simd128" : "simd128";
     this.device = `${simd} × ${threads} ${threads === 1 ? "thread" : "threads"}`;
   }
@@ -46,6 +49,10 @@ export class WasmBackend implements Backend {
 
   allocate(length: number): Float32Array {
     return this.shared.lend(length);
+  }
+
+  release(array: FloatArray): void {
+    this.shared.release(array.byteOffset);
   }
 
   async measurePeak(seconds: number): Promise<Peak> {

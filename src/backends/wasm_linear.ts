@@ -1,6 +1,5 @@
 /** Linear attention on the wasm threads: a TileKernels over shared memory (kernels/wasm). */
-import type { Stage } from "../backend.ts";
-import { STAGES } from "../backend.ts";
+import { type Stage, STAGES } from "../backend.ts";
 import type { Plan } from "../plan.ts";
 import { copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
@@ -71,9 +70,8 @@ export class WasmLinear implements TileKernels {
     const { at, panel, valueLine } = this.#area;
     this.#layout = new StateLayout(shared, parameters, kvHeads, valueDim, panel, valueLine);
     const m = parameters.projections;
-    const unitsOf = units(kvHeads, m, panel, pool.threads);
-    this.#units = causal ? unitsOf : [];
-    this.#pieces = causal ? Math.max(...unitsOf.flat().map(({ piece }) => piece + 1)) : 1;
+    this.#units = causal ? units(kvHeads, m, panel, pool.threads) : [];
+    this.#pieces = Math.max(1, ...this.#units.flat().map(({ piece }) => piece + 1));
     this.#partBytes = kernels.partsBytes(at, plan.tileRows);
     this.#uploads = causal ? [] : Array.from({ length: 2 }, () => ({ units: this.#states(1), version: -1, users: 0 }));
     this.#slots = new Slots(Array.from({ length: causal ? 2 : SLOTS }, () => this.#slot()));
@@ -122,21 +120,22 @@ export class WasmLinear implements TileKernels {
   }
 
   /** Fills a slot as soon as there is one and works on it. Tiles are copied before this returns. */
-  async #inSlot<T>(
-    fill: (slot: Slot, held: boolean) => void,
+  async #inSlot<P, T>(
+    fill: (slot: Slot) => P,
     hold: () => void,
-    work: (slot: Slot) => Promise<T>,
+    work: (slot: Slot, placed: P) => Promise<T>,
   ): Promise<T> {
     let slot = this.#slots.take();
+    let placed: P;
     if (slot) {
-      fill(slot, false);
+      placed = fill(slot);
     } else {
       hold();
       slot = await this.#slots.next();
-      fill(slot, true);
+      placed = fill(slot);
     }
     try {
-      return await work(slot);
+      return await work(slot, placed);
     } finally {
       this.#slots.give(slot);
     }
@@ -171,11 +170,10 @@ export class WasmLinear implements TileKernels {
 
   async keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
     let own: OwnRows = { k, v, weights };
-    let put: Placed = { k: 0, v: 0, weights: 0, seen: 0 };
     return await this.#inSlot(
-      (slot) => void (put = this.#putKeys(slot, own)),
+      (slot) => this.#putKeys(slot, own),
       () => void (own = this.#keepRows(own)),
-      async (slot) => {
+      async (slot, put) => {
         const { kvHeads, parameters: { projections, matrices } } = this.plan;
         const plan = this.#area.at;
         const lists = shares(kvHeads, k.rows, this.pool.threads).map(({ heads, rows, piece }, thread) => {
@@ -216,11 +214,10 @@ export class WasmLinear implements TileKernels {
   async queries(q: Tile, state: State, version: number, into?: Float32Array): Promise<TileOutput> {
     const upload = this.#upload(state, version);
     let data = q.data;
-    let at = 0;
     return await this.#inSlot(
-      (slot) => void (at = this.#put(slot.q, data)),
+      (slot) => this.#put(slot.q, data),
       () => void (data = this.#keep(data)),
-      async (slot) => {
+      async (slot, at) => {
         const ready = await upload;
         try {
           return await this.#answer(q.rows, at, slot, ready, into);
@@ -300,16 +297,13 @@ export class WasmLinear implements TileKernels {
     into?: Float32Array,
   ): Promise<TileOutput & { readonly own: State }> {
     let [base, rows, data] = [state, own, q.data];
-    let put: Placed = { k: 0, v: 0, weights: 0, seen: 0 };
-    let at = 0;
     return await this.#inSlot(
       (slot) => {
-        at = this.#put(slot.q, data);
-        put = this.#putKeys(slot, rows);
         for (const unit of slot.run) this.#layout.write(base, unit);
+        return { at: this.#put(slot.q, data), put: this.#putKeys(slot, rows) };
       },
       () => void ([base, rows, data] = [copyState(state), this.#keepRows(own), this.#keep(data)]),
-      async (slot) => {
+      async (slot, { at, put }) => {
         const out = this.#outAddress(slot, into);
         await this.pool.runAll(this.#causalCalls(q.rows, slot, at, put, out));
         if (this.#pieces > 1) await this.pool.runAll(this.#combineCalls(q.rows, slot, out));

@@ -13,10 +13,11 @@ type Flags = Invocation["flags"];
 
 /**
  * Opens every backend of the list with every number of threads; those that cannot be opened are reported while there is another.
- * A backend that describes itself the same with other threads has none of its own and is measured once.
+ * `speeds`: the file by which \`auto\` chooses. A backend that describes itself the same with other threads has none of its own and is measured once.
  */
 export async function openBackends(
   flags: Flags,
+  speeds: string | null,
   stack: AsyncDisposableStack,
 ): Promise<{ backends: OpenBackend[]; refused: Refusal[] }> {
   const backends: OpenBackend[] = [];
@@ -26,7 +27,7 @@ export async function openBackends(
   for (const { part, list } of wishes) {
     for (const threads of (flags.threads as number[] | undefined) ?? [undefined]) {
       try {
-        const { backend, refused } = await openFirst(list, { threads, profile: flags.profile === true });
+        const { backend, refused } = await openFirst(list, { threads, profile: flags.profile === true, speeds });
         for (const { name, reason } of refused) refusals.set(name, reason);
         const label = part === "auto" ? backend.name : part;
         const known = backends.some((other) => other.label === label && other.backend.device === backend.device);

@@ -9,7 +9,6 @@ import {
   pointKey,
   type Setting,
   settingsOf,
-  threadsOf,
 } from "../bench.ts";
 import { compareReports, parseSaved, savedKeys, type SavedReport } from "../bench_compare.ts";
 import { crossoversOf, resultsOf, slopesOf } from "../bench_figures.ts";
@@ -20,6 +19,7 @@ import { BENCH_EXPORTERS } from "../exporters/bench.ts";
 import { count } from "../words.ts";
 import { openBackends, rowsFor } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
+import { speedsFile } from "./flags.ts";
 import { Progress, useColor } from "./progress.ts";
 
 type Flags = Invocation["flags"];
@@ -65,7 +65,7 @@ async function run(
   const rows = await rowsFor(invocation, terminal);
   const settings = settingsOf(axes, rows.sizes.headDim);
   await using open = new AsyncDisposableStack();
-  const { backends, refused } = await openBackends(flags, open);
+  const { backends, refused } = await openBackends(flags, speedsFile(terminal.env), open);
   if (saved) refuseStrangers(saved, String(flags.compare), { settings, backends, ...rows });
   const tensors = await rows.load();
   const measured: Measurement[] = [];
@@ -146,7 +146,7 @@ function refuseStrangers(
 ): void {
   const keys = savedKeys(saved);
   const shared = backends.some(({ label, backend }) => {
-    const threads = threadsOf(backend.device);
+    const threads = backend.threads ?? null;
     return settings.some((setting) => {
       return lengths.some((L) =>
         keys.has(pointKey({ backend: label, threads, ...setting, L, heads, headDim, valueDim }))
@@ -200,7 +200,7 @@ async function peaksOf(backends: readonly OpenBackend[], measure: boolean, progr
     peaks.push({
       backend: label,
       device,
-      threads: threadsOf(device),
+      threads: backend.threads ?? null,
       gflops: peak && peak.flopsPerSecond / 1e9,
       gbps: peak && peak.bytesPerSecond / 1e9,
     });

@@ -80,7 +80,22 @@ test("the tile's choice changes no bit", async () => {
   expect([0, 1]).toContain(chooseFastestTile(kernels, at));
 });
 
+test("exact softmax does not mind huge keys: powers of two between q and k change no bit", async () => {
+  const problem = makeProblem({ keyRows: 90, headDim: 9 });
+  const scaled = (factor: number, tile: typeof problem.q) => ({ ...tile, data: tile.data.map((x) => x * factor) });
+  const far = { ...problem, q: scaled(2 ** -70, problem.q), k: scaled(2 ** 70, problem.k) }; // ‖k‖² leaves float32
+  await using backend = await wasm.open({ named: true, threads: 1 });
+  expect(await runExact(backend, far)).toEqual(await runExact(backend, problem));
+});
+
 describe("shared memory", () => {
+  test("a run gives back what it borrowed", async () => {
+    await using backend = await wasm.open({ named: true, threads: 1 });
+    const before = backend.shared.byteLength;
+    for (let i = 0; i < 200; i++) backend.release(backend.allocate(1 << 18));
+    expect(backend.shared.byteLength - before).toBeLessThan(4 << 20); // one array of 1 MiB, not two hundred
+  });
+
   test("areas never overlap, freed ones are used again, and lent arrays are known by address", () => {
     const shared = new SharedMemory();
     const [a, b, c] = [10, 70_000, 5000].map((bytes) => shared.allocate(bytes));

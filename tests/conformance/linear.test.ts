@@ -2,6 +2,7 @@
 import { expect, test } from "bun:test";
 import { FEATURE_MAPS } from "../../src/feature_map.ts";
 import { emptyState, mergeInto, type State } from "../../src/state.ts";
+import { tolerance } from "../tolerance.ts";
 import { describeBackends } from "./backends.ts";
 import { dense, expectNear } from "./dense.ts";
 import { attend, makeProblem, mapTile, planFor, type Problem, reorder, rowsOf, run, shuffled } from "./harness.ts";
@@ -24,6 +25,43 @@ describeBackends("linear attention", (backend, slow) => {
         for (const features of [14, 2 * headDim + 10]) await near(makeProblem({ ...sizes, headDim, causal, features }));
       }
     }
+  });
+
+  test("a row whose features all but vanish is still an average of values", async () => {
+    const problem = makeProblem({ map: "elu", heads: 1, keyRows: 20, headDim: 4 });
+    const out = await run(backend, { ...problem, q: mapTile(problem.q, () => -100) }); // e^−100 is below float32
+    const { k, v, valueDim } = problem;
+    const elu = (x: number) => x > 0 ? x + 1 : Math.exp(x);
+    const weights = Array.from(
+      { length: 20 },
+      (_, j) => [0, 1, 2, 3].reduce((sum, l) => sum + elu(k.data[4 * j + l]), 0),
+    );
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    const allowed = tolerance({ precision, exponent: 100, terms: 20 }) * Math.max(...v.data.map(Math.abs));
+    for (let c = 0; c < valueDim; c++) {
+      const expected = weights.reduce((sum, weight, j) => sum + weight * v.data[valueDim * j + c], 0) / total;
+      for (let i = 0; i < 20; i++) expect(Math.abs(out[valueDim * i + c] - expected)).toBeLessThan(allowed);
+    }
+  });
+
+  test("outputs go where they are wanted, and tiles and outputs in the backend's own memory do as well", async () => {
+    const problem = makeProblem({ keyRows: 30, queryRows: 30 });
+    const { q, k, v, heads, valueDim } = problem;
+    const length = 30 * heads * valueDim;
+    const make = (n: number) => precision === "f64" ? new Float64Array(n) : new Float32Array(n);
+    const expected = dense(problem);
+    const lend = (n: number) => backend.allocate?.(n) ?? make(n);
+    const lent = { q: lend(q.data.length), k: lend(k.data.length), v: lend(v.data.length), out: lend(length) };
+    await using session = await backend.prepare(planFor(problem, 30));
+    for (const role of ["q", "k", "v"] as const) lent[role].set(problem[role].data);
+    await session.absorb({ ...k, data: lent.k }, { ...v, data: lent.v });
+    for (const [from, into] of [[lent.q, lent.out], [q.data, make(length + 7)], [lent.q, make(length)]] as const) {
+      const out = await session.emit({ ...q, data: from }, null, into);
+      expect(out.data.buffer).toBe(into.buffer);
+      expect(out.data.length).toBe(length);
+      expectNear(out.data, expected, precision);
+    }
+    if (backend.allocate) { for (const array of Object.values(lent)) backend.release!(array); }
   });
 
   test("tile cuts do not change the result", async () => {

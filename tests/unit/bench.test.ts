@@ -1,14 +1,7 @@
 /** The logic of `bench`: the plan of the sweep, sampling on a clock that only the fake backend moves, figures, comparison. */
 import { describe, expect, test } from "bun:test";
 import type { Backend } from "../../src/backend.ts";
-import {
-  BENCH_SCHEMA,
-  type BenchPeak,
-  type Measurement,
-  type Setting,
-  settingsOf,
-  threadsOf,
-} from "../../src/bench.ts";
+import { BENCH_SCHEMA, type BenchPeak, type Measurement, type Setting, settingsOf } from "../../src/bench.ts";
 import { compareReports, parseSaved } from "../../src/bench_compare.ts";
 import { crossoversOf, resultsOf, slopesOf } from "../../src/bench_figures.ts";
 import { type OpenBackend, sweep, type SweepOptions, takeSamples } from "../../src/bench_measure.ts";
@@ -37,6 +30,8 @@ class FakeBackend implements Backend {
   ms = 0;
   pending = 0;
   most = 0;
+
+  readonly threads = 3;
 
   constructor(readonly costs: Costs, readonly device = "fake × 3 threads") {}
 
@@ -129,10 +124,6 @@ describe("the plan", () => {
 
   test("refuses what a map cannot have", () => {
     expect(() => settingsOf({ ...AXES, numFeatures: [7] }, 4)).toThrow(UsageError);
-  });
-
-  test("reads threads from a backend's own words", () => {
-    expect(["a × 1 thread", "simd128 × 16 threads", "gpu.js webasm"].map(threadsOf)).toEqual([1, 16, null]);
   });
 });
 

@@ -2,6 +2,10 @@
  * Exact softmax (kernels/README.md §5) of held queries over a tile of keys: per block of 64 keys × 64 queries the logits,
  * p = 2^{t − M} with its sum in l, and o += pᵀ V. A stored M is raised only when a logit would exceed it by SLACK.
  *
+ * Versions:
+ *   1  (this)  Measured, one thread, 1,024 queries × 1,024 keys × 8 heads, d = d_v = 64, AMD Zen 5 (ms, Bun 2 × 4 / Deno 6 × 2, relaxed):
+ *                pack 0.8 / 0.6, logits 23.4 / 20.1, exp 8.3 / 8.9, o 23.4 / 20.9; in all 38 / 42 GFLOP/s
+ *
  * Held per (head, block of 64 queries): queries transposed and scaled (d lines), M, l, o (64 padded value rows).
  */
 import { exp2, maxOf } from "./exponential";

@@ -71,6 +71,7 @@ export function clearMasked(x: usize, d: i32, values: usize, line: usize, log2We
 
 /** `out[j] = scale · Σ_l x[l][j]² + log2Weights[j]`; MASKED for rows from n on. `log2Weights` 0 = none. */
 export function rowExponents(x: usize, d: i32, scale: f32, log2Weights: usize, n: i32, out: usize): void {
+  if (scale == 0) d = 0; // squares of huge rows would be infinite, and 0 · ∞ is no number
   for (let i: usize = 0; i < LINE; i += 16) {
     let squares = f32x4.splat(0);
     let at = x + i;

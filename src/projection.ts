@@ -37,30 +37,29 @@ interface Projection {
  */
 export function haarRows(random: RandomStream, d: number, rows: number): Float64Array {
   const U = new Float64Array(rows * d);
-  for (let i = 0; i < rows;) {
-    const row = U.subarray(i * d, i * d + d);
-    for (let l = 0; l < d; l++) row[l] = random.normal();
+  for (let i = 0, at = 0; i < rows;) {
+    for (let l = 0; l < d; l++) U[at + l] = random.normal();
     for (let pass = 0; pass < 2; pass++) {
-      for (let j = 0, other = 0; j < i; j++, other += d) {
+      for (let other = 0; other < at; other += d) {
         let dot = 0;
-        for (let l = 0; l < d; l++) dot += row[l] * U[other + l];
-        for (let l = 0; l < d; l++) row[l] -= dot * U[other + l];
+        for (let l = 0; l < d; l++) dot += U[at + l] * U[other + l];
+        for (let l = 0; l < d; l++) U[at + l] -= dot * U[other + l];
       }
     }
-    const norm = length(row);
+    const norm = length(U, at, d);
     if (norm < 1e-8) continue; // numerically dependent: draw again
-    for (let l = 0; l < d; l++) row[l] /= norm;
+    for (let l = 0; l < d; l++) U[at + l] /= norm;
     i++;
+    at += d;
   }
   return U;
 }
 
 function iidRows(random: RandomStream, d: number, rows: number): Float64Array {
   const U = random.normals(rows * d);
-  for (let i = 0; i < rows; i++) {
-    const row = U.subarray(i * d, i * d + d);
-    const norm = length(row);
-    for (let l = 0; l < d; l++) row[l] /= norm;
+  for (let i = 0, at = 0; i < rows; i++, at += d) {
+    const norm = length(U, at, d);
+    for (let l = 0; l < d; l++) U[at + l] /= norm;
   }
   return U;
 }
@@ -165,7 +164,7 @@ export function drawFactored(options: ProjectionOptions): DrawnProjection {
         signs.set(drawn.signs, (matrix * blocks + block) * 3 * size);
       }
       for (let i = 0; i < rows; i++) {
-        const norm = options.norms === "sqrtd" ? Math.sqrt(size) : length(random.normals(size));
+        const norm = options.norms === "sqrtd" ? Math.sqrt(size) : normalLength(random, size);
         norms[first + i] = drawn.signs ? Math.fround(norm) : norm; // factors are applied in float32, by this norm
         for (let l = 0; l < d; l++) {
           weights[(first + i) * d + l] = Math.fround(norms[first + i] * drawn.directions[i * d + l]);
@@ -181,8 +180,19 @@ export function drawProjection(options: ProjectionOptions): Float64Array {
   return drawFactored(options).weights;
 }
 
-function length(row: Float64Array): number {
+/** ‖row‖ of `d` numbers from `at` on. */
+function length(rows: Float64Array, at: number, d: number): number {
   let squares = 0;
-  for (const value of row) squares += value * value;
+  for (let l = 0; l < d; l++) squares += rows[at + l] * rows[at + l];
+  return Math.sqrt(squares);
+}
+
+/** Length of a standard normal vector. */
+function normalLength(random: RandomStream, d: number): number {
+  let squares = 0;
+  for (let l = 0; l < d; l++) {
+    const value = random.normal();
+    squares += value * value;
+  }
   return Math.sqrt(squares);
 }

@@ -12,6 +12,8 @@ export interface OpenOptions {
   readonly named: boolean;
   /** Threads that compute, where a backend has them; default one per core. */
   readonly threads?: number;
+  /** Start every thread now: for those who time them. Else threads start when there is work enough to repay it. */
+  readonly eager?: boolean;
   /** Measure the time of every stage (`Session.stages`), at a small cost. */
   readonly profile?: boolean;
 }

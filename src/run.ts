@@ -7,12 +7,12 @@
  */
 import { type Attention, checkSizes, flopCount, isExact, logitScale, parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, Session, SessionCounts } from "./backend.ts";
-import { checkError, copySampled, inBatches, sampleRows } from "./check.ts";
+import { checkError, copySampled, sampleRows } from "./check.ts";
 import { InFlight } from "./in_flight.ts";
 import type { Inputs } from "./inputs.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import { type ErrorReport, type Refusal, type Report, REPORT_SCHEMA } from "./report.ts";
-import { type FloatArray, gatherRows, type TensorSink, type Tile } from "./tensor.ts";
+import { type FloatArray, type TensorSink, type Tile } from "./tensor.ts";
 import { TileStore } from "./tile_store.ts";
 import { Stopwatch, timed } from "./timing.ts";
 import { warningsFor } from "./warnings.ts";
@@ -144,6 +144,12 @@ abstract class Run {
   }
 }
 
+/** An output and the memory it lies in. */
+interface Emitted {
+  readonly tile: Tile;
+  readonly memory: FloatArray;
+}
+
 class LinearRun extends Run {
   readonly parameters;
   readonly #rows: Float64Array;
@@ -162,11 +168,19 @@ class LinearRun extends Run {
   }
 
   /** Writes finished outputs and takes their memory back. */
-  async #writeAll(tiles: { tile: Tile; memory: FloatArray }[]): Promise<void> {
+  async #writeAll(tiles: Emitted[]): Promise<void> {
     for (const { tile, memory } of tiles.splice(0)) {
       await this.write(tile);
       this.#store.giveBack(memory);
     }
+  }
+
+  /** Calls on their way; those done keep their sampled rows and join `emitted`. */
+  #emitting(emitted: Emitted[]): InFlight<Emitted> {
+    return new InFlight(this.options.backend.limits.inFlight, async (done) => {
+      copySampled(done.tile, this.#rows, this.#approx.data);
+      emitted.push(done);
+    });
   }
 
   async attend(): Promise<SessionCounts> {
@@ -192,8 +206,8 @@ class LinearRun extends Run {
       await this.breathe();
     }
     await absorbing.drain();
-    const emitted: { tile: Tile; memory: FloatArray }[] = [];
-    const emitting = new InFlight<typeof emitted[0]>(inFlight, async (done) => void emitted.push(done));
+    const emitted: Emitted[] = [];
+    const emitting = this.#emitting(emitted);
     for await (const q of timed(watch, "read", inputs.queryTiles(shape.tileRows, precision, store))) {
       const memory = this.#store.output();
       await emitting.push(watch.time("compute", async () => ({ tile: await session.emit(q, null, memory), memory })));
@@ -203,25 +217,14 @@ class LinearRun extends Run {
     }
     await emitting.drain();
     await this.#writeAll(emitted);
-    await watch.time("check", async () => {
-      const queries = await gatherRows(inputs.q, this.#rows, precision);
-      const before = { ...session.counts };
-      await inBatches(queries, shape.tileRows, async (tile) => {
-        this.#approx.data.set((await session.emit(tile)).data, tile.start * this.#approx.cols);
-      });
-      Object.assign(session.counts, before); // sampled rows were counted already
-    });
   }
 
   async #causal(session: Session): Promise<void> {
     const { inputs, backend } = this.options;
     const { watch, shape, sizes } = this;
-    const { precision, inFlight } = backend.limits;
-    const emitted: { tile: Tile; memory: FloatArray }[] = [];
-    const emitting = new InFlight<typeof emitted[0]>(inFlight, async (done) => {
-      copySampled(done.tile, this.#rows, this.#approx.data);
-      emitted.push(done);
-    });
+    const { precision } = backend.limits;
+    const emitted: Emitted[] = [];
+    const emitting = this.#emitting(emitted);
     for await (const tiles of timed(watch, "read", inputs.tiles(shape.tileRows, precision, inputs.q, this.#store))) {
       const q = tiles.q!;
       const memory = this.#store.output();

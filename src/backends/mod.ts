@@ -38,7 +38,7 @@ export function parseBackendList(text: string): Wish[] {
 }
 
 /** What every backend may be told, and where speeds are kept between runs (a file; null: nowhere). */
-export type OpenSettings = Pick<OpenOptions, "threads" | "profile"> & { readonly speeds?: string | null };
+export type OpenSettings = Pick<OpenOptions, "threads" | "profile" | "eager"> & { readonly speeds?: string | null };
 
 /** Opens the first that can be. Only UnsupportedError means "try the next"; when none is left, the last one escapes. */
 export async function openFirst(

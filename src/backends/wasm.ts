@@ -12,6 +12,7 @@ import { SharedMemory } from "./wasm_memory.ts";
 import {
   type Build,
   BUILDS,
+  type Call,
   compileKernels,
   instantiate,
   type Kernels,
@@ -19,7 +20,6 @@ import {
   PRODUCT_FLOPS,
 } from "./wasm_module.ts";
 import { Pool } from "./wasm_pool.ts";
-import type { Call } from "./wasm_worker.ts";
 
 /** More threads than this are a slip of the keyboard. */
 const MOST_THREADS = 256;
@@ -57,6 +57,7 @@ export class WasmBackend implements Backend {
 
   async measurePeak(seconds: number): Promise<Peak> {
     await this.pool.idle();
+    this.pool.start();
     const { threads } = this.pool;
     const bytes = 32 << 20;
     const areas = Array.from({ length: threads }, () => this.shared.allocate(2 * bytes));
@@ -100,7 +101,9 @@ export class WasmBackend implements Backend {
 
 export const wasm = {
   name: "wasm",
-  async open({ variant, threads = os.availableParallelism(), profile = false }: OpenOptions): Promise<WasmBackend> {
+  async open(
+    { variant, threads = os.availableParallelism(), profile = false, eager = false }: OpenOptions,
+  ): Promise<WasmBackend> {
     const build = BUILDS.find((name) => name === variant);
     if (variant !== undefined && !build) {
       throw new UsageError(
@@ -111,6 +114,8 @@ export const wasm = {
     const shared = new SharedMemory();
     const compiled = await compileKernels(build);
     const kernels = instantiate(compiled.module, shared.memory);
-    return new WasmBackend(new Pool(threads, compiled.module, shared, profile), shared, kernels, compiled.build);
+    const pool = new Pool(threads, compiled.module, kernels, shared, profile);
+    if (eager) pool.start();
+    return new WasmBackend(pool, shared, kernels, compiled.build);
   },
 } as const satisfies Driver;

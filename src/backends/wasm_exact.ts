@@ -2,14 +2,13 @@
 import type { ExactPlan } from "../plan.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import type { ExactKernels, SoftmaxParts } from "./online.ts";
-import type { Kernels } from "./wasm_module.ts";
+import type { Call, Kernels } from "./wasm_module.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
 import { type PlanArea, writeExactPlan } from "./wasm_plan.ts";
 import type { Pool } from "./wasm_pool.ts";
 import { Slots } from "./wasm_slots.ts";
 import { BLOCK, cut } from "./wasm_split.ts";
 import { writeLogWeights } from "./wasm_state.ts";
-import type { Call } from "./wasm_worker.ts";
 
 /** Keys summed in float32 before the sums go to the host's float64. */
 const FLUSH = 8192;

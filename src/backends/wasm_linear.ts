@@ -4,14 +4,13 @@ import type { Plan } from "../plan.ts";
 import { copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import type { OwnRows, TileKernels, TileOutput } from "./tiled.ts";
-import type { Kernels } from "./wasm_module.ts";
+import type { Call, Kernels } from "./wasm_module.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
 import { type PlanArea, writePlan } from "./wasm_plan.ts";
 import type { Pool } from "./wasm_pool.ts";
 import { Slots } from "./wasm_slots.ts";
 import { rowPieces, shares, type Unit, units } from "./wasm_split.ts";
 import { StateLayout, type UnitArea, writeLogWeights } from "./wasm_state.ts";
-import type { Call } from "./wasm_worker.ts";
 
 /** Calls in flight that have areas of their own. */
 export const SLOTS = 3;

@@ -26,6 +26,13 @@ export interface Kernels {
   absorb(...args: number[]): void;
 }
 
+/** Exported functions by name with their arguments. */
+export type Call = readonly [name: keyof Kernels, ...args: number[]];
+
+export function runCalls(kernels: Kernels, calls: readonly Call[]): void {
+  for (const [name, ...args] of calls) (kernels[name] as (...args: number[]) => void)(...args);
+}
+
 /** Builds of the kernels, the one to prefer first. */
 export const BUILDS = ["relaxed", "simd"] as const;
 export type Build = typeof BUILDS[number];

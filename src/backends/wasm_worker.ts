@@ -1,6 +1,6 @@
 /** One computing thread of the wasm backend: runs lists of kernel calls as they arrive, in order. */
 import { parentPort, workerData } from "node:worker_threads";
-import { chooseFastestTile, instantiate, type Kernels } from "./wasm_module.ts";
+import { type Call, chooseFastestTile, instantiate, runCalls } from "./wasm_module.ts";
 
 /** What a thread is given when it starts. */
 export interface WorkerStart {
@@ -11,9 +11,6 @@ export interface WorkerStart {
   /** Where it adds up its stage times (five float64), or 0. */
   readonly stages: number;
 }
-
-/** Exported functions by name with their arguments. */
-export type Call = readonly [name: keyof Kernels, ...args: number[]];
 
 export interface Job {
   readonly id: number;
@@ -34,7 +31,7 @@ kernels.profileInto(stages);
 parentPort!.on("message", ({ id, calls }: Job) => {
   let done: Done = { id };
   try {
-    for (const [name, ...args] of calls) (kernels[name] as (...args: number[]) => void)(...args);
+    runCalls(kernels, calls);
   } catch (error) {
     done = { id, error: (error as Error).message };
   }

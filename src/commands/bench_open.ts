@@ -27,7 +27,8 @@ export async function openBackends(
   for (const { part, list } of wishes) {
     for (const threads of (flags.threads as number[] | undefined) ?? [undefined]) {
       try {
-        const { backend, refused } = await openFirst(list, { threads, profile: flags.profile === true, speeds });
+        const profile = flags.profile === true;
+        const { backend, refused } = await openFirst(list, { threads, profile, speeds, eager: true });
         for (const { name, reason } of refused) refusals.set(name, reason);
         const label = part === "auto" ? backend.name : part;
         const known = backends.some((other) => other.label === label && other.backend.device === backend.device);

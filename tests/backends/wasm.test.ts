@@ -13,7 +13,7 @@ describe("threads", () => {
       const problem = makeProblem({ causal, keyRows: 300, heads: 3, headDim: 20, valueDim: 17, features: 70 });
       const outputs: Float64Array[] = [];
       for (const threads of [1, 2, 3, 5]) {
-        await using backend = await wasm.open({ named: true, threads });
+        await using backend = await wasm.open({ named: true, threads, eager: true });
         outputs.push(await run(backend, problem, 128));
       }
       for (const out of outputs.slice(1)) {
@@ -24,7 +24,7 @@ describe("threads", () => {
   });
 
   test("a lost thread is a clear error for what waits and for what comes", async () => {
-    await using backend = await wasm.open({ named: true, threads: 2 });
+    await using backend = await wasm.open({ named: true, threads: 2, eager: true });
     const problem = makeProblem({ keyRows: 64 });
     await using session = await backend.prepare(planFor(problem, 64));
     await session.absorb(problem.k, problem.v);
@@ -38,7 +38,7 @@ describe("threads", () => {
   test("a closed backend leaves no thread: its process ends by itself", async () => {
     const code = `
       import { wasm } from ${JSON.stringify(new URL("../../src/backends/wasm.ts", import.meta.url).pathname)};
-      const backend = await wasm.open({ named: true, threads: 3 });
+      const backend = await wasm.open({ named: true, threads: 3, eager: true });
       await backend[Symbol.asyncDispose]();
       console.log("closed");`;
     const child = Bun.spawn([process.execPath, "-e", code], { stdout: "pipe", stderr: "pipe" });

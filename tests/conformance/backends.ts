@@ -25,7 +25,10 @@ const opened: { name: string; backend: Backend | null; reason: string; broken?: 
 for (const name of NAMES.filter((entry) => only.length === 0 || only.includes(nameOf(entry)))) {
   try {
     const [list, threads] = name.split(" × ");
-    const { backend } = await openFirst(parseBackendList(list), { threads: threads ? Number(threads) : undefined });
+    const { backend } = await openFirst(parseBackendList(list), {
+      threads: threads ? Number(threads) : undefined,
+      eager: threads !== undefined && Number(threads) > 1, // one thread: what the main thread does by itself
+    });
     opened.push({ name, backend, reason: "" });
   } catch (error) {
     const broken = error instanceof UnsupportedError ? null : error;

@@ -6,13 +6,13 @@
  */
 import { type Attention, logitScale, parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, Session } from "./backend.ts";
-import type { Inputs } from "./inputs.ts";
+import type { Inputs, TileMemory } from "./inputs.ts";
 import { compareOutputs } from "./metrics.ts";
 import type { AttentionShape } from "./plan.ts";
 import { RandomStream } from "./random.ts";
 import type { ErrorReport } from "./report.ts";
 import { logInterval } from "./statistics.ts";
-import { gatherRows, type Tile } from "./tensor.ts";
+import type { Tile } from "./tensor.ts";
 
 /** Strata of the causal sample: the error depends on how many keys a row sees. */
 const STRATA = 16;
@@ -41,7 +41,11 @@ export interface CheckOptions {
   /** √S, or 1 where the map does not scale: for φ̄. */
   readonly inputScale: number;
   readonly inputs: Inputs;
+  /** Where tiles are read to. */
+  readonly memory: TileMemory;
   readonly rows: Float64Array;
+  /** The queries of those rows. */
+  readonly queries: Tile;
   /** The approximation's outputs of those rows. */
   readonly approx: Tile;
   readonly redraws: number;
@@ -50,9 +54,8 @@ export interface CheckOptions {
 
 /** Measures the error of `approx`. */
 export async function checkError(options: CheckOptions): Promise<ErrorReport> {
-  const { backend, attention, sizes, shape, inputs, rows, redraws } = options;
+  const { backend, attention, sizes, shape, inputs, rows, queries, redraws } = options;
   const { precision } = backend.limits;
-  const queries = await gatherRows(inputs.q, rows, precision);
   const scale = logitScale(attention, sizes.headDim);
   await using exact = await backend.prepareExact({ ...shape, scale, queryRows: rows.length });
   await exact.pose(queries, rows);
@@ -66,7 +69,7 @@ export async function checkError(options: CheckOptions): Promise<ErrorReport> {
   const keys = new Moments(shape.kvHeads, shape.headDim);
   const causalQueries = shape.causal && redraws > 0 ? inputs.q : null;
 
-  for await (const { k, v, weights, q } of inputs.tiles(shape.tileRows, precision, causalQueries)) {
+  for await (const { k, v, weights, q } of inputs.tiles(shape.tileRows, precision, causalQueries, options.memory)) {
     options.signal?.throwIfAborted();
     await exact.absorb(k, v, weights);
     uniform.add(v, weights);
@@ -95,7 +98,7 @@ export async function checkError(options: CheckOptions): Promise<ErrorReport> {
 }
 
 /** Runs `work` over pieces of at most `tileRows` rows. */
-export async function inBatches(tile: Tile, tileRows: number, work: (tile: Tile) => Promise<void>): Promise<void> {
+async function inBatches(tile: Tile, tileRows: number, work: (tile: Tile) => Promise<void>): Promise<void> {
   for (let start = 0; start < tile.rows; start += tileRows) {
     const rows = Math.min(tileRows, tile.rows - start);
     const data = tile.data.subarray(start * tile.cols, (start + rows) * tile.cols);

@@ -12,7 +12,7 @@ import { InFlight } from "./in_flight.ts";
 import type { Inputs } from "./inputs.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import { type ErrorReport, type Refusal, type Report, REPORT_SCHEMA } from "./report.ts";
-import { type FloatArray, type TensorSink, type Tile } from "./tensor.ts";
+import { type FloatArray, floats, type Precision, type TensorSink, type Tile } from "./tensor.ts";
 import { TileStore } from "./tile_store.ts";
 import { Stopwatch, timed } from "./timing.ts";
 import { warningsFor } from "./warnings.ts";
@@ -57,7 +57,7 @@ export function sizesOf(inputs: Inputs, causal: boolean): Sizes {
 export async function attend(options: AttendOptions): Promise<Report> {
   const { inputs, attention, backend } = options;
   const sizes = sizesOf(inputs, attention.causal);
-  const run = isExact(attention) ? new ExactRun(options, sizes) : new LinearRun(options, sizes);
+  using run = isExact(attention) ? new ExactRun(options, sizes) : new LinearRun(options, sizes);
   const counts = await run.attend();
   await options.sink?.finish();
   const error = await run.error();
@@ -110,11 +110,13 @@ export async function attend(options: AttendOptions): Promise<Report> {
   };
 }
 
-abstract class Run {
+abstract class Run implements Disposable {
   /** Seconds per stage, where the backend measured them. */
   stages: Report["stages"] = null;
   readonly watch = new Stopwatch();
   readonly shape: AttentionShape;
+  /** In use at once: one tile being read, and those of the calls in flight. */
+  protected readonly store: TileStore;
   abstract readonly parameters: ReturnType<typeof parametersFor> | null;
 
   constructor(readonly options: AttendOptions, readonly sizes: Sizes) {
@@ -122,6 +124,12 @@ abstract class Run {
     const widest = Math.max(heads * headDim, kvHeads * headDim, kvHeads * valueDim, heads * valueDim);
     const tileRows = tileRowsFor(options.backend.limits, widest, options.tileRows);
     this.shape = { heads, kvHeads, headDim, valueDim, causal: options.attention.causal, tileRows };
+    this.store = new TileStore(options.backend, tileRows, options.backend.limits.inFlight + 1);
+  }
+
+  /** No session may be at work. */
+  [Symbol.dispose](): void {
+    this.store[Symbol.dispose]();
   }
 
   /** Computes and writes every output row. */
@@ -153,25 +161,29 @@ interface Emitted {
 class LinearRun extends Run {
   readonly parameters;
   readonly #rows: Float64Array;
+  /** Queries and outputs of those rows. */
+  readonly #queries: Tile;
   readonly #approx: Tile;
-  readonly #store: TileStore;
 
   constructor(options: AttendOptions, sizes: Sizes) {
     super(options, sizes);
     const { attention } = options;
     this.parameters = parametersFor(attention, sizes);
     this.#rows = sampleRows(sizes.queryRows, options.check, attention.causal, attention.seed);
-    const cols = sizes.heads * sizes.valueDim;
-    this.#approx = { start: 0, rows: this.#rows.length, cols, data: new Float64Array(this.#rows.length * cols) };
-    // In use at once: one tile being read, and those of the calls in flight.
-    this.#store = new TileStore(options.backend, this.shape.tileRows, options.backend.limits.inFlight + 1);
+    this.#queries = this.#sampled(sizes.headDim, options.backend.limits.precision);
+    this.#approx = this.#sampled(sizes.valueDim, "f64");
+  }
+
+  #sampled(width: number, precision: Precision): Tile {
+    const [rows, cols] = [this.#rows.length, this.sizes.heads * width];
+    return { start: 0, rows, cols, data: floats(precision, rows * cols) };
   }
 
   /** Writes finished outputs and takes their memory back. */
   async #writeAll(tiles: Emitted[]): Promise<void> {
     for (const { tile, memory } of tiles.splice(0)) {
       await this.write(tile);
-      this.#store.giveBack(memory);
+      this.store.giveBack(memory);
     }
   }
 
@@ -184,10 +196,9 @@ class LinearRun extends Run {
   }
 
   async attend(): Promise<SessionCounts> {
-    using _store = this.#store; // disposed after the session
     await using session = await this.options.backend.prepare({ ...this.shape, parameters: this.parameters });
     const { heads, valueDim, queryRows } = this.sizes;
-    this.#store.reserveOutputs(Math.min(this.shape.tileRows, queryRows) * heads * valueDim);
+    this.store.reserveOutputs(Math.min(this.shape.tileRows, queryRows) * heads * valueDim);
     if (this.shape.causal) await this.#causal(session);
     else await this.#bidirectional(session);
     this.stages = session.stages ?? null;
@@ -199,7 +210,7 @@ class LinearRun extends Run {
     const { watch, shape, sizes } = this;
     const { precision, inFlight } = backend.limits;
     const absorbing = new InFlight<void>(inFlight);
-    const store = this.#store;
+    const { store } = this;
     for await (const { k, v, weights } of timed(watch, "read", inputs.tiles(shape.tileRows, precision, null, store))) {
       await absorbing.push(watch.time("compute", () => session.absorb(k, v, weights)));
       this.step("keys", k.start + k.rows, sizes.keyRows);
@@ -209,7 +220,8 @@ class LinearRun extends Run {
     const emitted: Emitted[] = [];
     const emitting = this.#emitting(emitted);
     for await (const q of timed(watch, "read", inputs.queryTiles(shape.tileRows, precision, store))) {
-      const memory = this.#store.output();
+      copySampled(q, this.#rows, this.#queries.data);
+      const memory = store.output();
       await emitting.push(watch.time("compute", async () => ({ tile: await session.emit(q, null, memory), memory })));
       await this.#writeAll(emitted);
       this.step("queries", q.start + q.rows, sizes.queryRows);
@@ -225,9 +237,10 @@ class LinearRun extends Run {
     const { precision } = backend.limits;
     const emitted: Emitted[] = [];
     const emitting = this.#emitting(emitted);
-    for await (const tiles of timed(watch, "read", inputs.tiles(shape.tileRows, precision, inputs.q, this.#store))) {
+    for await (const tiles of timed(watch, "read", inputs.tiles(shape.tileRows, precision, inputs.q, this.store))) {
       const q = tiles.q!;
-      const memory = this.#store.output();
+      copySampled(q, this.#rows, this.#queries.data);
+      const memory = this.store.output();
       const tile = watch.time("compute", async () => {
         const out = session.emit(q, tiles, memory);
         const absorbed = session.absorb(tiles.k, tiles.v, tiles.weights);
@@ -248,10 +261,9 @@ class LinearRun extends Run {
     const { backend, attention, inputs, redraws, signal } = this.options;
     const { sizes, shape } = this;
     const { inputScale } = this.parameters;
-    const [rows, approx] = [this.#rows, this.#approx];
-    return await this.watch.time("check", () => {
-      return checkError({ backend, attention, sizes, shape, inputScale, inputs, rows, approx, redraws, signal });
-    });
+    const [rows, queries, approx] = [this.#rows, this.#queries, this.#approx];
+    const what = { backend, attention, sizes, shape, inputScale, inputs, memory: this.store };
+    return await this.watch.time("check", () => checkError({ ...what, rows, queries, approx, redraws, signal }));
   }
 }
 
@@ -270,7 +282,8 @@ class ExactRun extends Run {
       const positions = Float64Array.from({ length: q.rows }, (_, i) => q.start + i);
       await watch.time("compute", () => session.pose(q, positions));
       const absorbing = new InFlight<void>(backend.limits.inFlight);
-      for await (const { k, v, weights } of timed(watch, "read", inputs.tiles(shape.tileRows, precision, null))) {
+      const tiles = inputs.tiles(shape.tileRows, precision, null, this.store);
+      for await (const { k, v, weights } of timed(watch, "read", tiles)) {
         if (shape.causal && k.start > last) break;
         await watch.time("compute", () => absorbing.push(session.absorb(k, v, weights)));
         this.step("rows", q.start + q.rows * Math.min(1, (k.start + k.rows) / sizes.keyRows), sizes.queryRows);

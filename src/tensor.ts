@@ -106,14 +106,3 @@ export interface TensorSink extends AsyncDisposable {
 export function floats(precision: Precision, length: number): FloatArray {
   return precision === "f64" ? new Float64Array(length) : new Float32Array(length);
 }
-
-/** Reads single rows (sorted or not) of a source into one tile: `rows.length × cols`; `start` is 0. */
-export async function gatherRows(source: TensorSource, rows: ArrayLike<number>, precision: Precision): Promise<Tile> {
-  const cols = source.info.heads * source.info.width;
-  const data = floats(precision, rows.length * cols);
-  for (let i = 0; i < rows.length; i++) {
-    const range = { start: rows[i], end: rows[i] + 1 };
-    for await (const tile of source.tiles(1, { range, precision })) data.set(tile.data, i * cols);
-  }
-  return { start: 0, rows: rows.length, cols, data };
-}

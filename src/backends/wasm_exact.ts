@@ -83,7 +83,8 @@ export class WasmExact implements ExactKernels {
     let slot = this.#slots.take();
     let placed: Placed | null = slot ? this.#place(slot, tiles, k.start) : null;
     if (!slot) {
-      tiles = { k: k.data.slice(), v: v.data.slice(), weights: weights?.slice() };
+      const held = this.shared.keep(tiles.k);
+      tiles = { k: held, v: tiles.v === tiles.k ? held : this.shared.keep(tiles.v), weights: weights?.slice() };
       slot = await this.#slots.next();
       placed = this.#place(slot, tiles, k.start);
     }
@@ -111,9 +112,8 @@ export class WasmExact implements ExactKernels {
   }
 
   #place(slot: Slot, tiles: { k: FloatArray; v: FloatArray; weights?: FloatArray }, start: number): Placed {
-    this.shared.floats(slot.k, tiles.k.length).set(tiles.k);
-    const same = tiles.k === tiles.v;
-    if (!same) this.shared.floats(slot.v, tiles.v.length).set(tiles.v);
+    const k = this.shared.put(slot.k, tiles.k);
+    const v = tiles.v === tiles.k ? k : this.shared.put(slot.v, tiles.v);
     if (tiles.weights) writeLogWeights(this.shared.floats(slot.weights, tiles.weights.length), tiles.weights);
     if (this.plan.causal) {
       const limits = this.shared.integers(slot.limits, Math.ceil(this.#rows / BLOCK) * BLOCK);
@@ -121,8 +121,8 @@ export class WasmExact implements ExactKernels {
       for (let i = 0; i < this.#rows; i++) limits[i] = Math.max(-1, Math.min(2 ** 30, this.#positions[i] - start));
     }
     return {
-      k: slot.k,
-      v: same ? slot.k : slot.v,
+      k,
+      v,
       weights: tiles.weights ? slot.weights : 0,
       limits: this.plan.causal ? slot.limits : 0,
     };

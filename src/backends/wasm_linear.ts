@@ -140,31 +140,23 @@ export class WasmLinear implements TileKernels {
     }
   }
 
-  /** Address of some rows: where they are, if that is shared memory, else the slot's area they are copied to. */
-  #put(area: number, data: FloatArray): number {
-    const at = this.shared.addressOf(data);
-    if (at !== null) return at;
-    this.shared.floats(area, data.length).set(data);
-    return area;
-  }
-
-  /** Numbers that stay as they are until a slot is free: lent memory does, other tiles are copied. */
-  #keep(data: FloatArray): FloatArray {
-    return this.shared.addressOf(data) === null ? data.slice() : data;
-  }
-
   #keepRows({ k, v, weights }: OwnRows): OwnRows {
-    const keys = { ...k, data: this.#keep(k.data) };
-    const values = k.data === v.data ? keys : { ...v, data: this.#keep(v.data) };
+    const keys = { ...k, data: this.shared.keep(k.data) };
+    const values = k.data === v.data ? keys : { ...v, data: this.shared.keep(v.data) };
     return { k: keys, v: values, weights: weights?.slice() };
   }
 
   /** Addresses of keys and values; one copy serves both when they are the same numbers. */
   #putKeys(slot: Slot, { k, v, weights }: OwnRows): Placed {
-    const at = this.#put(slot.k, k.data);
+    const at = this.shared.put(slot.k, k.data);
     const log = weights ? this.shared.floats(slot.weights, k.rows) : null;
     const seen = log && weights ? writeLogWeights(log, weights) : k.rows;
-    return { k: at, v: k.data === v.data ? at : this.#put(slot.v, v.data), weights: log ? slot.weights : 0, seen };
+    return {
+      k: at,
+      v: k.data === v.data ? at : this.shared.put(slot.v, v.data),
+      weights: log ? slot.weights : 0,
+      seen,
+    };
   }
 
   async keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
@@ -214,8 +206,8 @@ export class WasmLinear implements TileKernels {
     const upload = this.#upload(state, version);
     let data = q.data;
     return await this.#inSlot(
-      (slot) => this.#put(slot.q, data),
-      () => void (data = this.#keep(data)),
+      (slot) => this.shared.put(slot.q, data),
+      () => void (data = this.shared.keep(data)),
       async (slot, at) => {
         const ready = await upload;
         try {
@@ -299,9 +291,9 @@ export class WasmLinear implements TileKernels {
     return await this.#inSlot(
       (slot) => {
         for (const unit of slot.run) this.#layout.write(base, unit);
-        return { at: this.#put(slot.q, data), put: this.#putKeys(slot, rows) };
+        return { at: this.shared.put(slot.q, data), put: this.#putKeys(slot, rows) };
       },
-      () => void ([base, rows, data] = [copyState(state), this.#keepRows(own), this.#keep(data)]),
+      () => void ([base, rows, data] = [copyState(state), this.#keepRows(own), this.shared.keep(data)]),
       async (slot, { at, put }) => {
         const out = this.#outAddress(slot, into);
         await this.pool.runAll(this.#causalCalls(q.rows, slot, at, put, out));

@@ -92,6 +92,19 @@ export class SharedMemory {
     return this.#lent.has(array.buffer) ? array.byteOffset : null;
   }
 
+  /** Address of some numbers: where they are, if they were lent, else the area they are copied to. */
+  put(area: number, data: FloatArray): number {
+    const at = this.addressOf(data);
+    if (at !== null) return at;
+    this.floats(area, data.length).set(data);
+    return area;
+  }
+
+  /** Numbers that stay as they are until their call settles: lent ones do, others are copied. */
+  keep(data: FloatArray): FloatArray {
+    return this.addressOf(data) === null ? data.slice() : data;
+  }
+
   floats(at: number, length: number): Float32Array<ArrayBuffer> {
     // The standard types know no shared buffer here; nothing below depends on the difference.
     return new Float32Array(this.memory.buffer as ArrayBuffer, at, length);

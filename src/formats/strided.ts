@@ -220,7 +220,7 @@ function scatter(
   const { size, from: fileStep, to: tileStep } = steps[k];
   if (k > 0) {
     for (let i = 0; i < size; i++) scatter(steps, k - 1, values, from + i * fileStep, into, to + i * tileStep);
-  } else if (fileStep === 1 && tileStep === 1 && size >= 32) {
+  } else if (fileStep === 1 && tileStep === 1 && size >= 512) { // a view of a short row costs more than its numbers
     into.set(values.subarray(from, from + size), to);
   } else {
     for (let i = 0; i < size; i++) into[to + i * tileStep] = values[from + i * fileStep];

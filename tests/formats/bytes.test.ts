@@ -113,7 +113,7 @@ describe.each(RUNTIMES)("as a process of %s", (name, [command, ...prefix]) => {
     const imports = `import { openContainer } from ${JSON.stringify(join(ROOT, "src/formats/mod.ts"))};
 import { openSink } from ${JSON.stringify(join(ROOT, "src/formats/sink.ts"))};
 import { openResidues } from ${JSON.stringify(join(ROOT, "src/formats/fasta.ts"))};
-import { gatherRows } from ${JSON.stringify(join(ROOT, "src/tensor.ts"))};\n`;
+import { gatherRows } from ${JSON.stringify(join(ROOT, "tests/formats/rows.ts"))};\n`;
     writeFileSync(dir.file("main.ts"), imports + code);
     const script = `${before} | "$@" | ${after}`;
     const child = Bun.spawn(["bash", "-c", script, "bash", command, ...prefix, dir.file("main.ts")], {

@@ -7,7 +7,8 @@ import { StridedTensor } from "../../src/formats/strided.ts";
 import { rowView } from "../../src/formats/view.ts";
 import { memoryBytes } from "../../src/formats/memory.ts";
 import { openContainer } from "../../src/formats/mod.ts";
-import { type DType, DTYPE_BYTES, gatherRows, type TensorInfo } from "../../src/tensor.ts";
+import { type DType, DTYPE_BYTES, type TensorInfo } from "../../src/tensor.ts";
+import { gatherRows } from "./rows.ts";
 import { allRows, countingByteSource, folder, naiveRows } from "./support.ts";
 
 /** A tensor of f32 in memory, with its reads counted. */

@@ -30,8 +30,8 @@ export interface Placement {
   readonly littleEndian: boolean;
 }
 
-/** Elements read at once through scratch memory: at most 4 MiB raw and 4 MiB decoded. */
-const SCRATCH = 2 ** 19;
+/** Elements read at once through scratch memory: at most 512 KiB raw and 512 KiB decoded, which stay in cache. */
+const SCRATCH = 2 ** 16;
 /** Bytes worth reading in vain to save a system call. */
 const GAP = 4096;
 

@@ -1,5 +1,5 @@
 /** The narrow waist. This file runs nothing; backends implement it, run.ts uses it. */
-import type { ExactPlan, Limits, Plan } from "./plan.ts";
+import type { ExactPlan, Limits, LinearPlan, Plan } from "./plan.ts";
 import type { State } from "./state.ts";
 import type { FloatArray, Tile } from "./tensor.ts";
 
@@ -47,6 +47,8 @@ export interface Backend extends AsyncDisposable {
   prepare(plan: Plan): Promise<Session>;
   /** Exact softmax, the dual: queries are held and keys stream by. */
   prepareExact(plan: ExactPlan): Promise<ExactSession>;
+  /** A dense layer: packs or uploads its weights once. */
+  prepareLinear(plan: LinearPlan): Promise<Linear>;
   /**
    * Memory that sessions of this backend read and write in place: tiles and outputs in it are not copied, and must stay as they
    * are until the call with them settles. Call it while no session is at work. Absent where copies cannot be saved.
@@ -56,6 +58,15 @@ export interface Backend extends AsyncDisposable {
   release?(array: FloatArray): void;
   /** Measures the peak, for about `seconds`; absent where a backend has no product of its own. */
   measurePeak?(seconds: number): Promise<Peak>;
+}
+
+/** A dense layer in flight: y = activation(x Wᵀ + b). Calls may be in flight together; tiles are used as Session uses them. */
+export interface Linear extends AsyncDisposable {
+  /**
+   * Outputs of `x`, `rows × inputs` with at most `plan.tileRows` rows: `rows × outputs`, in `into` when that is given (as many
+   * numbers or more, of the backend's precision), else in an array of the caller's own.
+   */
+  run(x: Tile, into?: FloatArray): Promise<Tile>;
 }
 
 /** Rows that were treated specially since `reset`. Each counts one (row, head). */
@@ -82,16 +93,24 @@ export interface Session extends AsyncDisposable {
    * Attention output of the queries over all absorbed keys, `rows × (heads·valueDim)`: in `into` when that is given (as many
    * numbers or more, of the backend's precision; fresh memory is slow to touch), else in an array of the caller's own.
    * With `own` (causal): row i also sees own rows ≤ i, which are not yet absorbed; absorb the same tiles afterwards.
-   * `q` and `own` of a causal call stay valid until it settles.
+   * `q` and `own` of a causal call stay valid until it settles. `denominators`, `rows × heads`, gets what outputs were divided by:
+   * Σ φ(q)·φ(k) for pointwise maps of keys without weights, for other maps relative to the row's largest exponent.
    */
   emit(
     q: Tile,
     own?: { readonly k: Tile; readonly v: Tile; readonly weights?: FloatArray } | null,
     into?: FloatArray,
+    denominators?: FloatArray,
   ): Promise<Tile>;
   save(): Promise<State>;
   load(state: State): Promise<void>;
   reset(): void;
+}
+
+/** Per held (row, head), `rows × heads`: a largest logit M (a bound near it unless the plan is `tight`) and Σ ω e^{t − M}. */
+export interface Normalisers {
+  readonly top: Float64Array;
+  readonly total: Float64Array;
 }
 
 /** Exact softmax of held query rows over streaming keys: an online softmax per row, itself a monoid. Same ordering promise. */
@@ -104,4 +123,6 @@ export interface ExactSession extends AsyncDisposable {
   absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void>;
   /** Outputs of the held queries, `rows × (heads·valueDim)`; rows that saw no key are 0. */
   emit(): Promise<Tile>;
+  /** The softmax normalisers of the held queries so far, e^{top} · total = Σ ω e^{S q·k}. */
+  normalisers(): Promise<Normalisers>;
 }

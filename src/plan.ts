@@ -1,6 +1,6 @@
 /** What is to be computed, decided before any device is asked: pure data, no I/O. */
 import type { MapParameters } from "./feature_map.ts";
-import type { Precision } from "./tensor.ts";
+import type { FloatArray, Precision, Tile } from "./tensor.ts";
 
 /** Sizes shared by linear and exact attention. */
 export interface AttentionShape {
@@ -25,6 +25,8 @@ export interface ExactPlan extends AttentionShape {
   /** Logit scale S in exp(S · q·k). */
   readonly scale: number;
   readonly queryRows: number;
+  /** The largest logit of `ExactSession.normalisers` must be the largest itself, not a bound near it. */
+  readonly tight?: boolean;
 }
 
 /** What a backend can take; see `tileRowsFor`. */
@@ -44,4 +46,46 @@ export function tileRowsFor(limits: Limits, widestCols: number, wish?: number): 
   const most = Math.max(1, Math.floor(limits.maxTileBytes / (widestCols * bytes)));
   const rows = Math.min(wish ?? limits.preferredTileRows, most);
   return rows > 64 ? rows - rows % 64 : Math.max(1, rows);
+}
+
+/** A dense layer y = activation(x Wᵀ + b). */
+export interface LinearPlan {
+  readonly inputs: number;
+  readonly outputs: number;
+  /** W, `outputs × inputs`, row-major, as torch stores it. */
+  readonly weight: FloatArray;
+  /** `outputs` numbers, or null. */
+  readonly bias: FloatArray | null;
+  /** After the bias; "gelu" is the exact one (erf), "gelu-glu" makes `outputs / 2` numbers: gelu(first half) · second half. */
+  readonly activation: "none" | "relu" | "gelu" | "gelu-glu";
+  /** Upper bound on the rows of any tile. */
+  readonly tileRows: number;
+}
+
+/** Numbers of an output row: half of `outputs` for a gated layer. */
+export function outputWidth({ outputs, activation }: LinearPlan): number {
+  return activation === "gelu-glu" ? outputs / 2 : outputs;
+}
+
+/** Throws RangeError when a layer's numbers do not fit its sizes. */
+export function checkLinear(plan: LinearPlan): void {
+  const { inputs, outputs, weight, bias, activation } = plan;
+  if (weight.length !== inputs * outputs) {
+    throw new RangeError(
+      `A layer of ${outputs} × ${inputs} has ${weight.length} weights, expected ${outputs * inputs}`,
+    );
+  }
+  if (bias && bias.length !== outputs) {
+    throw new RangeError(`A layer of ${outputs} outputs has ${bias.length} biases, expected ${outputs}`);
+  }
+  if (activation === "gelu-glu" && outputs % 2 !== 0) {
+    throw new RangeError(`A gated layer has ${outputs} outputs, expected an even number`);
+  }
+}
+
+/** Throws RangeError for a tile that a layer has no room for. */
+export function checkRows({ inputs, tileRows }: LinearPlan, { rows, cols }: Tile): void {
+  if (cols !== inputs || rows > tileRows) {
+    throw new RangeError(`Cannot take a tile of ${rows} × ${cols}, expected at most ${tileRows} × ${inputs}`);
+  }
 }

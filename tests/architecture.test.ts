@@ -30,10 +30,11 @@ function staticImportsOf(file: string): string[] {
 
 const LAYERS: readonly RegExp[] = [
   /^kernels\/|^src\/(errors|system_errors|tensor|words|version|statistics|timing|in_flight)\.ts$/,
-  /^src\/(bytes|disk|random|feature_map|plan|state)\.ts$/,
-  /^src\/(projection|attention|backend|metrics)\.ts$/,
+  /^src\/(bytes|disk|random|feature_map|plan|state|rules_table)\.ts$/,
+  /^src\/(projection|attention|backend|metrics|rules_plan)\.ts$/,
   /^src\/(backends|formats)\//,
-  /^src\/(inputs|report|warnings|check|run|tile_store|bench(_\w+)?)\.ts$|^src\/exporters\//,
+  /^src\/(inputs|report|warnings|check|run|tile_store|rules\w*|bench(_\w+)?)\.ts$|^src\/exporters\//,
+  /^src\/model\//,
   /^src\/commands\//,
   /^(cli|mod)\.ts$/,
 ];

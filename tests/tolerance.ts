@@ -25,3 +25,34 @@ export interface Rounding {
 export function tolerance({ precision, exponent, terms }: Rounding): number {
   return UNIT_ROUNDOFF[precision] * (2 * exponent + 2 * Math.sqrt(terms) + 16);
 }
+
+/** One number u = w·x + b of a dense layer on its way to the activation. */
+export interface LayerRounding {
+  readonly precision: Precision;
+  /** Products in the sum. */
+  readonly terms: number;
+  readonly sum: number;
+  readonly bias: number;
+  /** √Σ (w_l x_l)². */
+  readonly walk: number;
+}
+
+/**
+ * Absolute error of u, again by independent roundings:
+ *
+ * - partial sums are no larger than about |u| + |b| + √Σ(w_l x_l)², whether the terms cancel or add up; each of the K is rounded once,
+ *   which walks over √K such steps: 2·√K,
+ * - what happens once per product or sum (w and x to float32, the product, the bias, the output) is in 16.
+ */
+export function layerTolerance({ precision, terms, sum, bias, walk }: LayerRounding): number {
+  return UNIT_ROUNDOFF[precision] * (2 * Math.sqrt(terms) + 16) * (Math.abs(sum) + Math.abs(bias) + walk);
+}
+
+/**
+ * Absolute error of gelu(u) where u is off by `error`: its slope is at most 1.13, and float32 approximations of erf may lose 16 roundings
+ * of a number near 1 (a polynomial to the 16th power does, kernels/wasm/assembly/dense.ts), which u/2 scales; as much again for their
+ * own error: 16·|u|.
+ */
+export function geluTolerance(precision: Precision, u: number, error: number): number {
+  return 1.13 * error + 16 * UNIT_ROUNDOFF[precision] * Math.abs(u);
+}

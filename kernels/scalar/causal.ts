@@ -18,11 +18,15 @@ export function emitCausal(
   weights: ArrayLike<number> | undefined,
   out: Float32Array | Float64Array,
   counts: Counts,
+  denominators?: Float32Array | Float64Array,
 ): void {
   const row = new QueryRow(p, shape, state, counts);
   const keys = new KeyPass(p, shape, state, 1);
   for (let i = 0; i < q.rows; i++) {
     keys.absorb(k, v, weights, i, i + 1);
-    for (let h = 0; h < shape.heads; h++) row.emit(q, i, h, out);
+    for (let h = 0; h < shape.heads; h++) {
+      const denominator = row.emit(q, i, h, out);
+      if (denominators) denominators[i * shape.heads + h] = denominator;
+    }
   }
 }

@@ -23,8 +23,8 @@ export class QueryRow {
     this.#sum = new Float64Array(shape.valueDim);
   }
 
-  /** Output of query row `i`, head `h`. */
-  emit(q: Rows, i: number, h: number, out: Float32Array | Float64Array): void {
+  /** Output of query row `i`, head `h`; returns the denominator, relative to the largest exponent, 0 where no key is seen. */
+  emit(q: Rows, i: number, h: number, out: Float32Array | Float64Array): number {
     const { heads, kvHeads, headDim, valueDim } = this.shape;
     const { features } = this.p;
     const { c, z, S } = this.state;
@@ -41,7 +41,7 @@ export class QueryRow {
     if (top === -Infinity) {
       this.counts.emptyRows++;
       out.fill(0, at, at + valueDim);
-      return;
+      return 0;
     }
     sum.fill(0);
     let denominator = 0;
@@ -53,6 +53,7 @@ export class QueryRow {
     }
     if (!(denominator > 0 && denominator < Infinity)) this.counts.nonPositive++;
     for (let j = 0; j < valueDim; j++) out[at + j] = sum[j] / denominator;
+    return denominator;
   }
 }
 
@@ -64,7 +65,13 @@ export function emitQueries(
   q: Rows,
   out: Float32Array | Float64Array,
   counts: Counts,
+  denominators?: Float32Array | Float64Array,
 ): void {
   const row = new QueryRow(p, shape, state, counts);
-  for (let i = 0; i < q.rows; i++) for (let h = 0; h < shape.heads; h++) row.emit(q, i, h, out);
+  for (let i = 0, cell = 0; i < q.rows; i++) {
+    for (let h = 0; h < shape.heads; h++, cell++) {
+      const denominator = row.emit(q, i, h, out);
+      if (denominators) denominators[cell] = denominator;
+    }
+  }
 }

@@ -13,9 +13,10 @@
  * 12.5 → 8.1), but each kernel starts its own pool (8 kernels: 16 threads), and gpu.js 2.24.1 starts them on neither runtime
  * unless URL.revokeObjectURL (Bun) or globalThis.Worker (Deno) is replaced under everybody else.
  */
-import type { Backend, Driver, ExactSession, OpenOptions, Session } from "../backend.ts";
+import type { Backend, Driver, ExactSession, Linear, OpenOptions, Session } from "../backend.ts";
 import { UnsupportedError, UsageError } from "../errors.ts";
-import type { ExactPlan, Limits, Plan } from "../plan.ts";
+import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
+import { GpuJsDense } from "./gpujs_dense.ts";
 import { GpuJsExactKernels } from "./gpujs_exact.ts";
 import { GpuJs, type GpuJsMode, type GpuJsModule, Kernels, loadGpuJs } from "./gpujs_kernels.ts";
 import { GpuJsTileKernels } from "./gpujs_linear.ts";
@@ -45,6 +46,10 @@ class GpuJsBackend implements Backend {
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
     return new OnlineExactSession(plan, new GpuJsExactKernels(plan, new Kernels(this.gpu)));
+  }
+
+  async prepareLinear(plan: LinearPlan): Promise<Linear> {
+    return new GpuJsDense(plan, new Kernels(this.gpu));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -7,6 +7,7 @@
  * - webasm copies the result once and then cuts it into thousands of views (4 ms of 10 for 1024 × 256 × Array(4)); the cutting
  *   is switched off. Should that private hook go away, `flatten` below still reads the views.
  */
+import denseText from "../../kernels/gpujs/dense.gpu.js" with { type: "text" };
 import exponentialText from "../../kernels/gpujs/exponential.gpu.js" with { type: "text" };
 import exponentialCellText from "../../kernels/gpujs/exponential_cell.gpu.js" with { type: "text" };
 import pointwiseText from "../../kernels/gpujs/pointwise.gpu.js" with { type: "text" };
@@ -154,6 +155,12 @@ export class Kernels implements Disposable {
     const { chunks, quads, width } = shape;
     const lengths = [chunks * quads * width * 4, chunks * width];
     return this.#make(pointwiseText, false, shape, lengths, { width, rows: quads, activation, gain, epsilon });
+  }
+
+  /** f(u + bias), or gated by what stands `width` columns on; `u` has `uWidth` columns, `activation` is a place in its list. */
+  dense(shape: QuadShape, uWidth: number, activation: number): Kernel {
+    const { quads, width } = shape;
+    return this.#make(denseText, false, shape, [quads * uWidth * 4, uWidth], { width, uWidth, activation });
   }
 
   /** Cells run four by four. */

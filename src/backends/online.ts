@@ -2,7 +2,7 @@
  * Exact softmax over float32 kernels that answer one tile of keys at a time; partial rows are merged here in float64.
  */
 import { emitExact, emptySoftmax, type OnlineSoftmax } from "../../kernels/scalar/exact.ts";
-import type { ExactSession } from "../backend.ts";
+import type { ExactSession, Normalisers } from "../backend.ts";
 import type { ExactPlan } from "../plan.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 
@@ -52,13 +52,24 @@ export class OnlineExactSession implements ExactSession {
   }
 
   async emit(): Promise<Tile> {
-    await this.#merged;
-    const rest = await this.kernels.parts();
-    if (rest) this.#merge(rest);
+    await this.#collect();
     const cols = this.plan.heads * this.plan.valueDim;
     const data = new Float64Array(this.#rows * cols);
     if (this.#held) emitExact(this.#held, this.plan.valueDim, data);
     return { start: this.#start, rows: this.#rows, cols, data };
+  }
+
+  async normalisers(): Promise<Normalisers> {
+    await this.#collect();
+    const held = this.#held ?? emptySoftmax(0, 0, 0);
+    return { top: held.top.slice(), total: held.total.slice() };
+  }
+
+  /** Merges what the device still holds. */
+  async #collect(): Promise<void> {
+    await this.#merged;
+    const rest = await this.kernels.parts();
+    if (rest) this.#merge(rest);
   }
 
   #merge(parts: SoftmaxParts): void {

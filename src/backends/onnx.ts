@@ -15,9 +15,10 @@
  * twice BLOCK_NUMBERS, were not faster by more than noise.
  */
 import os from "node:os";
-import type { Backend, Driver, ExactSession, OpenOptions, Peak, Session } from "../backend.ts";
+import type { Backend, Driver, ExactSession, Linear, OpenOptions, Peak, Session } from "../backend.ts";
 import { UnsupportedError, UsageError } from "../errors.ts";
-import type { ExactPlan, Limits, Plan } from "../plan.ts";
+import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
+import { OnnxDense } from "./onnx_dense.ts";
 import { OnnxExactKernels } from "./onnx_exact.ts";
 import { Graph } from "./onnx_graph.ts";
 import { OnnxTileKernels } from "./onnx_linear.ts";
@@ -43,6 +44,10 @@ class OnnxBackend implements Backend {
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
     return new OnlineExactSession(plan, await OnnxExactKernels.make(plan, this.runtime));
+  }
+
+  async prepareLinear(plan: LinearPlan): Promise<Linear> {
+    return await OnnxDense.make(plan, this.runtime);
   }
 
   /** A MatMul of 1024³, and a Neg of 2²⁴ numbers of which one is returned (results are copied once more, which is not the point). */

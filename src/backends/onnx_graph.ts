@@ -54,12 +54,18 @@ class Message {
     return this.bytes(field, new TextEncoder().encode(value));
   }
 
+  /** `value` as it is now. Its parts are not joined first: the weights of a layer are copied once, by the outermost `encode`. */
   message(field: number, value: Message): this {
-    return this.bytes(field, value.encode());
+    this.#parts.push(varint(field * 8 + 2), varint(value.#length), ...value.#parts);
+    return this;
+  }
+
+  get #length(): number {
+    return this.#parts.reduce((sum, part) => sum + part.length, 0);
   }
 
   encode(): Uint8Array {
-    const all = new Uint8Array(this.#parts.reduce((sum, part) => sum + part.length, 0));
+    const all = new Uint8Array(this.#length);
     let at = 0;
     for (const part of this.#parts) {
       all.set(part, at);
@@ -103,7 +109,7 @@ export class Graph {
     this.#outputs.push(valueInfo(name, dims));
   }
 
-  /** A float32 constant of `dims`; a plain number is a scalar, and equal scalars are one constant. */
+  /** A float32 constant of `dims`; a plain number is a scalar, and equal scalars are one constant. Read by `encode`. */
   constant(value: number | Float32Array, dims: readonly number[] = []): string {
     const data = typeof value === "number" ? Float32Array.of(value) : value;
     const make = () => this.#tensor(FLOAT, dims, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));

@@ -1,11 +1,20 @@
 /** Backend `scalar`: float64 on the main thread; the reference every other backend is judged by. Runs everywhere. */
 import { emitCausal } from "../../kernels/scalar/causal.ts";
+import { dense } from "../../kernels/scalar/dense.ts";
 import { absorbExact, emitExact, emptySoftmax, type OnlineSoftmax } from "../../kernels/scalar/exact.ts";
 import { absorbKeys } from "../../kernels/scalar/keys.ts";
 import { emitQueries } from "../../kernels/scalar/queries.ts";
-import type { Backend, Driver, ExactSession, Session, SessionCounts } from "../backend.ts";
+import type { Backend, Driver, ExactSession, Linear, Normalisers, Session, SessionCounts } from "../backend.ts";
 import { UsageError } from "../errors.ts";
-import type { ExactPlan, Limits, Plan } from "../plan.ts";
+import {
+  checkLinear,
+  checkRows,
+  type ExactPlan,
+  type Limits,
+  type LinearPlan,
+  outputWidth,
+  type Plan,
+} from "../plan.ts";
 import { clearState, copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 
@@ -25,16 +34,21 @@ class ScalarSession implements Session {
     this.#ahead = null;
   }
 
-  async emit(q: Tile, own?: { k: Tile; v: Tile; weights?: FloatArray } | null, into?: FloatArray): Promise<Tile> {
+  async emit(
+    q: Tile,
+    own?: { k: Tile; v: Tile; weights?: FloatArray } | null,
+    into?: FloatArray,
+    denominators?: FloatArray,
+  ): Promise<Tile> {
     const { plan } = this;
     const length = q.rows * plan.heads * plan.valueDim;
     const data = into?.subarray(0, length) ?? new Float64Array(length);
     if (own) {
       const ahead = copyState(this.#state);
-      emitCausal(plan.parameters, plan, ahead, q, own.k, own.v, own.weights, data, this.counts);
+      emitCausal(plan.parameters, plan, ahead, q, own.k, own.v, own.weights, data, this.counts, denominators);
       this.#ahead = { k: own.k, state: ahead };
     } else {
-      emitQueries(plan.parameters, plan, this.#state, q, data, this.counts);
+      emitQueries(plan.parameters, plan, this.#state, q, data, this.counts, denominators);
     }
     return { start: q.start, rows: q.rows, cols: plan.heads * plan.valueDim, data };
   }
@@ -76,12 +90,33 @@ class ScalarExactSession implements ExactSession {
     absorbExact(this.plan, this.plan.scale, this.#held, this.#q, k, v, weights, this.#positions, k.start);
   }
 
+  async normalisers(): Promise<Normalisers> {
+    if (!this.#held) throw new Error("normalisers before pose");
+    return { top: this.#held.top.slice(), total: this.#held.total.slice() };
+  }
+
   async emit(): Promise<Tile> {
     if (!this.#q || !this.#held) throw new Error("emit before pose");
     const cols = this.plan.heads * this.plan.valueDim;
     const data = new Float64Array(this.#q.rows * cols);
     emitExact(this.#held, this.plan.valueDim, data);
     return { start: this.#q.start, rows: this.#q.rows, cols, data };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+class ScalarLinear implements Linear {
+  constructor(readonly plan: LinearPlan) {
+    checkLinear(plan);
+  }
+
+  async run(x: Tile, into?: FloatArray): Promise<Tile> {
+    checkRows(this.plan, x);
+    const cols = outputWidth(this.plan);
+    const data = into?.subarray(0, x.rows * cols) ?? new Float64Array(x.rows * cols);
+    dense(this.plan, x, data);
+    return { start: x.start, rows: x.rows, cols, data };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
@@ -99,6 +134,10 @@ class ScalarBackend implements Backend {
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
     return new ScalarExactSession(plan);
+  }
+
+  async prepareLinear(plan: LinearPlan): Promise<Linear> {
+    return new ScalarLinear(plan);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}

@@ -51,6 +51,8 @@ export interface TileKernels extends AsyncDisposable {
 
 /** Below this a float32 denominator has lost its digits (math: kernels/README.md §4). */
 const UNDERFLOW = 1e-25;
+/** The smallest float32 above 0: a recomputed denominator is never mistaken for "no key". */
+const SMALLEST = 2 ** -149;
 
 export class TiledSession implements Session {
   readonly counts: SessionCounts = { emptyRows: 0, nonPositive: 0, recomputed: 0 };
@@ -91,12 +93,14 @@ export class TiledSession implements Session {
     return merged;
   }
 
-  emit(q: Tile, own?: OwnRows | null, into?: FloatArray): Promise<Tile> {
+  async emit(q: Tile, own?: OwnRows | null, into?: FloatArray, denominators?: FloatArray): Promise<Tile> {
     const out = into?.subarray(0, q.rows * this.plan.heads * this.plan.valueDim) as Float32Array | undefined;
-    return own ? this.#emitCausal(q, own, out) : this.#emitAll(q, out);
+    const result = await (own ? this.#emitCausal(q, own, out) : this.#emitAll(q, out));
+    denominators?.set(result.denominators);
+    return this.#tile(q, result, out);
   }
 
-  async #emitAll(q: Tile, into?: Float32Array): Promise<Tile> {
+  async #emitAll(q: Tile, into?: Float32Array): Promise<TileOutput> {
     const result = await (this.#mayVanish ? this.#emitRepaired(q, into) : this.#inTurn(q, (held) => {
       return this.kernels.queries(held, this.#state, this.#version, into);
     }));
@@ -106,7 +110,7 @@ export class TiledSession implements Session {
       if (denominator === 0) this.counts.emptyRows++;
       else if (!(denominator > 0 && denominator < Infinity)) this.counts.nonPositive++;
     }
-    return this.#tile(q, result, into);
+    return result;
   }
 
   /** Exponents of the `exp` family are stabilised, signed maps may cancel: only the others can lose all features of a row. */
@@ -135,9 +139,9 @@ export class TiledSession implements Session {
       if (!(denominators[cell] < UNDERFLOW)) continue;
       Object.assign(special, { emptyRows: 0, nonPositive: 0 });
       row ??= new QueryRow(this.plan.parameters, this.plan, state, special);
-      row.emit(q, Math.floor(cell / this.plan.heads), cell % this.plan.heads, out);
+      const denominator = row.emit(q, Math.floor(cell / this.plan.heads), cell % this.plan.heads, out);
       if (special.emptyRows > 0) continue; // no key: stays 0 and is counted
-      denominators[cell] = special.nonPositive > 0 ? NaN : 1;
+      denominators[cell] = special.nonPositive > 0 ? NaN : Math.max(denominator, SMALLEST);
     }
   }
 
@@ -147,7 +151,7 @@ export class TiledSession implements Session {
     this.#merged.catch(() => {}); // reported to who awaits `settled`
   }
 
-  async #emitCausal(q: Tile, own: OwnRows, into?: Float32Array): Promise<Tile> {
+  async #emitCausal(q: Tile, own: OwnRows, into?: Float32Array): Promise<TileOutput> {
     const settled = this.#inTurn(q, async (held) => {
       const done = await this.kernels.causal(held, own, this.#state, this.#version, into);
       this.#repair(held, own, done);
@@ -157,7 +161,7 @@ export class TiledSession implements Session {
     state.catch(() => {}); // reported by the await below
     this.#holdBack(settled);
     this.#own = { k: own.k, state };
-    return this.#tile(q, await settled, into);
+    return await settled;
   }
 
   /** Starts `call` when all earlier absorbs are merged and before any later one is. */
@@ -201,7 +205,7 @@ export class TiledSession implements Session {
       const i = Math.floor(cell / plan.heads);
       absorbKeys(plan.parameters, plan, before, own.k, own.v, own.weights, absorbed, i + 1);
       absorbed = i + 1;
-      row.emit(q, i, cell % plan.heads, result.out);
+      result.denominators[cell] = row.emit(q, i, cell % plan.heads, result.out);
       counts.recomputed++;
     }
     counts.emptyRows += special.emptyRows;

@@ -14,6 +14,7 @@ export interface Kernels {
   causalScratch(plan: number, count: number): number;
   partsBytes(plan: number, rows: number): number;
   exactScratch(plan: number): number;
+  denseScratch(inputs: number): number;
   heldBytes(plan: number): number;
   forget(plan: number, held: number): void;
   pose(plan: number, head: number, q: number, rows: number, held: number): void;
@@ -24,6 +25,7 @@ export interface Kernels {
   combine(...args: number[]): void;
   causal(...args: number[]): void;
   absorb(...args: number[]): void;
+  dense(...args: number[]): void;
 }
 
 /** Exported functions by name with their arguments. */

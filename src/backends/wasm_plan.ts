@@ -5,7 +5,9 @@ import type { SharedMemory } from "./wasm_memory.ts";
 
 /** Projections of a panel of a dense W. */
 const PANEL = 16;
-const FIELDS = 23;
+const FIELDS = 24;
+/** Base-2 exponents above M that are tolerated before M is raised (kernels/wasm/assembly/state.ts). */
+const SLACK = 24;
 const FAMILIES = { exp: 0, trig: 1, pointwise: 2 } as const;
 
 /** A plan in memory, with the areas it owns. */
@@ -40,7 +42,9 @@ const paddedValues = (valueDim: number): number => Math.ceil(valueDim / 16) * 16
 export function writeExactPlan(shared: SharedMemory, plan: ExactPlan): PlanArea {
   const at = shared.allocate(FIELDS * 4);
   writeShape(shared, at, plan);
-  shared.floats(at, FIELDS)[22] = plan.scale * Math.LOG2E;
+  const floats = shared.floats(at, FIELDS);
+  floats[22] = plan.scale * Math.LOG2E;
+  floats[23] = plan.tight ? 0 : SLACK;
   return { at, panel: PANEL, valueLine: paddedValues(plan.valueDim), release: () => shared.release(at) };
 }
 

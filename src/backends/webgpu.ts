@@ -1,9 +1,10 @@
 /** Backend `webgpu`: fused float32 kernels on a GPU through Dawn (npm `webgpu`), loaded when it is opened. */
-import type { Backend, Driver, ExactSession, Session } from "../backend.ts";
-import type { ExactPlan, Limits, Plan } from "../plan.ts";
+import type { Backend, Driver, ExactSession, Linear, Session } from "../backend.ts";
+import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
 import { OnlineExactSession } from "./online.ts";
 import { TiledSession } from "./tiled.ts";
 import { findAdapter } from "./webgpu_adapter.ts";
+import { WebgpuDense } from "./webgpu_dense.ts";
 import { GpuDevice } from "./webgpu_device.ts";
 import { WebgpuExact } from "./webgpu_exact.ts";
 import { WebgpuTiles } from "./webgpu_tiled.ts";
@@ -35,6 +36,10 @@ export class WebgpuBackend implements Backend {
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
     return new OnlineExactSession(plan, await WebgpuExact.open(this.gpu, plan));
+  }
+
+  async prepareLinear(plan: LinearPlan): Promise<Linear> {
+    return await WebgpuDense.open(this.gpu, plan);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

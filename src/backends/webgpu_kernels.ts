@@ -1,5 +1,6 @@
 /** The WGSL files. A module is whole files joined in order; `enable` must come first, so the reduction leads. */
 import causal from "../../kernels/wgsl/causal.wgsl" with { type: "text" };
+import dense from "../../kernels/wgsl/dense.wgsl" with { type: "text" };
 import exact from "../../kernels/wgsl/exact.wgsl" with { type: "text" };
 import features from "../../kernels/wgsl/features.wgsl" with { type: "text" };
 import keys from "../../kernels/wgsl/keys.wgsl" with { type: "text" };
@@ -18,6 +19,7 @@ const PASSES = {
   merge: [merge],
   scan: [scan],
   exact: [exact],
+  dense: [features, dense],
 } as const;
 
 export type Pass = keyof typeof PASSES;

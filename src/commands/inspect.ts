@@ -5,7 +5,7 @@ import { COMMON_FLAGS } from "./flags.ts";
 
 export const inspect: Command = {
   name: "inspect",
-  summary: "what is in a .npy, .npz, .safetensors or FASTA file",
+  summary: "what is in a .npy, .npz, .safetensors, PyTorch or FASTA file",
   arguments: [{ name: "FILE", summary: "the file, or - for stdin" }],
   flags: COMMON_FLAGS,
   examples: ["performer inspect input.npy", "performer inspect qkv.safetensors --json | jq .tensors"],

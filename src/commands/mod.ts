@@ -3,10 +3,11 @@ import { attend } from "./attend.ts";
 import { backends } from "./backends.ts";
 import { bench } from "./bench.ts";
 import type { Command } from "./command.ts";
+import { convert } from "./convert.ts";
 import { doctor } from "./doctor.ts";
 import { inspect } from "./inspect.ts";
 
-export const COMMANDS: readonly Command[] = [attend, bench, inspect, backends, doctor];
+export const COMMANDS: readonly Command[] = [attend, bench, inspect, convert, backends, doctor];
 
 /** One line about the program. */
 export const SUMMARY =

@@ -74,7 +74,8 @@ function decodeBrainFloats(bits: Uint16Array, into: FloatArray, at: number): voi
   if (!direct) into.set(values, at);
 }
 
-function swap(bytes: Uint8Array, size: number): void {
+/** Turns the bytes of every element around, in place. */
+export function swap(bytes: Uint8Array, size: number): void {
   const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   if (size === 2) view.swap16();
   else if (size === 4) view.swap32();

@@ -1,18 +1,19 @@
 /** File formats by their first bytes. Adding one is a file and its line in FORMATS. */
 import { type ByteSource, openFile, spoolStdin, streamStdin } from "../bytes.ts";
 import { InputError } from "../errors.ts";
-import { Container, type ContainerOptions, type Format } from "./container.ts";
+import { Container, type ContainerOptions, ForeignError, type Format } from "./container.ts";
 import { looksLikeSequence, openResidues } from "./fasta.ts";
 import { npy } from "./npy.ts";
 import { npz } from "./npz.ts";
 import { safetensors } from "./safetensors.ts";
+import { torch } from "./torch.ts";
 
 /** The formats of tensors, in the order they are tried. */
-export const FORMATS: readonly Format[] = [npy, npz, safetensors];
+export const FORMATS: readonly Format[] = [npy, npz, safetensors, torch];
 
 /** Opens a tensor file, or standard input for "-" (spooled). Throws InputError for what is none. */
 export async function openContainer(path: string, options: ContainerOptions = {}): Promise<Container> {
-  return await containerOf(path === "-" ? await spoolStdin() : await openFile(path), options);
+  return await openSource(path === "-" ? await spoolStdin() : await openFile(path), options);
 }
 
 /**
@@ -25,17 +26,17 @@ export async function openStream(
 ): Promise<Container> {
   const pipe = await streamStdin();
   if (npy.matches(await headOf(pipe))) {
-    const container = await containerOf(pipe, options);
+    const container = await openSource(pipe, options);
     const [{ shape, order }] = container.members;
     if (order === "C" && inOrder(shape)) return container;
   }
-  return await containerOf(await pipe.spool(), options);
+  return await openSource(await pipe.spool(), options);
 }
 
-async function containerOf(source: ByteSource, options: ContainerOptions): Promise<Container> {
+/** Opens a tensor file that is already open as bytes, which go with it, also when it is none (InputError). */
+export async function openSource(source: ByteSource, options: ContainerOptions = {}): Promise<Container> {
   try {
-    const format = await recognise(source);
-    return new Container(format.name, source, await format.open(source), options);
+    return await firstThatFits(source, options);
   } catch (error) {
     await source[Symbol.asyncDispose]();
     throw error;
@@ -48,13 +49,27 @@ async function headOf(source: ByteSource): Promise<Uint8Array> {
   return head;
 }
 
-async function recognise(source: ByteSource): Promise<Format> {
+async function firstThatFits(source: ByteSource, options: ContainerOptions): Promise<Container> {
   const head = await headOf(source);
-  const format = FORMATS.find((candidate) => candidate.matches(head));
-  if (format) return format;
+  let foreign = false;
+  for (const format of FORMATS.filter((candidate) => candidate.matches(head))) {
+    try {
+      return new Container(format.name, source, await format.open(source), options);
+    } catch (error) {
+      if (!(error instanceof ForeignError)) throw error;
+      foreign = true;
+    }
+  }
+  if (foreign) {
+    throw new InputError(
+      `Cannot read "${source.path}": it is a zip with neither .npy members nor data.pkl, expected an .npz or a PyTorch checkpoint`,
+    );
+  }
   if (head.length === 0) throw new InputError(`Cannot read "${source.path}": it is empty`);
   const hint = looksLikeSequence(head) ? "; for a sequence add --encode kmer:6" : "";
-  throw new InputError(`Cannot read "${source.path}": expected .npy, .npz or .safetensors${hint}`);
+  throw new InputError(
+    `Cannot read "${source.path}": expected .npy, .npz, .safetensors or a PyTorch checkpoint${hint}`,
+  );
 }
 
 /** What `inspect` says of a file. */

@@ -1,14 +1,29 @@
 /** NumPy's .npy, versions 1 to 3 (numpy/lib/format.py): magic, version, header length, header (npy_header.ts), elements. */
 import type { ByteSource } from "../bytes.ts";
-import { InputError } from "../errors.ts";
-import type { Contents, Format, Frame, StoredTensor } from "./container.ts";
+import { InputError, UsageError } from "../errors.ts";
+import type { DType } from "../tensor.ts";
+import type { Contents, Format, Frame, Frames, StoredTensor } from "./container.ts";
 import { type NpyHeader, parseNpyHeader } from "./npy_header.ts";
 
 const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59];
 /** Headers of plain arrays are near 100 bytes; only types that are refused anyway need more than this. */
 export const MAX_NPY_HEADER = 65_536;
 
-const CODES: Readonly<Record<string, string>> = { f16: "<f2", f32: "<f4", f64: "<f8" };
+/** Our types as numpy writes them, which has no bfloat16. */
+const CODES: Readonly<Record<Exclude<DType, "bf16">, string>> = {
+  f16: "<f2",
+  f32: "<f4",
+  f64: "<f8",
+  i8: "|i1",
+  i16: "<i2",
+  i32: "<i4",
+  i64: "<i8",
+  u8: "|u1",
+  u16: "<u2",
+  u32: "<u4",
+  u64: "<u8",
+  bool: "|b1",
+};
 
 const startsWithMagic = (head: Uint8Array) => MAGIC.every((byte, i) => head[i] === byte);
 
@@ -74,8 +89,16 @@ function parsed(bytes: Uint8Array, version: number, label: string): NpyHeader {
   }
 }
 
-/** Magic, version and header of a C-order array as numpy writes them, padded so that the data starts at a multiple of 64. */
-export function npyHeader(dtype: "f16" | "f32" | "f64", shape: readonly number[]): Uint8Array {
+/**
+ * Magic, version and header of a C-order array as numpy writes them, padded so that the data starts at a multiple of 64. Throws UsageError
+ * for bf16.
+ */
+export function npyHeader(dtype: DType, shape: readonly number[]): Uint8Array {
+  if (dtype === "bf16") {
+    throw new UsageError(
+      "Cannot write bf16 for numpy, which has no such type: add --dtype f32, which keeps every number",
+    );
+  }
   const tuple = shape.length === 1 ? `(${shape[0]},)` : `(${shape.join(", ")})`;
   const dict = `{'descr': '${CODES[dtype]}', 'fortran_order': False, 'shape': ${tuple}, }`;
   const text = dict.padEnd(Math.ceil((10 + dict.length + 1) / 64) * 64 - 11) + "\n";
@@ -96,5 +119,14 @@ export const npy: Format = {
   },
   frame(dtype, shape): Frame {
     return { head: () => npyHeader(dtype, shape), tail: () => new Uint8Array(), checksumFrom: null };
+  },
+  frames(tensors): Frames {
+    if (tensors.length !== 1) {
+      throw new UsageError(
+        `Cannot write ${tensors.length} tensors as .npy, which holds one: choose one by --tensor, or write .safetensors or .npz`,
+      );
+    }
+    const head = npyHeader(tensors[0].dtype, tensors[0].shape);
+    return { order: [0], head: () => head, checksumFrom: () => null, tail: () => new Uint8Array() };
   },
 };

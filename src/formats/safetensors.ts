@@ -2,9 +2,9 @@
  * Hugging Face's .safetensors: 8-byte header length, JSON, then the bytes of all tensors.
  * Checked as the reference does (safetensors `tensor.rs`): no overlap, no bytes without an owner, span = dtype × shape.
  */
-import { InputError } from "../errors.ts";
+import { InputError, UsageError } from "../errors.ts";
 import { type DType, DTYPE_BYTES } from "../tensor.ts";
-import type { Contents, Format, Frame, StoredTensor } from "./container.ts";
+import type { Contents, Format, Frame, Frames, StoredTensor, TensorHeader } from "./container.ts";
 
 const MAX_HEADER = 100_000_000;
 
@@ -72,20 +72,49 @@ export const safetensors: Format = {
       return { name, dtype, typeName, shape, byteLength: end - begin, order: "C", littleEndian: true, locate };
     });
     requireCover(tensors, entries, source.byteLength - data, label);
-    const words = Object.entries(metadata ?? {}).map(([key, value]) => [key, String(value)]);
+    const words = Object.entries(metadata ?? {}).map((
+      [key, value],
+    ) => [key, typeof value === "string" ? value : JSON.stringify(value)]);
     return { tensors, metadata: Object.fromEntries(words), async [Symbol.asyncDispose]() {} };
   },
   frame(dtype, shape): Frame {
-    const bytes = shape.reduce((product, n) => product * n, 1) * DTYPE_BYTES[dtype];
-    const entry = { dtype: dtype.toUpperCase(), shape, data_offsets: [0, bytes] };
-    const json = JSON.stringify({ out: entry });
-    const text = new TextEncoder().encode(json.padEnd(Math.ceil((8 + json.length) / 64) * 64 - 8));
-    const head = new Uint8Array(8 + text.length);
-    new DataView(head.buffer).setBigUint64(0, BigInt(text.length), true);
-    head.set(text, 8);
+    const head = safetensorsHeader([{ name: "out", dtype, shape }], {});
     return { head: () => head, tail: () => new Uint8Array(), checksumFrom: null };
   },
+  frames(tensors, metadata): Frames {
+    // Wide elements first, as the reference writes them, so that every tensor is aligned to its elements.
+    const order = tensors.map((_, i) => i).sort((a, b) =>
+      DTYPE_BYTES[tensors[b].dtype] - DTYPE_BYTES[tensors[a].dtype]
+    );
+    const head = safetensorsHeader(order.map((i) => tensors[i]), metadata);
+    return {
+      order,
+      head: (i) => i === order[0] ? head : new Uint8Array(),
+      checksumFrom: () => null,
+      tail: () => order.length === 0 ? head : new Uint8Array(),
+    };
+  },
 };
+
+/** Length and header of tensors whose elements follow in this order, padded so that they start at a multiple of 64. */
+function safetensorsHeader(tensors: readonly TensorHeader[], metadata: Readonly<Record<string, string>>): Uint8Array {
+  let end = 0;
+  const entries = tensors.map(({ name, dtype, shape }) => {
+    if (name === "__metadata__") throw new UsageError(`Cannot write tensor "${name}": .safetensors keeps this name`);
+    const begin = end;
+    end += shape.reduce((product, n) => product * n, DTYPE_BYTES[dtype]);
+    return [name, { dtype: dtype.toUpperCase(), shape, data_offsets: [begin, end] }];
+  });
+  const notes = Object.keys(metadata).length > 0 ? [["__metadata__", metadata]] : [];
+  const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries([...notes, ...entries])));
+  const head = new Uint8Array(Math.ceil((8 + text.length) / 64) * 64).fill(0x20); // spaces, which JSON passes over
+  if (head.length - 8 > MAX_HEADER) {
+    throw new UsageError(`Cannot write .safetensors with a header of ${text.length} bytes`);
+  }
+  new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
+  head.set(text, 8);
+  return head;
+}
 
 const isSize = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
 

@@ -42,10 +42,15 @@ export function strides(shape: readonly number[], order: "C" | "F"): number[] {
 
 /**
  * The view of a shape: `[L]`, `[L, D]`, `[H, L, d]` or `[L, H, d]`, `[B, H, L, d]` or `[B, L, H, d]` (batch × heads are
- * heads). `label` names the tensor in errors. Throws InputError for other shapes, UsageError for a view that cannot be.
+ * heads). `order` may be the strides themselves. `label` names the tensor in errors. Throws InputError for other shapes, UsageError for a view that cannot be.
  */
-export function rowView(shape: readonly number[], order: "C" | "F", view: TensorView, label: string): RowView {
-  const step = strides(shape, order);
+export function rowView(
+  shape: readonly number[],
+  order: "C" | "F" | readonly number[],
+  view: TensorView,
+  label: string,
+): RowView {
+  const step = typeof order === "string" ? strides(shape, order) : order;
   const axis = (role: Axis["role"], i: number): Axis => ({ role, size: shape[i], stride: step[i] });
   const rank = shape.length;
   if (rank === 0 || rank > 4) {

@@ -1,6 +1,7 @@
 /** What only the wasm backend has: threads that may be lost, builds, shared memory, a choice of register tile. */
 import { describe, expect, test } from "bun:test";
 import { wasm } from "../../src/backends/wasm.ts";
+import { layerShares } from "../../src/backends/wasm_dense.ts";
 import { SharedMemory } from "../../src/backends/wasm_memory.ts";
 import { chooseFastestTile, compileKernels, instantiate, PRODUCT_BYTES } from "../../src/backends/wasm_module.ts";
 import { cut, shares, units } from "../../src/backends/wasm_split.ts";
@@ -88,12 +89,28 @@ test("exact softmax does not mind huge keys: powers of two between q and k chang
   expect(await runExact(backend, far)).toEqual(await runExact(backend, problem));
 });
 
+const LAYER = { inputs: 100, outputs: 200, weight: new Float32Array(20_000), bias: null, activation: "none" } as const;
+
 describe("shared memory", () => {
   test("a run gives back what it borrowed", async () => {
     await using backend = await wasm.open({ named: true, threads: 1 });
     const before = backend.shared.byteLength;
     for (let i = 0; i < 200; i++) backend.release(backend.allocate(1 << 18));
     expect(backend.shared.byteLength - before).toBeLessThan(4 << 20); // one array of 1 MiB, not two hundred
+  });
+
+  test("a layer gives back what it took, also when there is too little", async () => {
+    await using backend = await wasm.open({ named: true, threads: 2 });
+    const layer = (tileRows: number) => backend.prepareLinear({ ...LAYER, tileRows });
+    const firstFree = () => {
+      const at = backend.shared.allocate(1);
+      backend.shared.release(at);
+      return at;
+    };
+    const before = firstFree();
+    await (await layer(1000))[Symbol.asyncDispose]();
+    await expect(layer(2e7)).rejects.toBeInstanceOf(TransientError);
+    expect(firstFree()).toBe(before);
   });
 
   test("areas never overlap, freed ones are used again, and lent arrays are known by address", () => {
@@ -131,6 +148,24 @@ describe("who computes what", () => {
       }
       expect(seen.size).toBe(heads * rows);
     }
+  });
+
+  test("shares of a layer cover every row and panel once, and few rows are split by panels", () => {
+    for (
+      const [rows, panels, threads] of [[1000, 3, 2], [1, 10, 2], [64, 10, 3], [130, 1, 4], [0, 5, 2], [192, 40, 2]]
+    ) {
+      const seen = new Set<string>();
+      for (const share of layerShares(rows, panels, threads)) {
+        for (let i = share.rows.from; i < share.rows.to; i++) {
+          for (let p = share.panels.from; p < share.panels.to; p++) {
+            expect(seen.has(`${i},${p}`)).toBeFalse();
+            seen.add(`${i},${p}`);
+          }
+        }
+      }
+      expect(seen.size).toBe(rows * panels);
+    }
+    expect(layerShares(1, 10, 2).map(({ panels }) => panels)).toEqual([{ from: 0, to: 5 }, { from: 5, to: 10 }]);
   });
 
   test("units cover every projection of every head once, in whole panels", () => {

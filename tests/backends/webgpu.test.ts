@@ -170,6 +170,28 @@ describe.skipIf(!backend)(title, () => {
     await expect(small.prepare(problem({ features: 4096 }).plan)).rejects.toThrow(UnsupportedError);
   }, SLOW);
 
+  test("a layer in several buffers, a tile in several slices", async () => {
+    const adapter = await findAdapter({ named: true });
+    await using small = new WebgpuBackend(await GpuDevice.open(adapter, { maxBytes: 4 << 10 }));
+    const layer = {
+      inputs: 13,
+      weight: new Float32Array(13 * 74).map((_, i) => Math.sin(i)),
+      bias: null,
+      tileRows: 40,
+    };
+    const x = { start: 0, rows: 40, cols: 13, data: new Float32Array(520).map((_, i) => Math.cos(i)) };
+    for (const activation of ["gelu", "gelu-glu"] as const) { // blocks of 2 KiB: rounds of two; slices of 13 rows, and of 27
+      const outputs: number[][] = [];
+      for (const one of [small, reference]) {
+        await using linear = await one.prepareLinear({ ...layer, outputs: 74, activation });
+        outputs.push(Array.from((await linear.run(x)).data));
+      }
+      expect(relativeError(outputs[0], outputs[1])).toBeLessThan(TOLERANCE);
+    }
+    const wide = { ...layer, inputs: 962, outputs: 1, activation: "none" } as const;
+    await expect(small.prepareLinear(wide)).rejects.toThrow(UnsupportedError);
+  }, SLOW);
+
   test("a lost device is worth a second try", async () => {
     const adapter = await findAdapter({ named: true });
     await using lost = new WebgpuBackend(await GpuDevice.open(adapter));

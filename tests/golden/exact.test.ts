@@ -9,31 +9,7 @@ import { bindMap, featureMap } from "../../src/feature_map.ts";
 import type { Tile } from "../../src/tensor.ts";
 import { describeBackends } from "../conformance/backends.ts";
 import { type Problem, run, runExact } from "../conformance/harness.ts";
-
-const HERE = new URL("./fast_attention/", import.meta.url);
-
-/** A little-endian, C-ordered float .npy file. */
-function readArray(name: string, file: string): { shape: number[]; data: Float64Array } {
-  const bytes = readFileSync(new URL(`${name}/${file}.npy`, HERE));
-  const end = 10 + bytes.readUInt16LE(8);
-  const header = bytes.subarray(10, end).toString("latin1");
-  const shape = /'shape': \(([^)]*)\)/.exec(header)![1].split(",").filter((part) => part.trim()).map(Number);
-  const double = header.includes("<f8");
-  const body = bytes.buffer.slice(bytes.byteOffset + end, bytes.byteOffset + bytes.byteLength);
-  return { shape, data: Float64Array.from(double ? new Float64Array(body) : new Float32Array(body)) };
-}
-
-/** `b × h × L × d` as rows × (b·h·d). */
-function asTile({ shape: [b, h, rows, d], data }: { shape: number[]; data: Float64Array }): Tile {
-  const heads = b * h;
-  const tile = new Float64Array(data.length);
-  for (let head = 0; head < heads; head++) {
-    for (let i = 0; i < rows; i++) {
-      tile.set(data.subarray((head * rows + i) * d, (head * rows + i + 1) * d), (i * heads + head) * d);
-    }
-  }
-  return { start: 0, rows, cols: heads * d, data: tile };
-}
+import { asTile, CASES, readArray } from "./arrays.ts";
 
 interface Golden {
   readonly name: string;
@@ -42,7 +18,7 @@ interface Golden {
 }
 
 function load(name: string): Golden {
-  const config = JSON.parse(readFileSync(new URL(`${name}/config.json`, HERE), "utf8"));
+  const config = JSON.parse(readFileSync(new URL(`${name}/config.json`, CASES), "utf8"));
   const [q, k, v, W, exact] = ["q", "k", "v", "projection_matrix", "exact_softmax_f64"].map((file) =>
     readArray(name, file)
   );
@@ -98,7 +74,7 @@ function relativeL2(actual: ArrayLike<number>, expected: Float64Array): number {
   return Math.sqrt(error / norm);
 }
 
-const names = readdirSync(HERE).sort();
+const names = readdirSync(CASES).sort();
 const cases = names.map(load);
 const expected = new Map(cases.map(({ name, problem }) => [name, positive(problem)]));
 const limit = (backend: Backend) => backend.limits.precision === "f64" ? 1e-12 : 1e-5;

@@ -80,8 +80,13 @@ class FakeBackend implements Backend {
       pose: async (q: Tile) => void (queries = q.rows),
       absorb: (k: Tile) => this.#spend(this.costs.perPair * k.rows * queries),
       emit: async () => ({ start: 0, rows: 0, cols: 0, data: new Float32Array() }),
+      normalisers: async () => ({ top: new Float64Array(), total: new Float64Array() }),
       [Symbol.asyncDispose]: async () => {},
     };
+  }
+
+  prepareLinear(): Promise<never> {
+    return Promise.reject(new Error("not asked for"));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}

@@ -33,7 +33,7 @@ export function sine(u: v128, quadrants: i32): v128 {
   return v128.xor(v128.bitselect(cos, sin, odd), sign);
 }
 
-function positive(u: v128): v128 {
+export function positive(u: v128): v128 {
   return f32x4.pmax(u, splat(0));
 }
 
@@ -42,7 +42,7 @@ function elu1(u: v128): v128 {
   return v128.bitselect(f32x4.add(u, splat(1)), exp(f32x4.pmin(u, splat(0))), f32x4.gt(u, splat(0)));
 }
 
-function gelu(u: v128): v128 {
+export function gelu(u: v128): v128 {
   const h = f32x4.mul(f32x4.abs(u), splat(0.70710678118654752));
   const t = f32x4.div(splat(1), madd(splat(1), splat(0.5), h));
   let e = madd(splat(-0.82215223), splat(0.17087277), t);

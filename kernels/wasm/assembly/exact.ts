@@ -1,6 +1,6 @@
 /**
  * Exact softmax (kernels/README.md §5) of held queries over a tile of keys: per block of 64 keys × 64 queries the logits,
- * p = 2^{t − M} with its sum in l, and o += pᵀ V. A stored M is raised only when a logit would exceed it by SLACK.
+ * p = 2^{t − M} with its sum in l, and o += pᵀ V. A stored M is raised only when a logit would exceed it by the plan's slack.
  *
  * Versions:
  *   1  (this)  Measured, one thread, 1,024 queries × 1,024 keys × 8 heads, d = d_v = 64, AMD Zen 5 (ms, Bun 2 × 4 / Deno 6 × 2, relaxed):
@@ -13,7 +13,7 @@ import { BLOCK, clearMasked, LINE, MASKED, NONE, packTransposed, packValues, row
 import * as plan from "./plan";
 import { Add, Columns, product, Set } from "./product";
 import { ACCUMULATE, begin, EXP, FEATURES, mark, PACK } from "./profile";
-import { lines, SLACK } from "./state";
+import { lines } from "./state";
 
 /** Bytes held per head and block of 64 queries. */
 export function heldBytes(p: usize): usize {
@@ -68,6 +68,7 @@ export function absorb(
   begin();
   const d = plan.headDim(p), dv = plan.valueDim(p), padded = plan.paddedValueDim(p), line = plan.valueLine(p);
   const keyStep = plan.keyStep(p), valueStep = plan.valueStep(p);
+  const slack = plan.slack(p);
   const x = scratch;
   const values = x + lines(d);
   const e = values + <usize> BLOCK * line;
@@ -90,9 +91,9 @@ export function absorb(
       if (seen && highest(seen) < row) continue;
       product<Columns, Set>(x, LINE, queries, LINE, logits, LINE, even, BLOCK, d);
       mark(FEATURES);
-      if (!weigh(logits, e, n, seen, row, top, total, weights)) {
+      if (!weigh(logits, e, n, seen, row, top, total, weights, slack)) {
         raiseTops(logits, e, n, seen, row, top, total, sums, line);
-        weigh(logits, e, n, seen, row, top, total, weights);
+        weigh(logits, e, n, seen, row, top, total, weights, slack);
       }
       mark(EXP);
       product<Columns, Add>(weights, LINE, values, line, sums, line, BLOCK, padded, n);
@@ -118,8 +119,18 @@ function logitOf(logit: usize, e: v128, seen: usize, row: i32): v128 {
   return v128.bitselect(t, f32x4.splat(MASKED), i32x4.ge_s(v128.load(seen), i32x4.splat(row)));
 }
 
-/** weights = 2^{t − M} with sums added to `total`; false, and nothing added, if some t exceeds its M by SLACK. */
-function weigh(logits: usize, e: usize, n: i32, seen: usize, row: i32, top: usize, total: usize, weights: usize): bool {
+/** weights = 2^{t − M} with sums added to `total`; false, and nothing added, if some t exceeds its M by `slack`. */
+function weigh(
+  logits: usize,
+  e: usize,
+  n: i32,
+  seen: usize,
+  row: i32,
+  top: usize,
+  total: usize,
+  weights: usize,
+  slack: f32,
+): bool {
   let excess = f32x4.splat(MASKED);
   for (let i: usize = 0; i < LINE; i += 16) {
     const shift = v128.load(top + i);
@@ -131,7 +142,7 @@ function weigh(logits: usize, e: usize, n: i32, seen: usize, row: i32, top: usiz
       v128.store(weights + at, exp2(x));
     }
   }
-  if (maxOf(excess) > SLACK) return false;
+  if (maxOf(excess) > slack) return false;
   for (let i: usize = 0; i < LINE; i += 16) {
     let sum = v128.load(total + i);
     for (let j = 0; j < n; j++) sum = f32x4.add(sum, v128.load(weights + lines(j) + i));

@@ -6,4 +6,5 @@ export { keys, keysScratch } from "./keys";
 export { combine, queries, queriesScratch } from "./queries";
 export { causal, causalScratch, partsBytes } from "./causal";
 export { absorb, exactScratch, forget, heldBytes, pose } from "./exact";
+export { dense, denseScratch } from "./dense";
 export { copyRounds, productRounds } from "./peak";

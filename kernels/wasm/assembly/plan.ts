@@ -90,3 +90,7 @@ export function panel(plan: usize): i32 {
 export function logitScale(plan: usize): f32 {
   return load<f32>(plan, 88);
 }
+/** Exact attention: by how much logits may exceed M (base 2). */
+export function slack(plan: usize): f32 {
+  return load<f32>(plan, 92);
+}

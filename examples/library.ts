@@ -17,6 +17,7 @@ const attention: Attention = {
   causal: false,
   scale: null,
   given: null,
+  compat: "exact",
 };
 const shape = { heads, kvHeads: heads, headDim: width, valueDim: width, causal: false, tileRows: rows };
 const parameters = parametersFor(attention, { queryRows: rows, keyRows: rows, ...shape });

@@ -1,7 +1,9 @@
 /** What attention to run, in the user's terms, and how that becomes the numbers of a plan. Pure: reads no file, opens no device. */
 import { UsageError } from "./errors.ts";
-import { bindMap, EXACT, featureMap, type MapParameters, projectionsFor } from "./feature_map.ts";
+import { bindMap, EXACT, featureMap, identity, type MapParameters, projectionsFor } from "./feature_map.ts";
 import { drawFactored, type RowNorms } from "./projection.ts";
+import type { RuledPlan } from "./rules_plan.ts";
+import { type RulesName, rulesNamed } from "./rules_table.ts";
 
 /** An explicit projection, `matrices × m × d`. */
 export interface GivenProjection {
@@ -24,6 +26,8 @@ export interface Attention {
   /** Logit scale S in exp(S · q·k); 1/√d when null. */
   readonly scale: number | null;
   readonly given: GivenProjection | null;
+  /** Whose numerics: "exact" is our own. */
+  readonly compat: RulesName;
 }
 
 /** Sizes of the tensors at hand. */
@@ -53,6 +57,7 @@ export function parametersFor(attention: Attention, sizes: Sizes, draw = 0): Map
   const { headDim } = sizes;
   const scale = logitScale(attention, headDim);
   if (map.projection === "none") return bindMap(map, { headDim, scale, matrices: 1, weights: new Float64Array() });
+  if (attention.projection === "none") return bindMap(map, { headDim, scale, matrices: 1, weights: identity(headDim) });
   const { given } = attention;
   if (given) {
     if (given.headDim !== headDim) {
@@ -67,11 +72,44 @@ export function parametersFor(attention: Attention, sizes: Sizes, draw = 0): Map
     }
     return bindMap(map, { headDim, scale, matrices: given.matrices, weights: given.data });
   }
-  const matrices = sizes.kvHeads;
+  const matrices = attention.compat === "exact" ? sizes.kvHeads : 1; // systems share one W among heads
   const projections = projectionsFor(map, attention.numFeatures, headDim);
   const { projection: kind, norms, seed } = attention;
   const drawn = drawFactored({ kind, projections, headDim, matrices, norms, seed, draw });
   return bindMap(map, { headDim, scale, matrices, ...drawn });
+}
+
+/** The plan of attention under another system's numerics; throws UsageError for settings that the system does not have. */
+export function ruledPlanFor(
+  attention: Attention,
+  sizes: Sizes,
+  parameters: MapParameters,
+  tileRows: number,
+): RuledPlan {
+  const { compat, causal, projection, given } = attention;
+  const { heads, kvHeads, headDim, valueDim } = sizes;
+  const refuse = (what: string) => new UsageError(`Cannot use --compat ${compat} ${what}`);
+  if (kvHeads !== heads) throw refuse(`with ${kvHeads} key heads for ${heads} query heads: it has as many of both`);
+  if (attention.scale !== null) throw refuse("with --scale: its scale is 1/√d");
+  if (given && given.matrices !== 1) throw refuse(`with ${given.matrices} projection matrices: its heads share one`);
+  const { map } = parameters;
+  const noProjection = projection === "none";
+  const paired = rulesNamed(compat).paired;
+  if (!noProjection && map.kernel === "softmax" && map.name !== (paired ? "hyperbolic" : "positive")) {
+    throw refuse(`with --features ${map.name}: its softmax features are ${paired ? "hyperbolic" : "positive"}`);
+  }
+  if (map.projection === "none") throw refuse(`with --features ${map.name}: it has no such map`);
+  return {
+    rules: compat,
+    kernel: noProjection ? "no-projection" : map.kernel === "softmax" ? "softmax" : "generalized",
+    activation: map.activation ?? "relu",
+    projection: parameters.weights,
+    heads,
+    headDim,
+    valueDim,
+    causal,
+    tileRows,
+  };
 }
 
 /** Operations of W x for one row and head: see flopCount. */

@@ -83,6 +83,7 @@ const attentionOf = (setting: Setting, seed: number): Attention => ({
   causal: setting.causal,
   scale: null,
   given: null,
+  compat: "exact",
 });
 
 interface Point {

@@ -171,6 +171,13 @@ export interface MapParameters {
   readonly epsilon: number;
 }
 
+/** The `d × d` identity. */
+export function identity(d: number): Float64Array {
+  const rows = new Float64Array(d * d);
+  for (let i = 0; i < d; i++) rows[i * d + i] = 1;
+  return rows;
+}
+
 /** How many projections a map needs for `numFeatures` features; throws RangeError when it cannot be met. */
 export function projectionsFor(map: FeatureMap, numFeatures: number, headDim: number): number {
   if (map.projection === "none") return headDim;
@@ -203,8 +210,6 @@ export function bindMap(
 ): MapParameters {
   const { headDim } = options;
   if (map.projection === "none") {
-    const weights = new Float64Array(headDim * headDim);
-    for (let i = 0; i < headDim; i++) weights[i * headDim + i] = 1;
     return {
       map,
       headDim,
@@ -212,7 +217,7 @@ export function bindMap(
       features: headDim,
       matrices: 1,
       inputScale: 1,
-      weights,
+      weights: identity(headDim),
       hadamard: null,
       bias: 0,
       gain: 1,

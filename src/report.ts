@@ -1,6 +1,7 @@
 /** What one run of `attend` found: plain data. Exporters turn it into text; nothing here prints. */
 import type { SessionCounts, Stage } from "./backend.ts";
 import type { ErrorSummary } from "./metrics.ts";
+import type { RulesName } from "./rules_table.ts";
 import type { Interval } from "./statistics.ts";
 
 /** Raised when a key of the JSON changes its meaning or goes away. */
@@ -22,7 +23,7 @@ export interface ErrorReport extends ErrorSummary {
 
 /** What happened, and what to do about it. */
 export interface Warning {
-  readonly code: "no-skill" | "low-skill" | "non-positive" | "empty-rows" | "own-kernel";
+  readonly code: "no-skill" | "low-skill" | "non-positive" | "empty-rows" | "own-kernel" | "leaks-future";
   readonly message: string;
   readonly remedy: string;
 }
@@ -55,7 +56,7 @@ export interface Report {
     readonly seed: number | null;
     readonly causal: boolean;
     readonly scale: number;
-    readonly compat: "exact";
+    readonly compat: RulesName;
     readonly masked: boolean;
     readonly tileRows: number;
   };

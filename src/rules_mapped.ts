@@ -1,6 +1,6 @@
 /** Profiles whose features a backend already has: exact softmax features, f(W x) + ε, performer-pytorch's `no_projection`. */
 import type { Backend, Session } from "./backend.ts";
-import { bindMap, type FeatureMap, featureMap, type MapParameters } from "./feature_map.ts";
+import { bindMap, type FeatureMap, featureMap, identity, type MapParameters } from "./feature_map.ts";
 import type { OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
 import type { Rules } from "./rules_table.ts";
 import { divide } from "./rules_divisor.ts";
@@ -35,13 +35,6 @@ export function pointwiseParameters(
     gain: 1,
     epsilon,
   };
-}
-
-/** The `d × d` identity. */
-export function identity(d: number): Float64Array {
-  const rows = new Float64Array(d * d);
-  for (let i = 0; i < d; i++) rows[i * d + i] = 1;
-  return rows;
 }
 
 function parametersOf(plan: RuledPlan, rules: Rules): MapParameters {

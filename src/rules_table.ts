@@ -125,6 +125,12 @@ export const RULES: readonly Rules[] = [
   },
 ];
 
+/** Whether causal rows depend on later keys: a maximum over all keys sets the weight of ε. */
+export function leaksFuture(name: RulesName): boolean {
+  const { keyTop, epsilon } = rulesNamed(name);
+  return epsilon > 0 && (keyTop === "head" || keyTop === "all");
+}
+
 /** Finds a profile; throws UsageError with the list otherwise. */
 export function rulesNamed(name: string): Rules {
   const found = RULES.find((rules) => rules.name === name);

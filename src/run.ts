@@ -5,7 +5,16 @@
  *     for (k, v): absorb(k, v)                            for (q, k, v): write(emit(q, {k, v})); absorb(k, v)
  *     for q: write(emit(q))
  */
-import { type Attention, checkSizes, flopCount, isExact, logitScale, parametersFor, type Sizes } from "./attention.ts";
+import {
+  type Attention,
+  checkSizes,
+  flopCount,
+  isExact,
+  logitScale,
+  parametersFor,
+  ruledPlanFor,
+  type Sizes,
+} from "./attention.ts";
 import type { Backend, Session, SessionCounts } from "./backend.ts";
 import { checkError, copySampled, sampleRows } from "./check.ts";
 import { InFlight } from "./in_flight.ts";
@@ -13,6 +22,7 @@ import type { Inputs } from "./inputs.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import { type ErrorReport, type Refusal, type Report, REPORT_SCHEMA } from "./report.ts";
 import { type FloatArray, floats, type Precision, type TensorSink, type Tile } from "./tensor.ts";
+import { prepareRuled, type RuledSession } from "./rules.ts";
 import { TileStore } from "./tile_store.ts";
 import { Stopwatch, timed } from "./timing.ts";
 import { warningsFor } from "./warnings.ts";
@@ -93,7 +103,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
       seed: seeded ? attention.seed : null,
       causal: attention.causal,
       scale: logitScale(attention, sizes.headDim),
-      compat: "exact",
+      compat: attention.compat,
       masked: inputs.weights !== null,
       tileRows: shape.tileRows,
     },
@@ -196,16 +206,31 @@ class LinearRun extends Run {
   }
 
   async attend(): Promise<SessionCounts> {
-    await using session = await this.options.backend.prepare({ ...this.shape, parameters: this.parameters });
+    await using session = await this.#session();
     const { heads, valueDim, queryRows } = this.sizes;
     this.store.reserveOutputs(Math.min(this.shape.tileRows, queryRows) * heads * valueDim);
     if (this.shape.causal) await this.#causal(session);
     else await this.#bidirectional(session);
-    this.stages = session.stages ?? null;
+    this.stages = "stages" in session ? session.stages ?? null : null;
     return { ...session.counts };
   }
 
-  async #bidirectional(session: Session): Promise<void> {
+  /** A session of the backend, or one under another system's numerics whose keys have been surveyed. */
+  async #session(): Promise<Session | RuledSession> {
+    const { backend, attention, inputs } = this.options;
+    const { parameters, sizes, shape, watch } = this;
+    if (attention.compat === "exact") return await backend.prepare({ ...shape, parameters });
+    const session = await prepareRuled(backend, ruledPlanFor(attention, sizes, parameters, shape.tileRows));
+    if (!session.surveys) return session;
+    for await (const { k } of timed(watch, "read", inputs.tiles(shape.tileRows, backend.limits.precision, null))) {
+      await watch.time("compute", () => session.survey(k));
+      this.step("keys", k.start + k.rows, sizes.keyRows);
+      await this.breathe();
+    }
+    return session;
+  }
+
+  async #bidirectional(session: Session | RuledSession): Promise<void> {
     const { inputs, backend } = this.options;
     const { watch, shape, sizes } = this;
     const { precision, inFlight } = backend.limits;
@@ -231,7 +256,7 @@ class LinearRun extends Run {
     await this.#writeAll(emitted);
   }
 
-  async #causal(session: Session): Promise<void> {
+  async #causal(session: Session | RuledSession): Promise<void> {
     const { inputs, backend } = this.options;
     const { watch, shape, sizes } = this;
     const { precision } = backend.limits;

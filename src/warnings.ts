@@ -3,6 +3,7 @@ import type { Attention } from "./attention.ts";
 import type { SessionCounts } from "./backend.ts";
 import { featureMap } from "./feature_map.ts";
 import type { ErrorReport, Warning } from "./report.ts";
+import { leaksFuture } from "./rules_table.ts";
 
 /** What a reader of the report must be told. */
 export function warningsFor(
@@ -31,6 +32,16 @@ export function warningsFor(
       message:
         `"${attention.features}" defines its own attention; its distance from softmax is a difference, not an error`,
       remedy: "use --features hyperbolic to approximate softmax",
+    });
+  }
+  if (attention.causal && leaksFuture(attention.compat)) {
+    warnings.push({
+      code: "leaks-future",
+      message:
+        `Under --compat ${attention.compat} causal rows see the key maximum of the whole sequence: the future leaks into the past`,
+      remedy: attention.compat === "lucidrains"
+        ? "use --compat lucidrains-causal (maximum over the keys so far) or exact"
+        : "use --compat exact",
     });
   }
   if (counts.nonPositive > 0) {

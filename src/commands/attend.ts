@@ -1,6 +1,7 @@
 /** `performer attend INPUT`: the main job. */
 import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
+import { RULES } from "../rules_table.ts";
 import type { Command, Flag } from "./command.ts";
 import { BACKEND_FLAG, COMMON_FLAGS, fraction, positiveNumber, rowSlice, THREADS_FLAG, wholeNumber } from "./flags.ts";
 
@@ -31,8 +32,8 @@ const FLAGS: readonly Flag[] = [
   {
     name: "projection",
     value: "NAME",
-    summary: "random projection",
-    choices: Object.keys(PROJECTIONS),
+    summary: "random projection; none for the no_projection of --compat lucidrains",
+    choices: [...Object.keys(PROJECTIONS), "none"],
     default: "orthogonal",
   },
   {
@@ -48,6 +49,13 @@ const FLAGS: readonly Flag[] = [
     summary: "seed of the projection, the encoder and the sample",
     default: 0,
     parse: wholeNumber(0),
+  },
+  {
+    name: "compat",
+    value: "PROFILE",
+    summary: "numerics of another system, exact being our own",
+    choices: RULES.map((rules) => rules.name),
+    default: "exact",
   },
   { name: "projection-matrix", value: "FILE", summary: "use this [m, d] or [heads, m, d] projection instead" },
   { name: "causal", summary: "row i sees rows up to i" },

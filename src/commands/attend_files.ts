@@ -9,6 +9,7 @@ import { openContainer, openStream } from "../formats/mod.ts";
 import { openSink, outputFormat } from "../formats/sink.ts";
 import { Inputs } from "../inputs.ts";
 import type { RowNorms } from "../projection.ts";
+import { rulesNamed } from "../rules_table.ts";
 import type { RowRange, TensorSink, TensorSource } from "../tensor.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { resolveRows } from "./flags.ts";
@@ -166,9 +167,18 @@ class Opener {
 }
 
 /** The attention settings of the flags; reads --projection-matrix. */
-export async function attentionFrom(flags: Flags): Promise<Attention> {
+export async function attentionFrom({ flags, sources }: Pick<Invocation, "flags" | "sources">): Promise<Attention> {
+  const compat = rulesNamed(String(flags.compat ?? "exact"));
+  const chosen = sources.features !== "default" || compat.name === "exact";
+  if (flags.projection === "none" && compat.name === "exact") {
+    throw new UsageError(
+      "Cannot use --projection none without --compat: maps without projection are --features elu and its like",
+    );
+  }
+  const ownFeatures = compat.kernels.includes("softmax") ? (compat.paired ? "hyperbolic" : "positive") : "relu";
   return {
-    features: String(flags.features),
+    compat: compat.name,
+    features: chosen ? String(flags.features) : ownFeatures,
     numFeatures: Number(flags["num-features"]),
     projection: String(flags.projection),
     norms: flags.norms as RowNorms,

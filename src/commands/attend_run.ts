@@ -26,7 +26,7 @@ export async function runAttend(invocation: Invocation, terminal: Terminal): Pro
 async function run(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<Report> {
   const { flags } = invocation;
   const candidates = parseBackendList(String(flags.backend));
-  const attention = await attentionFrom(flags);
+  const attention = await attentionFrom(invocation);
   refuseContradictions(flags, attention);
   const opened = await openInputs(invocation, terminal);
   await using _files = opened.files;
@@ -57,6 +57,10 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
 /** Flags that cannot be kept together are refused before anything is computed. */
 function refuseContradictions(flags: Invocation["flags"], attention: Attention): void {
   const fixed = attention.given !== null || isExact(attention) || featureMap(attention.features).projection === "none";
+  if (attention.compat !== "exact") {
+    if (isExact(attention)) throw new UsageError(`Cannot use --compat ${attention.compat} with exact attention`);
+    if (Number(flags.redraws) > 0) throw new UsageError(`Cannot use --redraws with --compat ${attention.compat}`);
+  }
   if (Number(flags.redraws) > 0 && fixed) {
     throw new UsageError("Cannot use --redraws: there is no random projection to draw again");
   }

@@ -7,13 +7,22 @@ export const inspect: Command = {
   name: "inspect",
   summary: "what is in a .npy, .npz, .safetensors, PyTorch or FASTA file",
   arguments: [{ name: "FILE", summary: "the file, or - for stdin" }],
-  flags: COMMON_FLAGS,
-  examples: ["performer inspect input.npy", "performer inspect qkv.safetensors --json | jq .tensors"],
+  flags: [
+    {
+      name: "config",
+      value: "FILE",
+      summary: 'of a model: JSON {"model": {…}} with the constructor arguments that the tensors do not tell',
+    },
+    ...COMMON_FLAGS,
+  ],
+  examples: ["performer inspect input.npy", "performer inspect model.pt --json | jq .model"],
   async run({ arguments: [path], flags }, terminal) {
     const { describeFile } = await import("../formats/mod.ts");
     const found = await describeFile(path);
+    const { inspectModel, modelWords } = await import("./inspect_model.ts");
+    const model = await inspectModel(found, flags.config as string | undefined);
     if (flags.json) {
-      terminal.out(JSON.stringify({ schema: "performer-inspect/1", ...found }, null, 2) + "\n");
+      terminal.out(JSON.stringify({ schema: "performer-inspect/1", ...found, model }, null, 2) + "\n");
       return 0;
     }
     if (flags.quiet) return 0;
@@ -26,6 +35,7 @@ export const inspect: Command = {
       );
     }
     for (const { name, length } of found.records ?? []) lines.push(`  ${name}  ${count(length)} residues`);
+    if (model) lines.push(...modelWords(model));
     for (const [key, value] of Object.entries(found.metadata)) lines.push(`  metadata ${key} = ${value.slice(0, 200)}`);
     terminal.out(lines.join("\n") + "\n");
     return 0;

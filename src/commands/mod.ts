@@ -6,8 +6,9 @@ import type { Command } from "./command.ts";
 import { convert } from "./convert.ts";
 import { doctor } from "./doctor.ts";
 import { inspect } from "./inspect.ts";
+import { run } from "./run.ts";
 
-export const COMMANDS: readonly Command[] = [attend, bench, inspect, convert, backends, doctor];
+export const COMMANDS: readonly Command[] = [attend, run, bench, inspect, convert, backends, doctor];
 
 /** One line about the program. */
 export const SUMMARY =

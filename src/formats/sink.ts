@@ -15,6 +15,8 @@ export interface SinkOptions {
   readonly shape: readonly number[];
   readonly heads: number;
   readonly width: number;
+  /** Rows that follow each other whatever the axes are: batch items one after the other. */
+  readonly rows?: number;
   /** Axes of 3 and 4 dimensions: heads or rows first. */
   readonly layout: "hld" | "lhd";
   /** Replaces the file, for tests. */
@@ -59,7 +61,10 @@ interface Placed {
   readonly headAt: (head: number) => number;
 }
 
-function placement({ shape, heads, width, layout }: SinkOptions): Placed {
+function placement({ shape, heads, width, layout, rows: inSequence }: SinkOptions): Placed {
+  if (inSequence !== undefined) {
+    return { rows: inSequence, inOrder: true, rowStep: heads * width, headAt: (head) => head * width };
+  }
   if (shape.length <= 2 || (shape.length === 3 && layout === "lhd")) {
     return { rows: shape[0], inOrder: true, rowStep: heads * width, headAt: (head) => head * width };
   }

@@ -66,6 +66,7 @@ export const expect = Object.assign((actual: unknown) => ({
   toBeTrue: () => check(actual === true, actual, "to be true"),
   toBeLessThan: (limit: number) => check((actual as number) < limit, actual, "to be less than", limit),
   toBeLessThanOrEqual: (limit: number) => check((actual as number) <= limit, actual, "to be at most", limit),
+  toBeGreaterThan: (limit: number) => check((actual as number) > limit, actual, "to be greater than", limit),
   toBeGreaterThanOrEqual: (limit: number) => check((actual as number) >= limit, actual, "to be at least", limit),
   toThrow: (wanted?: Pattern) => {
     let caught: unknown;

@@ -134,6 +134,7 @@ describe("factors", () => {
       causal: false,
       scale: null,
       given: null,
+      compat: "exact",
     };
     const sizes: Sizes = { queryRows: 7, keyRows: 5, heads: 4, kvHeads: 2, headDim: 12, valueDim: 9 };
     const p = parametersFor(attention, sizes, 2);

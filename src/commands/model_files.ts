@@ -1,0 +1,31 @@
+/** A checkpoint and its configuration as files. */
+import { openFile } from "../bytes.ts";
+import { InputError } from "../errors.ts";
+import type { Container } from "../formats/container.ts";
+import { type Configuration, parseConfiguration } from "../model/arguments.ts";
+import type { Description } from "../model/description.ts";
+import { recognise } from "../model/recognise.ts";
+
+/** A configuration longer than this is another file by mistake. */
+const MOST_BYTES = 1 << 24;
+
+/** Reads `--config`; null without one. */
+export async function readConfiguration(path: string | undefined): Promise<Configuration | null> {
+  if (path === undefined) return null;
+  await using file = await openFile(path);
+  if (file.byteLength > MOST_BYTES) {
+    throw new InputError(`Cannot use "${path}": it has ${file.byteLength} bytes, expected a small JSON file`);
+  }
+  const bytes = new Uint8Array(file.byteLength);
+  await file.read(bytes, 0);
+  return parseConfiguration(path, new TextDecoder().decode(bytes));
+}
+
+/** The model that an open checkpoint holds; throws InputError for what is none. */
+export function describeModel(
+  container: Container,
+  configuration: Configuration | null,
+  { part }: { readonly part?: string },
+): Description {
+  return recognise(container.path, container.members, { configuration, part });
+}

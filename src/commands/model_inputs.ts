@@ -1,0 +1,60 @@
+/** Tokens, rows and masks of `run`. */
+import { InputError } from "../errors.ts";
+import { openContainer } from "../formats/mod.ts";
+import type { ModelLayout } from "../model/description.ts";
+import type { Sequence } from "../model/embedding.ts";
+
+export interface Sequences {
+  readonly list: readonly Sequence[];
+  /** The file has an axis of sequences. */
+  readonly batched: boolean;
+}
+
+/** Reads TOKENS and `--mask` for a model. Throws InputError for shapes and numbers that do not fit. */
+export async function readSequences(path: string, mask: string | undefined, layout: ModelLayout): Promise<Sequences> {
+  await using container = await openContainer(path);
+  const { shape, data } = await container.readAll(undefined, "f64");
+  const width = layout.embedding ? [] : [layout.dim];
+  const expected = layout.embedding ? "[L] or [b, L] tokens" : `[L, ${layout.dim}] or [b, L, ${layout.dim}] rows`;
+  const axes = shape.slice(0, shape.length - width.length);
+  if (axes.length < 1 || axes.length > 2 || (width.length > 0 && shape.at(-1) !== layout.dim)) {
+    throw new InputError(`Cannot run "${path}": its shape is [${shape.join(", ")}], expected ${expected}`);
+  }
+  const [items, length] = axes.length === 2 ? axes : [1, axes[0]];
+  if (items * length === 0) {
+    throw new InputError(`Cannot run "${path}": it holds no ${layout.embedding ? "tokens" : "rows"}`);
+  }
+  const wrong = data.findIndex((value) => layout.embedding ? !Number.isInteger(value) : !Number.isFinite(value));
+  if (wrong >= 0) {
+    throw new InputError(
+      `Cannot run "${path}": number ${wrong} is ${data[wrong]}, expected ${
+        layout.embedding ? "whole numbers" : "finite numbers"
+      }`,
+    );
+  }
+  const kept = mask === undefined ? null : await readMask(mask, items, length);
+  const numbers = length * (width[0] ?? 1);
+  const list = Array.from({ length: items }, (_, item): Sequence => {
+    const own = data.subarray(item * numbers, (item + 1) * numbers);
+    return {
+      length,
+      tokens: layout.embedding ? Int32Array.from(own) : null,
+      rows: layout.embedding ? null : own,
+      mask: kept && kept.subarray(item * length, (item + 1) * length),
+    };
+  });
+  return { list, batched: axes.length === 2 };
+}
+
+async function readMask(path: string, items: number, length: number): Promise<Float64Array> {
+  await using container = await openContainer(path);
+  const { shape, data } = await container.readAll(undefined, "f64");
+  if (data.length !== items * length) {
+    throw new InputError(
+      `Cannot use mask "${path}": its shape is [${
+        shape.join(", ")
+      }], expected one number for each of ${items} × ${length} tokens`,
+    );
+  }
+  return Float64Array.from(data, (value) => value === 0 ? 0 : 1);
+}

@@ -1,0 +1,50 @@
+/** `performer run MODEL TOKENS`: a whole Performer model forward. */
+import { RULES } from "../rules_table.ts";
+import type { Command } from "./command.ts";
+import { BACKEND_FLAG, COMMON_FLAGS, THREADS_FLAG, wholeNumber } from "./flags.ts";
+
+export const run: Command = {
+  name: "run",
+  summary: "a whole Performer model forward: tokens to logits, or to the rows before the output layer",
+  arguments: [
+    { name: "MODEL", summary: "a checkpoint: .pt, .pth, .bin, .ckpt, .safetensors or .npz; nothing in it is executed" },
+    {
+      name: "TOKENS",
+      summary: "a .npy of whole numbers [L] or [b, L], or of rows [L, dim] for a model without embedding",
+    },
+  ],
+  flags: [
+    {
+      name: "output",
+      short: "o",
+      value: "FILE",
+      summary: "write the outputs: .npy, .npz or .safetensors; - is stdout (.npy)",
+    },
+    {
+      name: "config",
+      value: "FILE",
+      summary: 'JSON {"model": {…}} with the constructor arguments that the tensors do not tell',
+    },
+    { name: "mask", value: "FILE", summary: "one number per token, 0 = padding" },
+    { name: "encodings", summary: "the rows before the output layer instead of its outputs" },
+    {
+      name: "compat",
+      value: "PROFILE",
+      summary: "numerics instead of those the tensors tell",
+      choices: RULES.map((rules) => rules.name),
+    },
+    { name: "part", value: "PREFIX", summary: "only tensors whose names start so: one model of several in a file" },
+    BACKEND_FLAG,
+    THREADS_FLAG,
+    { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
+    ...COMMON_FLAGS,
+  ],
+  examples: [
+    "performer run model.pt tokens.npy --config config.json -o logits.npy",
+    "performer run scbert.pth cells.npy --encodings -o genes.npy --json",
+  ],
+  async run(invocation, terminal) {
+    const { runModel } = await import("./run_model.ts");
+    return await runModel(invocation, terminal);
+  },
+};

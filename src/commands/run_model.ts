@@ -1,0 +1,160 @@
+/** The story of `run`: recognise the model, read the tokens, open a backend, run, report. */
+import { openFirst, parseBackendList } from "../backends/mod.ts";
+import { UsageError } from "../errors.ts";
+import { openContainer } from "../formats/mod.ts";
+import { openSink, outputFormat } from "../formats/sink.ts";
+import type { Description, ModelLayout } from "../model/description.ts";
+import { forward } from "../model/forward.ts";
+import { isClassifier, outputCols } from "../model/output.ts";
+import type { Warning } from "../report.ts";
+import { leaksFuture, type RulesName, rulesNamed } from "../rules_table.ts";
+import type { TensorSink } from "../tensor.ts";
+import { bytesText, count } from "../words.ts";
+import type { Invocation, Terminal } from "./command.ts";
+import { speedsFile } from "./flags.ts";
+import { describeModel, readConfiguration } from "./model_files.ts";
+import { readSequences } from "./model_inputs.ts";
+import { Progress } from "./progress.ts";
+
+/** Raised when a key of the JSON changes its meaning or goes away. */
+const SCHEMA = "performer-run/1";
+
+/** Runs `performer run`; returns the exit code. */
+export async function runModel({ arguments: [model, tokens], flags }: Invocation, terminal: Terminal): Promise<number> {
+  const started = performance.now();
+  const candidates = parseBackendList(String(flags.backend));
+  const output = flags.output as string | undefined;
+  if (output !== undefined) outputFormat(output); // refuses an unknown suffix before anything is read
+  await using container = await openContainer(model);
+  const description = describeModel(container, await readConfiguration(flags.config as string | undefined), {
+    part: flags.part as string | undefined,
+  });
+  const layout = runnable(model, description);
+  const rules = (flags.compat as RulesName | undefined) ?? description.rules;
+  const encodings = flags.encodings === true;
+  const sequences = await readSequences(tokens, flags.mask as string | undefined, layout);
+  const cols = outputCols(layout, encodings);
+  const perSequence = isClassifier(layout, encodings) ? 1 : sequences.list[0].length;
+  const { backend, refused } = await openFirst(candidates, {
+    threads: flags.threads as number | undefined,
+    speeds: speedsFile(terminal.env),
+  });
+  await using _backend = backend;
+  const shape = [
+    ...(sequences.batched ? [sequences.list.length] : []),
+    ...(perSequence === 1 ? [] : [perSequence]),
+    cols,
+  ];
+  await using sink = output === undefined
+    ? null
+    : await openRows(output, shape, sequences.list.length * perSequence, cols);
+  const progress = new Progress(terminal, { enabled: !flags.quiet });
+  let ledger;
+  try {
+    ledger = await forward({
+      container,
+      layout,
+      rules,
+      backend,
+      sequences: sequences.list,
+      encodings,
+      tileRows: flags.tile as number | undefined,
+      input: tokens,
+      signal: terminal.signal,
+      progress: (layer, layers) => progress.update("layers", layer, layers),
+      write: async (sequence, tile) => await sink?.write({ ...tile, start: sequence * perSequence + tile.start }),
+    });
+  } finally {
+    progress.clear();
+  }
+  await sink?.finish();
+  const { seconds, flops } = ledger;
+  const rows = sequences.list.reduce((sum, { length }) => sum + length, 0);
+  const compute = seconds.attention + seconds.feedForward + seconds.other;
+  const report = {
+    schema: SCHEMA,
+    command: "run",
+    model: { path: model, ...summaryOf(description), rules },
+    backend: { name: backend.name, device: backend.device, refused },
+    input: { path: tokens, sequences: sequences.list.length, rows, masked: flags.mask !== undefined },
+    output: output === undefined ? null : { path: output, shape, encodings },
+    seconds: { ...seconds, total: (performance.now() - started) / 1000 },
+    flops: { ...flops, total: flops.attention + flops.feedForward + flops.other },
+    tokensPerSecond: rows / compute,
+    peakBytes: terminal.peakBytes(),
+    warnings: warningsOf(layout, rules),
+  };
+  if (flags.quiet && !flags.json) return 0;
+  const text = flags.json ? JSON.stringify(report, null, 2) + "\n" : words(report);
+  if (output === "-") terminal.err(text);
+  else terminal.out(text);
+  return 0;
+}
+
+function runnable(model: string, { layout, unknown, reason, title }: Description): ModelLayout {
+  if (!layout) throw new UsageError(`Cannot run "${model}" (${title}): ${reason}`);
+  if (unknown.length > 0) {
+    throw new UsageError(`Cannot run "${model}": its tensors do not tell ${unknown.join("; ")}; say so with --config`);
+  }
+  if (layout.encoder) {
+    throw new UsageError(`Cannot run "${model}" (${title}): tokens of an encoder and a decoder cannot be given yet`);
+  }
+  return layout;
+}
+
+async function openRows(path: string, shape: readonly number[], rows: number, cols: number): Promise<TensorSink> {
+  // Rows of all sequences follow each other: one axis of rows for the sink, the shape as asked for in the header.
+  return await openSink(path, { dtype: "f32", shape, rows, heads: 1, width: cols, layout: "lhd" });
+}
+
+/** What `run` and `inspect` say of a model. */
+export function summaryOf({ family, title, versions, architecture, assumed, extra }: Description) {
+  return { family, title, versions: versions?.text ?? null, architecture, assumed, extra };
+}
+
+function warningsOf({ causal }: ModelLayout, rules: RulesName): Warning[] {
+  if (!causal || !leaksFuture(rules)) return [];
+  return [{
+    code: "leaks-future",
+    message:
+      `Under ${rules} rules causal rows see the key maximum of the whole sequence: the future leaks into the past`,
+    remedy: "use --compat lucidrains-causal (maximum over the keys so far) or exact",
+  }];
+}
+
+interface RunReport {
+  readonly model: { path: string; title: string; versions: string | null; rules: RulesName };
+  readonly backend: { device: string; name: string };
+  readonly input: { sequences: number; rows: number };
+  readonly output: { path: string; shape: readonly number[] } | null;
+  readonly seconds: Record<"load" | "attention" | "feedForward" | "other" | "total", number>;
+  readonly flops: Record<"attention" | "feedForward" | "other" | "total", number>;
+  readonly tokensPerSecond: number;
+  readonly peakBytes: number;
+  readonly warnings: readonly Warning[];
+}
+
+function words(
+  { model, backend, input, output, seconds, flops, tokensPerSecond, peakBytes, warnings }: RunReport,
+): string {
+  const compute = seconds.attention + seconds.feedForward + seconds.other;
+  const share = (part: "attention" | "feedForward" | "other") =>
+    `${seconds[part].toFixed(2)} s, ${(flops[part] / 1e9).toFixed(2)} GFLOP`;
+  const lines = [
+    `performer run ${model.path} · ${count(input.rows)} tokens in ${count(input.sequences)} ` +
+    (input.sequences === 1 ? "sequence" : "sequences"),
+    `  model        ${model.title}${model.versions ? `, performer-pytorch ${model.versions}` : ""}`,
+    `  numerics     ${model.rules}: ${rulesNamed(model.rules).summary}`,
+    `  backend      ${backend.name} · ${backend.device}`,
+    `  throughput   ${count(Math.round(tokensPerSecond))} tokens/s · ${
+      (flops.total / compute / 1e9).toFixed(1)
+    } GFLOP/s · load ${seconds.load.toFixed(2)} s`,
+    `  attention    ${share("attention")}`,
+    `  feed-forward ${share("feedForward")}`,
+    `  other        ${share("other")}`,
+    `  memory       ${bytesText(peakBytes)} peak`,
+  ];
+  if (output) lines.push(`  output       ${output.path} [${output.shape.join(", ")}]`);
+  for (const { message, remedy } of warnings) lines.push(`warning: ${message}; ${remedy}`);
+  return lines.join("\n") + "\n";
+}

@@ -1,0 +1,295 @@
+/** One attention layer on a backend: q, k and v of every tile, global heads through a ruled session, local heads in windows, out. */
+import type { Backend, Linear } from "../backend.ts";
+import type { Activation } from "../feature_map.ts";
+import type { RuledPlan, RuledSession } from "../rules.ts";
+import { type RulesName, rulesNamed } from "../rules_table.ts";
+import { type FloatArray, floats, type Tile } from "../tensor.ts";
+import type { AttentionLayout, DenseLayout } from "./description.ts";
+import { attendLocally, localFlops } from "./local_attention.ts";
+import type { Room } from "./room.ts";
+import { addTile, frequenciesOf, rotateHalfTile, rotateInterleaved, tilesOf } from "./rows.ts";
+import type { Weights } from "./weights.ts";
+
+/** Numbers of keys kept between two passes over them; beyond, keys are computed again. */
+const KEPT_KEYS = 2 ** 26;
+
+/** How positions turn queries and keys: a table of sines and cosines by rows, or frequencies. */
+export type Rotation =
+  | { readonly kind: "interleaved"; readonly table: FloatArray }
+  | { readonly kind: "half-split" };
+
+/** What all attention layers of a model share. */
+export interface AttentionSettings {
+  readonly rules: RulesName;
+  readonly kernel: RuledPlan["kernel"];
+  readonly activation: Activation;
+  readonly causal: boolean;
+  readonly tileRows: number;
+  readonly rotation: Rotation | null;
+  readonly prepare: (backend: Backend, plan: RuledPlan) => Promise<RuledSession>;
+  /** Sees what enters attention; for measures such as the attention that tokens receive. */
+  readonly watcher?: AttentionWatcher | null;
+}
+
+/**
+ * Looks on as a layer attends. Tiles are of global heads, rotated, and valid until the promise settles; keys of an item come before
+ * its queries unless the layer is causal.
+ */
+export interface AttentionWatcher {
+  keys(layer: number, item: number, k: Tile, mask: FloatArray | null): Promise<void>;
+  queries(layer: number, item: number, q: Tile): Promise<void>;
+}
+
+/** Rows that attend. Cross attention has keys and values from `context`, `rows × dim`, with its own mask. */
+export interface AttentionItem {
+  readonly x: FloatArray;
+  readonly rows: number;
+  /** One number per key row, 0 = masked. */
+  readonly mask: FloatArray | null;
+  readonly context: { readonly rows: number; readonly data: FloatArray; readonly mask: FloatArray | null } | null;
+  /** `rows × dim`: gets gain · output added. */
+  readonly target: FloatArray;
+}
+
+type Dense = { readonly q: Linear; readonly k: Linear; readonly v: Linear };
+
+export class AttentionLayer implements AsyncDisposable {
+  readonly #kept = new Map<AttentionItem, FloatArray>();
+
+  private constructor(
+    readonly layout: AttentionLayout,
+    readonly settings: AttentionSettings,
+    readonly index: number,
+    readonly global: (Dense & { readonly session: RuledSession }) | null,
+    readonly local: (Dense & { readonly table: FloatArray }) | null,
+    readonly out: Linear,
+  ) {}
+
+  static async open(
+    backend: Backend,
+    weights: Weights,
+    layout: AttentionLayout,
+    settings: AttentionSettings,
+    index: number,
+  ): Promise<AttentionLayer> {
+    const { heads, headDim, local } = layout;
+    const globalHeads = heads - (local?.heads ?? 0);
+    const { tileRows } = settings;
+    const part = (dense: DenseLayout, from: number, to: number) =>
+      weights.linear(backend, dense, tileRows, { rows: [from * headDim, to * headDim] });
+    const parts = async (from: number, to: number): Promise<Dense> => ({
+      q: await part(layout.q, from, to),
+      k: await part(layout.k, from, to),
+      v: await part(layout.v, from, to),
+    });
+    const global = globalHeads === 0 ? null : {
+      ...await parts(0, globalHeads),
+      session: await settings.prepare(backend, await planOf(weights, layout, settings, globalHeads)),
+    };
+    const windows = !local ? null : {
+      ...await parts(globalHeads, heads),
+      table: await weights.tensor(local.tensor, "f64"),
+    };
+    const out = await weights.linear(backend, layout.out, tileRows);
+    return new AttentionLayer(layout, settings, index, global, windows, out);
+  }
+
+  /** Causal, as self attention of a causal model is. */
+  get causal(): boolean {
+    return this.settings.causal && this.layout.kind === "self";
+  }
+
+  get #globalWidth(): number {
+    const { heads, headDim, local } = this.layout;
+    return (heads - (local?.heads ?? 0)) * headDim;
+  }
+
+  /** Operations for `rows` queries and `keys` keys. */
+  flops(rows: number, keys = rows): number {
+    const { q, k, v, out, features, headDim, heads, local } = this.layout;
+    const dense = 2 *
+      (rows * (q.inputs * q.outputs + out.inputs * out.outputs) + keys * (k.inputs * k.outputs + v.inputs * v.outputs));
+    const m = this.settings.kernel === "no-projection" ? headDim : features;
+    const projected = this.settings.kernel === "no-projection" ? 0 : 2 * m * headDim;
+    const linear = (heads - (local?.heads ?? 0)) * (rows + keys) * (projected + 2 * m * headDim);
+    return dense + linear + (local ? localFlops({ ...this.#localShape(rows), heads: local.heads }) : 0);
+  }
+
+  #localShape(rows: number) {
+    const { headDim, local } = this.layout;
+    return { rows, headDim, heads: local!.heads, window: local!.window, era: local!.era, causal: this.causal };
+  }
+
+  /** Adds gain · attention to the targets of all items (batch items: some rules look at all of them first). */
+  async run(items: readonly AttentionItem[], gain: number, room: Room): Promise<void> {
+    const surveys = this.global?.session.surveys ?? false;
+    const together = surveys && rulesNamed(this.settings.rules).keyTop === "all";
+    if (together) { for (const item of items) await this.#survey(item, room, items.length); }
+    for (const [index, item] of items.entries()) {
+      if (surveys && !together) await this.#survey(item, room, 1);
+      const local = this.local ? await this.#attendLocally(item) : null;
+      if (this.global && !this.causal) await this.#absorbAll(item, index, room);
+      await this.#emitAll(item, index, local, gain, room);
+      this.#kept.delete(item);
+      await this.global?.session.reset();
+    }
+  }
+
+  /** Shows all keys of an item to the session, and keeps them where there is room. */
+  async #survey(item: AttentionItem, room: Room, share: number): Promise<void> {
+    const { rows } = this.#keySide(item);
+    const width = this.#globalWidth;
+    const kept = rows * width <= KEPT_KEYS / share ? floats(precisionOf(item.x), rows * width) : null;
+    for (const tile of this.#keyTiles(item)) {
+      const k = await this.#keys(tile, room);
+      kept?.set(k.data.subarray(0, k.rows * width), k.start * width);
+      await this.global!.session.survey(k);
+    }
+    if (kept) this.#kept.set(item, kept);
+  }
+
+  async #absorbAll(item: AttentionItem, index: number, room: Room): Promise<void> {
+    const { mask } = this.#keySide(item);
+    for (const tile of this.#keyTiles(item)) {
+      const k = await this.#keysOf(item, tile, room);
+      const v = await this.#dense(this.global!.v, tile, "v", room);
+      await this.settings.watcher?.keys(this.index, index, k, mask);
+      await this.global!.session.absorb(k, v, maskOf(mask, tile));
+    }
+  }
+
+  async #emitAll(
+    item: AttentionItem,
+    index: number,
+    local: FloatArray | null,
+    gain: number,
+    room: Room,
+  ): Promise<void> {
+    const { q, out } = this.layout;
+    for (const tile of tilesOf(item.x, item.rows, q.inputs, this.settings.tileRows)) {
+      const global = this.global ? await this.#emit(item, index, tile, room) : null;
+      const heads = local === null ? global! : this.#joined(tile, global, local, room);
+      const result = await this.out.run(heads, room.take("result", tile.rows * out.outputs));
+      addTile(item.target, { ...result, start: tile.start }, gain);
+    }
+  }
+
+  /** Attention of a tile's rows through the session. Causal: with the tile's own keys and values, absorbed afterwards. */
+  async #emit(item: AttentionItem, index: number, tile: Tile, room: Room): Promise<Tile> {
+    const { q: dense, session, v: values } = this.global!;
+    const q = this.#rotated(await this.#dense(dense, tile, "q", room));
+    await this.settings.watcher?.queries(this.index, index, q);
+    const into = room.take("heads", tile.rows * this.#globalWidth);
+    if (!this.causal) return await session.emit(q, null, into);
+    const k = await this.#keysOf(item, tile, room);
+    const v = await this.#dense(values, tile, "v", room);
+    await this.settings.watcher?.keys(this.index, index, k, item.mask);
+    const weights = maskOf(item.mask, tile);
+    const answer = await session.emit(q, { k, v, weights }, into);
+    await session.absorb(k, v, weights);
+    return answer;
+  }
+
+  /** Global heads, then local ones, side by side. */
+  #joined(tile: Tile, global: Tile | null, local: FloatArray, room: Room): Tile {
+    const cols = this.layout.out.inputs;
+    const left = this.#globalWidth;
+    const right = cols - left;
+    const data = room.take("joined", tile.rows * cols);
+    for (let row = 0; row < tile.rows; row++) {
+      if (global) data.set(global.data.subarray(row * left, (row + 1) * left), row * cols);
+      const from = (tile.start + row) * right;
+      data.set(local.subarray(from, from + right), row * cols + left);
+    }
+    return { start: tile.start, rows: tile.rows, cols, data };
+  }
+
+  async #attendLocally(item: AttentionItem): Promise<FloatArray> {
+    const { q, k, v, table } = this.local!;
+    const width = this.layout.local!.heads * this.layout.headDim;
+    const whole = async (dense: Linear) => {
+      const all = floats(precisionOf(item.x), item.rows * width);
+      for (const tile of tilesOf(item.x, item.rows, this.layout.q.inputs, this.settings.tileRows)) {
+        await dense.run(tile, all.subarray(tile.start * width, (tile.start + tile.rows) * width));
+      }
+      return all;
+    };
+    return attendLocally(this.#localShape(item.rows), await whole(q), await whole(k), await whole(v), table, item.mask);
+  }
+
+  #keySide(item: AttentionItem): { rows: number; data: FloatArray; mask: FloatArray | null } {
+    if (this.layout.kind === "cross") return item.context!;
+    return { rows: item.rows, data: item.x, mask: item.mask };
+  }
+
+  #keyTiles(item: AttentionItem): Iterable<Tile> {
+    const { rows, data } = this.#keySide(item);
+    return tilesOf(data, rows, this.layout.k.inputs, this.settings.tileRows);
+  }
+
+  async #dense(dense: Linear, tile: Tile, role: string, room: Room): Promise<Tile> {
+    const result = await dense.run(tile, room.take(role, tile.rows * this.#globalWidth));
+    return { ...result, start: tile.start };
+  }
+
+  async #keys(tile: Tile, room: Room): Promise<Tile> {
+    return this.#rotated(await this.#dense(this.global!.k, tile, "k", room));
+  }
+
+  async #keysOf(item: AttentionItem, tile: Tile, room: Room): Promise<Tile> {
+    const kept = this.#kept.get(item);
+    if (!kept) return await this.#keys(tile, room);
+    const cols = this.#globalWidth;
+    const data = kept.subarray(tile.start * cols, (tile.start + tile.rows) * cols);
+    return { start: tile.start, rows: tile.rows, cols, data };
+  }
+
+  /** Queries and keys of self attention turn with their positions. */
+  #rotated(tile: Tile): Tile {
+    const { rotation } = this.settings;
+    if (!rotation || this.layout.kind === "cross") return tile;
+    if (rotation.kind === "interleaved") rotateInterleaved(tile, this.layout.headDim, rotation.table);
+    else rotateHalfTile(tile, frequenciesOf(this.layout.headDim));
+    return tile;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const own = [this.global?.session, ...[this.global, this.local].flatMap((part) => [part?.q, part?.k, part?.v])];
+    for (const part of [...own, this.out]) await part?.[Symbol.asyncDispose]();
+  }
+}
+
+/** The plan of a layer's global heads; W is read in float64. */
+async function planOf(
+  weights: Weights,
+  { headDim, projection, features, kind }: AttentionLayout,
+  { rules, kernel, activation, causal, tileRows }: AttentionSettings,
+  heads: number,
+): Promise<RuledPlan> {
+  const stored = projection && kernel !== "no-projection" ? await weights.tensor(projection.name, "f64") : null;
+  const matrix = new Float64Array(stored?.length ?? 0);
+  for (let a = 0; stored && a < features; a++) {
+    for (let l = 0; l < headDim; l++) {
+      matrix[a * headDim + l] = stored[projection!.transposed ? l * features + a : a * headDim + l];
+    }
+  }
+  return {
+    rules,
+    kernel,
+    activation,
+    projection: matrix,
+    heads,
+    headDim,
+    valueDim: headDim,
+    causal: causal && kind === "self",
+    tileRows,
+  };
+}
+
+function maskOf(mask: FloatArray | null, { start, rows }: Tile): FloatArray | undefined {
+  return mask?.subarray(start, start + rows);
+}
+
+function precisionOf(array: FloatArray): "f32" | "f64" {
+  return array instanceof Float64Array ? "f64" : "f32";
+}

@@ -26,6 +26,13 @@ export const run: Command = {
       summary: 'JSON {"model": {…}} with the constructor arguments that the tensors do not tell',
     },
     { name: "mask", value: "FILE", summary: "one number per token, 0 = padding" },
+    {
+      name: "output-dtype",
+      value: "NAME",
+      summary: "element type of the output; scalar computes in f64",
+      choices: ["f32", "f64", "f16"],
+      default: "f32",
+    },
     { name: "encodings", summary: "the rows before the output layer instead of its outputs" },
     {
       name: "compat",

@@ -2,6 +2,7 @@
 import { openFirst, parseBackendList } from "../backends/mod.ts";
 import { UsageError } from "../errors.ts";
 import { openContainer } from "../formats/mod.ts";
+import type { OutputDType } from "../formats/decode.ts";
 import { openSink, outputFormat } from "../formats/sink.ts";
 import type { Description, ModelLayout } from "../model/description.ts";
 import { forward } from "../model/forward.ts";
@@ -45,9 +46,13 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
     ...(perSequence === 1 ? [] : [perSequence]),
     cols,
   ];
-  await using sink = output === undefined
-    ? null
-    : await openRows(output, shape, sequences.list.length * perSequence, cols);
+  await using sink = output === undefined ? null : await openRows(
+    output,
+    flags["output-dtype"] as OutputDType,
+    shape,
+    sequences.list.length * perSequence,
+    cols,
+  );
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let ledger;
   try {
@@ -102,9 +107,15 @@ function runnable(model: string, { layout, unknown, reason, title }: Description
   return layout;
 }
 
-async function openRows(path: string, shape: readonly number[], rows: number, cols: number): Promise<TensorSink> {
+async function openRows(
+  path: string,
+  dtype: OutputDType,
+  shape: readonly number[],
+  rows: number,
+  cols: number,
+): Promise<TensorSink> {
   // Rows of all sequences follow each other: one axis of rows for the sink, the shape as asked for in the header.
-  return await openSink(path, { dtype: "f32", shape, rows, heads: 1, width: cols, layout: "lhd" });
+  return await openSink(path, { dtype, shape, rows, heads: 1, width: cols, layout: "lhd" });
 }
 
 /** What `run` and `inspect` say of a model. */

@@ -62,6 +62,17 @@ describe.each(Object.keys(RUNTIMES))("%s", (runtime) => {
     expect(await apart(out, of("logits.npy"))).toBeGreaterThan(1e-4);
   });
 
+  test("a single attention layer of rows: float64 from scalar", async () => {
+    for (const name of ["self_attention", "self_attention_causal"]) {
+      const of = (file: string) => golden(`self_attention/${name}`, file);
+      const out = path(`rows-${runtime}.npy`);
+      const flags = ["--config", of("config.json"), "--backend", "scalar", "--output-dtype", "f64", "-o", out, "-q"];
+      const { code, stderr } = await performer(["run", of("model.pt"), of("x.npy"), ...flags], { runtime });
+      expect([code, stderr]).toEqual([0, ""]);
+      expect(await apart(out, of("y_f64.npy"))).toBeLessThan(1e-9);
+    }
+  });
+
   test("attend --compat gives what performer-pytorch gives", async () => {
     for (const [name, ...flags] of [["causal_oddL", "--causal"], ["noproj_d64", "--projection", "none"]]) {
       const of = (file: string) => golden(`fast_attention/${name}`, `${file}.npy`);

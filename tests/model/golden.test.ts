@@ -21,20 +21,29 @@ async function array(name: string, file: string) {
   return await container.readAll(undefined, "f64");
 }
 
-async function describeCase(name: string) {
+async function describeCase(name: string, more: Record<string, unknown> = {}) {
   const container = await openContainer(`${CASES}${name}/model.pt`);
   const configuration = parseConfiguration("config.json", readFileSync(`${CASES}${name}/config.json`, "utf8"));
-  return { container, description: recognise(container.path, container.members, { configuration }) };
+  const values = { ...configuration.values, ...more };
+  return {
+    container,
+    description: recognise(container.path, container.members, { configuration: { ...configuration, values } }),
+  };
 }
 
 /** Largest distance from the stored outputs. */
 async function distance(
   backend: Backend,
   name: string,
-  file: "logits" | "encodings",
-  changes: { rules?: RulesName; numerics?: ForwardOptions["numerics"]; tileRows?: number } = {},
+  file: "logits" | "encodings" | "logits_local_attention_1.4.4",
+  { configuration, ...changes }: {
+    configuration?: Record<string, unknown>;
+    rules?: RulesName;
+    numerics?: ForwardOptions["numerics"];
+    tileRows?: number;
+  } = {},
 ): Promise<number> {
-  const { container, description } = await describeCase(name);
+  const { container, description } = await describeCase(name, configuration);
   await using _container = container;
   const [tokens, wanted] = [await array(name, "tokens"), await array(name, file)];
   const mask = existsSync(`${CASES}${name}/mask.npy`) ? await array(name, "mask") : null;
@@ -74,6 +83,14 @@ describeBackends("PerformerLM", (backend, slow) => {
       const bound = name === "tied_shift_causal" ? 1e-4 : 1e-5; // its logits are ten times larger
       expect(await distance(backend, name, "logits")).toBeLessThan(bound);
       expect(await distance(backend, name, "encodings", { tileRows: 23 })).toBeLessThan(bound);
+    });
+  }
+  if (quick) {
+    test("local heads of local-attention 1.4.4, where the configuration says so", async () => {
+      const configuration = { local_attention_version: "1.4.4" };
+      const name = "local_bidirectional_autopad";
+      expect(await distance(backend, name, "logits_local_attention_1.4.4", { configuration })).toBeLessThan(1e-5);
+      expect(await distance(backend, name, "logits", { configuration })).toBeGreaterThan(1e-2);
     });
   }
   if (slow) {

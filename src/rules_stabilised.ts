@@ -172,10 +172,14 @@ class StabilisedSession implements RuledSession {
       if (found.top[cell] > this.#highest[head]) this.#highest[head] = found.top[cell];
     }
     if (this.rules.keyTop === "all") this.#highest.fill(this.#highest[0]);
-    else if (this.#keptNumbers + 2 * found.top.length <= MOST_KEPT) {
-      this.#kept.set(k.start, found);
-      this.#keptNumbers += 2 * found.top.length;
-    }
+    this.#keep(k.start, found);
+  }
+
+  /** Keeps tops for `absorb`, unless there are too many, or rows start again: another batch item, as like as not. */
+  #keep(start: number, found: Tops): void {
+    this.#keptNumbers += this.#kept.has(start) ? Infinity : 2 * found.top.length;
+    if (this.#keptNumbers <= MOST_KEPT) this.#kept.set(start, found);
+    else this.#kept.clear();
   }
 
   async #topsOf(k: Tile): Promise<Tops | null> {
@@ -259,8 +263,9 @@ class StabilisedSession implements RuledSession {
     this.session.reset();
     this.#soFar.fill(-Infinity);
     this.#kept.clear();
+    if (this.rules.keyTop === "all") return;
     this.#keptNumbers = 0;
-    if (this.rules.keyTop !== "all") this.#highest.fill(-Infinity);
+    this.#highest.fill(-Infinity);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -106,6 +106,31 @@ describeBackends("performer-pytorch FastAttention", (backend, slow) => {
 
   if (slow) return;
 
+  test("lucidrains-global: batch items one after the other are the batch at once", async () => {
+    const golden = load("softmax_d16_m32");
+    const together = await outputs(backend, golden, "lucidrains-global", 64);
+    const [items, { rows }] = [2, golden.q];
+    const [heads, width] = [golden.plan.heads / items, golden.plan.headDim];
+    const item = ({ cols, data }: Tile, i: number): Tile => {
+      const own = cols / items;
+      const picked = floats(backend.limits.precision, rows * own);
+      for (let row = 0; row < rows; row++) {
+        picked.set(data.subarray(row * cols + i * own, row * cols + (i + 1) * own), row * own);
+      }
+      return { start: 0, rows, cols: own, data: picked };
+    };
+    const plan = { ...golden.plan, heads, rules: "lucidrains-global", tileRows: 64 } as const;
+    await using session = await prepareRuled(backend, plan);
+    for (let i = 0; i < items; i++) await session.survey(item(golden.k, i));
+    for (let i = 0; i < items; i++) {
+      await session.absorb(item(golden.k, i), item(golden.v, i));
+      const out = await session.emit(item(golden.q, i));
+      const wanted = item({ start: 0, rows, cols: items * heads * width, data: together }, i);
+      expect(relative(Float64Array.from(out.data), Float64Array.from(wanted.data))).toBeLessThan(bound);
+      await session.reset();
+    }
+  });
+
   test("lucidrains leaks the future, lucidrains-causal and exact are blind to it", async () => {
     const golden = load("causal_d64_m256");
     const { heads, headDim } = golden.plan;

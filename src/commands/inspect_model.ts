@@ -1,26 +1,16 @@
 /** What `inspect` says of the model in a file. */
 import { InputError } from "../errors.ts";
 import type { FileDescription } from "../formats/mod.ts";
-import type { Assumption } from "../model/description.ts";
+import type { Description } from "../model/description.ts";
 import { recognise } from "../model/recognise.ts";
-import { type RulesName, rulesNamed } from "../rules_table.ts";
-import { readConfiguration } from "./model_files.ts";
+import { rulesNamed } from "../rules_table.ts";
+import { readConfiguration, summaryOf } from "./model_files.ts";
 
 /** Fewer tensors than a smallest attention layer has are no model. */
 const FEWEST = 4;
 
-export interface InspectedModel {
-  readonly family: string;
-  readonly title: string;
-  readonly versions: string | null;
-  readonly rules: RulesName;
-  readonly architecture: Readonly<Record<string, unknown>>;
-  readonly assumed: readonly Assumption[];
-  readonly unknown: readonly string[];
-  readonly extra: readonly { readonly name: string; readonly nearest: string | null }[];
-  /** Why it cannot be run; null where it can. */
-  readonly reason: string | null;
-}
+/** A model, what it must be told to run, and why it cannot; null where it can. */
+export type InspectedModel = ReturnType<typeof summaryOf> & Pick<Description, "unknown" | "reason">;
 
 /** The model of a file; null for files of other tensors, or why it is none of the known ones. */
 export async function inspectModel(
@@ -30,10 +20,8 @@ export async function inspectModel(
   if (tensors.length < FEWEST) return null;
   const configuration = await readConfiguration(config);
   try {
-    const { family, title, versions, rules, architecture, assumed, unknown, extra, reason } = recognise(path, tensors, {
-      configuration,
-    });
-    return { family, title, versions: versions?.text ?? null, rules, architecture, assumed, unknown, extra, reason };
+    const description = recognise(path, tensors, { configuration });
+    return { ...summaryOf(description), unknown: description.unknown, reason: description.reason };
   } catch (error) {
     if (!(error instanceof InputError) || configuration) throw error;
     return { family: null, reason: error.message };

@@ -29,3 +29,8 @@ export function describeModel(
 ): Description {
   return recognise(container.path, container.members, { configuration, part });
 }
+
+/** What `run` and `inspect` say of a model. */
+export function summaryOf({ family, title, versions, rules, architecture, assumed, extra }: Description) {
+  return { family, title, versions: versions?.text ?? null, rules, architecture, assumed, extra };
+}

@@ -13,7 +13,7 @@ import type { TensorSink } from "../tensor.ts";
 import { bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
-import { describeModel, readConfiguration } from "./model_files.ts";
+import { describeModel, readConfiguration, summaryOf } from "./model_files.ts";
 import { readSequences } from "./model_inputs.ts";
 import { Progress } from "./progress.ts";
 
@@ -116,11 +116,6 @@ async function openRows(
 ): Promise<TensorSink> {
   // Rows of all sequences follow each other: one axis of rows for the sink, the shape as asked for in the header.
   return await openSink(path, { dtype, shape, rows, heads: 1, width: cols, layout: "lhd" });
-}
-
-/** What `run` and `inspect` say of a model. */
-export function summaryOf({ family, title, versions, architecture, assumed, extra }: Description) {
-  return { family, title, versions: versions?.text ?? null, architecture, assumed, extra };
 }
 
 function warningsOf({ causal }: ModelLayout, rules: RulesName): Warning[] {

@@ -7,12 +7,13 @@
 import { type Attention, flopCount, isExact, logitScale, parametersFor } from "./attention.ts";
 import type { Backend, ExactSession, Session, Stage } from "./backend.ts";
 import { type BenchSizes, type Measurement, type Series, type Setting } from "./bench.ts";
-import type { BenchTensors } from "./bench_tensors.ts";
+import { type BenchTensors, ROLES } from "./bench_tensors.ts";
 import { UnsupportedError } from "./errors.ts";
 import type { MapParameters } from "./feature_map.ts";
 import { InFlight } from "./in_flight.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
-import { type FloatArray, floats, type Tile } from "./tensor.ts";
+import type { FloatArray, Tile } from "./tensor.ts";
+import { LentMemory } from "./tile_store.ts";
 
 /** Samples taken even where they last longer than the time allows. */
 export const LEAST_SAMPLES = 3;
@@ -108,10 +109,13 @@ async function measure(
   const { heads, kvHeads, headDim, valueDim } = sizes;
   const shape = { heads, kvHeads, headDim, valueDim, causal: setting.causal, tileRows };
   const { precision, inFlight } = backend.limits;
-  const [q, k, v] = (["q", "k", "v"] as const).map((role) => tensors.tiles(role, L, tileRows, precision));
+  // As where files are read: in the backend's own memory, if it lends some.
+  using lent = new LentMemory(backend);
+  const memory = (length: number) => lent.array(length);
+  const [q, k, v] = ROLES.map((role) => tensors.tiles(role, L, tileRows, precision, backend.allocate && memory));
   const rows = { q, k, v, inFlight, breathe: breather(options.signal) };
   await using run = parameters
-    ? new LinearRun(await backend.prepare({ ...shape, parameters }), shape, rows, precision)
+    ? new LinearRun(await backend.prepare({ ...shape, parameters }), shape, rows, memory)
     : new ExactRun(
       await backend.prepareExact({ ...shape, scale: logitScale(attention, headDim), queryRows: tileRows }),
       shape,
@@ -204,10 +208,10 @@ class LinearRun implements Run, AsyncDisposable {
     readonly session: Session,
     readonly shape: AttentionShape,
     readonly rows: Rows,
-    precision: Backend["limits"]["precision"],
+    memory: (length: number) => FloatArray,
   ) {
     const length = shape.tileRows * shape.heads * shape.valueDim;
-    this.#outputs = Array.from({ length: rows.inFlight + 1 }, () => floats(precision, length));
+    this.#outputs = Array.from({ length: rows.inFlight + 1 }, () => memory(length));
   }
 
   get stages(): Readonly<Record<Stage, number>> | null {

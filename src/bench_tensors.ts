@@ -24,10 +24,14 @@ export class BenchTensors {
     return columns(this.sizes, role);
   }
 
-  /** The first `length` rows of a role in tiles of `tileRows`; they share memory with other calls. */
-  tiles(role: Role, length: number, tileRows: number, precision: Precision): Tile[] {
+  /**
+   * The first `length` rows of a role in tiles of `tileRows`. They share memory with other calls, unless `memory` is given, which
+   * makes an array for a copy of those that are held.
+   */
+  tiles(role: Role, length: number, tileRows: number, precision: Precision, memory?: (length: number) => FloatArray): Tile[] {
     const cols = this.cols(role);
-    const data = this.#as(this.data[role], precision);
+    const all = this.#as(this.data[role], precision);
+    const data = memory ? copied(all.subarray(0, length * cols), memory) : all;
     const held = data.length / cols;
     const whole = held - held % tileRows; // rows before the held ones are run over again
     const tiles: Tile[] = [];
@@ -45,6 +49,12 @@ export class BenchTensors {
     this.#doubles.set(data, doubles);
     return doubles;
   }
+}
+
+function copied(data: FloatArray, memory: (length: number) => FloatArray): FloatArray {
+  const copy = memory(data.length);
+  copy.set(data);
+  return copy;
 }
 
 function columns({ heads, kvHeads, headDim, valueDim }: BenchSizes, role: Role): number {

@@ -29,7 +29,7 @@ export class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly device: string;
   readonly threads: number;
-  readonly limits: Limits = { precision: "f32", preferredTileRows: 1024, maxTileBytes: 8 << 20, inFlight: SLOTS };
+  readonly limits: Limits = { precision: "f32", preferredTileRows: 2048, maxTileBytes: 8 << 20, inFlight: SLOTS };
 
   constructor(readonly pool: Pool, readonly shared: SharedMemory, readonly kernels: Kernels, build: Build) {
     const { threads } = pool;

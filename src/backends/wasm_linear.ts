@@ -4,12 +4,12 @@ import type { Plan } from "../plan.ts";
 import { copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import type { OwnRows, TileKernels, TileOutput } from "./tiled.ts";
-import type { Call, Kernels } from "./wasm_module.ts";
+import { type Call, type Kernels, SCRATCH } from "./wasm_module.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
 import { type PlanArea, writePlan } from "./wasm_plan.ts";
 import type { Pool } from "./wasm_pool.ts";
 import { Slots } from "./wasm_slots.ts";
-import { rowPieces, shares, type Unit, units } from "./wasm_split.ts";
+import { freeRowTasks, rowPieces, rowTasks, type Unit, units } from "./wasm_split.ts";
 import { StateLayout, type UnitArea, writeLogWeights } from "./wasm_state.ts";
 
 /** Calls in flight that have areas of their own. */
@@ -167,18 +167,16 @@ export class WasmLinear implements TileKernels {
       async (slot, put) => {
         const { kvHeads, parameters: { projections, matrices } } = this.plan;
         const plan = this.#area.at;
-        const lists = shares(kvHeads, k.rows, this.pool.threads).map(({ heads, rows, piece }, thread) => {
-          const calls: Call[] = [];
-          for (let head = heads.from; head < heads.to; head++) {
-            const sums = slot.sums[piece * kvHeads + head].at;
-            calls.push(["clearState", plan, projections, sums]);
-            if (rows.from === rows.to) continue;
-            const where = [put.k, put.v, put.weights, rows.from, rows.to, sums, this.#scratch[thread]];
-            calls.push(["keys", plan, head, head % matrices, 0, projections, ...where]);
-          }
-          return calls;
+        const pieces = rowPieces(kvHeads, this.pool.threads);
+        const tasks = rowTasks(kvHeads, k.rows, pieces).map(({ head, rows, piece }): Call[] => {
+          const sums = slot.sums[piece * kvHeads + head].at;
+          const where = [put.k, put.v, put.weights, rows.from, rows.to, sums, SCRATCH];
+          return [
+            ["clearState", plan, projections, sums],
+            ["keys", plan, head, head % matrices, 0, projections, ...where],
+          ];
         });
-        await this.pool.runAll(lists);
+        await this.pool.share(tasks, this.#scratch);
         const state = this.#read(slot.sums.slice(0, kvHeads), put.seen);
         for (let i = kvHeads; i < slot.sums.length; i += kvHeads) {
           const piece = this.#read(slot.sums.slice(i, i + kvHeads), 0);
@@ -230,16 +228,12 @@ export class WasmLinear implements TileKernels {
     const { heads, parameters: { projections, matrices } } = this.plan;
     const plan = this.#area.at;
     const out = this.#outAddress(slot, into);
-    const lists = shares(heads, rows, this.pool.threads).map((share, thread) => {
-      const calls: Call[] = [];
-      for (let head = share.heads.from; head < share.heads.to && share.rows.from < share.rows.to; head++) {
-        const key = this.#keyHead(head);
-        const what = [plan, head, key % matrices, 0, projections, q, share.rows.from, share.rows.to];
-        calls.push(["queries", ...what, states[key].at, out, slot.denominators, 0, this.#scratch[thread]]);
-      }
-      return calls;
+    const tasks = freeRowTasks(heads, rows, this.pool.threads).map(({ head, rows: { from, to } }): Call[] => {
+      const key = this.#keyHead(head);
+      const what = [plan, head, key % matrices, 0, projections, q, from, to];
+      return [["queries", ...what, states[key].at, out, slot.denominators, 0, SCRATCH]];
     });
-    await this.pool.runAll(lists);
+    await this.pool.share(tasks, this.#scratch);
     return this.#output(rows, slot, into);
   }
 
@@ -297,7 +291,7 @@ export class WasmLinear implements TileKernels {
       async (slot, { at, put }) => {
         const out = this.#outAddress(slot, into);
         await this.pool.runAll(this.#causalCalls(q.rows, slot, at, put, out));
-        if (this.#pieces > 1) await this.pool.runAll(this.#combineCalls(q.rows, slot, out));
+        if (this.#pieces > 1) await this.pool.share(this.#combineTasks(q.rows, slot, out), this.#scratch);
         return { ...this.#output(q.rows, slot, into), own: this.#read(slot.own, put.seen) };
       },
     );
@@ -321,16 +315,11 @@ export class WasmLinear implements TileKernels {
     );
   }
 
-  #combineCalls(rows: number, slot: Slot, out: number): Call[][] {
+  #combineTasks(rows: number, slot: Slot, out: number): Call[][] {
     const stride = this.#pieces * this.#partBytes;
-    return shares(this.plan.heads, rows, this.pool.threads).map((share) => {
-      const calls: Call[] = [];
-      for (let head = share.heads.from; head < share.heads.to && share.rows.from < share.rows.to; head++) {
-        const parts = slot.parts + head * stride;
-        const range = [share.rows.from, share.rows.to, out, slot.denominators];
-        calls.push(["combine", this.#area.at, head, this.#pieces, parts, this.#partBytes, ...range]);
-      }
-      return calls;
+    return freeRowTasks(this.plan.heads, rows, this.pool.threads).map(({ head, rows: { from, to } }) => {
+      const parts = slot.parts + head * stride;
+      return [["combine", this.#area.at, head, this.#pieces, parts, this.#partBytes, from, to, out, slot.denominators]];
     });
   }
 

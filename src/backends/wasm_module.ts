@@ -31,8 +31,34 @@ export interface Kernels {
 /** Exported functions by name with their arguments. */
 export type Call = readonly [name: keyof Kernels, ...args: number[]];
 
-export function runCalls(kernels: Kernels, calls: readonly Call[]): void {
-  for (const [name, ...args] of calls) (kernels[name] as (...args: number[]) => void)(...args);
+/** As an argument: the scratch memory of the thread that runs the call. */
+export const SCRATCH = -1;
+
+/** Work for one thread, or for whoever takes it. */
+export interface Job {
+  readonly id: number;
+  /** Each is done by one thread, which runs its calls in order. */
+  readonly tasks: readonly (readonly Call[])[];
+  /** Where in `taken` the tasks are counted that some thread has taken, or null: all are the thread's. */
+  readonly counter: number | null;
+  /** The thread's scratch memory (SCRATCH), or 0. */
+  readonly scratch: number;
+}
+
+/** Does a thread's part of a job. */
+export function runJob(kernels: Kernels, { tasks, counter, scratch }: Job, taken: Int32Array): void {
+  if (counter === null) {
+    for (const calls of tasks) runCalls(kernels, calls, scratch);
+    return;
+  }
+  for (let i: number; (i = Atomics.add(taken, counter, 1)) < tasks.length;) runCalls(kernels, tasks[i], scratch);
+}
+
+function runCalls(kernels: Kernels, calls: readonly Call[], scratch: number): void {
+  for (const [name, ...args] of calls) {
+    const known = args.map((arg) => arg === SCRATCH ? scratch : arg);
+    (kernels[name] as (...args: number[]) => void)(...known);
+  }
 }
 
 /** Builds of the kernels, the one to prefer first. */

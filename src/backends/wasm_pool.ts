@@ -1,5 +1,6 @@
 /**
- * The threads of a wasm backend. Each runs its jobs in the order given; the main thread only waits.
+ * The threads of a wasm backend. Each does its jobs in the order given; the main thread only waits. A job is a list of calls for one
+ * thread, or tasks that the threads take from one list as they become free: a neighbour on the machine then slows one task, not all.
  *
  * Starting two threads takes 40 ms on Bun and 160 ms on Deno, as long as some thousand rows do, so the first jobs run on the
  * main thread and threads start when these have taken `PATIENCE`. Which thread runs a job changes no bit of its result.
@@ -7,9 +8,9 @@
 import { URL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { TransientError } from "../errors.ts";
-import { type Call, type Kernels, PRODUCT_BYTES, runCalls } from "./wasm_module.ts";
+import { type Call, type Job, type Kernels, PRODUCT_BYTES, runJob } from "./wasm_module.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
-import type { Done, Job, WorkerStart } from "./wasm_worker.ts";
+import type { Done, WorkerStart } from "./wasm_worker.ts";
 
 interface Waiting {
   readonly resolve: () => void;
@@ -22,11 +23,16 @@ const PATIENCE = 80;
 /** Bytes of one thread's stage times. */
 const STAGE_BYTES = 64;
 
+/** Shared jobs that may be in flight at once: far more than sessions keep. */
+const COUNTERS = 1024;
+
 export class Pool {
   readonly #workers: Worker[] = [];
   readonly #waiting: Map<number, Waiting>[] = [];
   readonly #stages: number[] = [];
   readonly #trials: number[];
+  /** Tasks taken of each shared job in flight, by id modulo COUNTERS. */
+  readonly #taken = new Int32Array(new SharedArrayBuffer(4 * COUNTERS));
   /** Milliseconds spent on jobs on the main thread. */
   #spent = 0;
   #last = 0;
@@ -55,7 +61,13 @@ export class Pool {
 
   #start(index: number): void {
     const { module, shared: { memory } } = this;
-    const workerData: WorkerStart = { module, memory, trial: this.#trials[index], stages: this.#stages[index] ?? 0 };
+    const workerData: WorkerStart = {
+      module,
+      memory,
+      trial: this.#trials[index],
+      stages: this.#stages[index] ?? 0,
+      taken: this.#taken,
+    };
     const worker = new Worker(new URL("./wasm_worker.ts", import.meta.url), { workerData });
     const waiting = new Map<number, Waiting>();
     worker.on("message", ({ id, error }: Done) => {
@@ -71,32 +83,57 @@ export class Pool {
     this.#waiting.push(waiting);
   }
 
-  /** Runs calls on one thread, after all it was given before. Rejects with TransientError when a thread is gone. */
-  run(thread: number, calls: readonly Call[]): Promise<void> {
-    if (this.#failure) return Promise.reject(this.#failure);
-    if (this.#closing) return Promise.reject(new Error("the wasm backend is closed"));
+  /** Runs one list of calls per thread; settles when all are done. Rejects with TransientError when a thread is gone. */
+  async runAll(lists: readonly (readonly Call[])[]): Promise<void> {
+    await this.#post(lists.flatMap((calls, thread) => {
+      return calls.length === 0 ? [] : [{ thread, job: { id: ++this.#last, tasks: [calls], counter: null, scratch: 0 } }];
+    }));
+  }
+
+  /**
+   * Runs independent tasks, each on the first thread that is free for it, so that a slow thread holds nobody up; settles when all
+   * are done. No order between these tasks and those of other jobs.
+   * @param scratch each thread's own memory, for calls that name SCRATCH
+   */
+  async share(tasks: readonly (readonly Call[])[], scratch: readonly number[]): Promise<void> {
+    const counter = ++this.#last % COUNTERS;
+    this.#taken[counter] = 0;
+    const threads = Array.from({ length: this.threads }, (_, thread) => thread);
+    // Fewer tasks than threads go to those that have least to do.
+    if (tasks.length < this.threads) threads.sort((a, b) => this.#load(a) - this.#load(b)).length = tasks.length;
+    await this.#post(threads.map((thread) => {
+      return { thread, job: { id: ++this.#last, tasks, counter, scratch: scratch[thread] } };
+    }));
+  }
+
+  #load(thread: number): number {
+    return this.#waiting[thread]?.size ?? 0;
+  }
+
+  /** Gives jobs to threads, each after all that this thread was given before. */
+  async #post(posts: readonly { readonly thread: number; readonly job: Job }[]): Promise<void> {
+    if (this.#failure) throw this.#failure;
+    if (this.#closing) throw new Error("the wasm backend is closed");
     if (this.#workers.length === 0) {
-      if (this.#spent < PATIENCE) return this.#runHere(thread, calls);
+      if (this.#spent < PATIENCE) return this.#runHere(posts);
       this.start();
     }
-    const job: Job = { id: ++this.#last, calls };
-    return new Promise((resolve, reject) => {
-      this.#waiting[thread].set(job.id, { resolve, reject });
-      this.#workers[thread].postMessage(job);
-    });
+    await Promise.all(posts.map(({ thread, job }) => {
+      return new Promise<void>((resolve, reject) => {
+        this.#waiting[thread].set(job.id, { resolve, reject });
+        this.#workers[thread].postMessage(job);
+      });
+    }));
   }
 
-  /** Does a thread's job on the main thread. */
-  async #runHere(thread: number, calls: readonly Call[]): Promise<void> {
+  /** Does the threads' jobs on the main thread. */
+  #runHere(posts: readonly { readonly thread: number; readonly job: Job }[]): void {
     const from = performance.now();
-    this.kernels.profileInto(this.#stages[thread] ?? 0);
-    runCalls(this.kernels, calls);
+    for (const { thread, job } of posts) {
+      this.kernels.profileInto(this.#stages[thread] ?? 0);
+      runJob(this.kernels, job, this.#taken);
+    }
     this.#spent += performance.now() - from;
-  }
-
-  /** Runs one list of calls per thread; settles when all are done. */
-  async runAll(lists: readonly (readonly Call[])[]): Promise<void> {
-    await Promise.all(lists.map((calls, thread) => calls.length > 0 ? this.run(thread, calls) : undefined));
   }
 
   /** Settles when no thread runs anything: only then may the memory grow. */

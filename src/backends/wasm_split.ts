@@ -9,13 +9,16 @@ export interface Range {
   readonly to: number;
 }
 
-/** One thread's share: some heads, over some rows. */
-export interface Share {
-  readonly heads: Range;
+/** One head over some rows: what a thread does in one go. */
+export interface RowTask {
+  readonly head: number;
   readonly rows: Range;
-  /** Which piece of the rows: 0 unless rows are split. */
+  /** Which piece of the rows. */
   readonly piece: number;
 }
+
+/** Tasks per thread, so that the last one to finish is waited for only shortly. */
+const TASKS_PER_THREAD = 4;
 
 /** Pieces of rows: 1 when the heads share out evenly among the threads. */
 export function rowPieces(heads: number, threads: number): number {
@@ -29,12 +32,17 @@ export function cut(total: number, parts: number, unit: number): Range[] {
   return Array.from({ length: parts }, (_, part) => ({ from: at(part), to: at(part + 1) }));
 }
 
-/** The share of every thread for independent rows. */
-export function shares(heads: number, rows: number, threads: number): Share[] {
-  if (rowPieces(heads, threads) === 1) {
-    return cut(heads, threads, 1).map((range) => ({ heads: range, rows: { from: 0, to: rows }, piece: 0 }));
-  }
-  return cut(rows, threads, BLOCK).map((range, piece) => ({ heads: { from: 0, to: heads }, rows: range, piece }));
+/** Every head over every piece of the rows; some pieces may be empty. */
+export function rowTasks(heads: number, rows: number, pieces: number): RowTask[] {
+  return cut(rows, pieces, BLOCK).flatMap((range, piece) => {
+    return Array.from({ length: heads }, (_, head) => ({ head, rows: range, piece }));
+  });
+}
+
+/** Tasks over rows whose results nothing joins afterwards: as many as threads can share evenly. */
+export function freeRowTasks(heads: number, rows: number, threads: number): RowTask[] {
+  const tasks = rowTasks(heads, rows, Math.ceil(TASKS_PER_THREAD * threads / heads));
+  return tasks.filter((task) => task.rows.from < task.rows.to);
 }
 
 /** Some features of one key head: what a thread carries through a causal tile. */

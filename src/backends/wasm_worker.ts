@@ -1,6 +1,6 @@
-/** One computing thread of the wasm backend: runs lists of kernel calls as they arrive, in order. */
+/** One computing thread of the wasm backend: does its jobs as they arrive, in order. */
 import { parentPort, workerData } from "node:worker_threads";
-import { type Call, chooseFastestTile, instantiate, runCalls } from "./wasm_module.ts";
+import { chooseFastestTile, instantiate, type Job, runJob } from "./wasm_module.ts";
 
 /** What a thread is given when it starts. */
 export interface WorkerStart {
@@ -10,11 +10,8 @@ export interface WorkerStart {
   readonly trial: number;
   /** Where it adds up its stage times (five float64), or 0. */
   readonly stages: number;
-}
-
-export interface Job {
-  readonly id: number;
-  readonly calls: readonly Call[];
+  /** How many tasks of a shared job have been taken. */
+  readonly taken: Int32Array;
 }
 
 export interface Done {
@@ -23,17 +20,17 @@ export interface Done {
   readonly error?: string;
 }
 
-const { module, memory, trial, stages } = workerData as WorkerStart;
+const { module, memory, trial, stages, taken } = workerData as WorkerStart;
 const kernels = instantiate(module, memory);
 chooseFastestTile(kernels, trial);
 kernels.profileInto(stages);
 
-parentPort!.on("message", ({ id, calls }: Job) => {
-  let done: Done = { id };
+parentPort!.on("message", (job: Job) => {
+  let done: Done = { id: job.id };
   try {
-    runCalls(kernels, calls);
+    runJob(kernels, job, taken);
   } catch (error) {
-    done = { id, error: (error as Error).message };
+    done = { id: job.id, error: (error as Error).message };
   }
   parentPort!.postMessage(done);
 });

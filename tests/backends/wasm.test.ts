@@ -4,7 +4,7 @@ import { wasm } from "../../src/backends/wasm.ts";
 import { layerShares } from "../../src/backends/wasm_dense.ts";
 import { SharedMemory } from "../../src/backends/wasm_memory.ts";
 import { chooseFastestTile, compileKernels, instantiate, PRODUCT_BYTES } from "../../src/backends/wasm_module.ts";
-import { cut, shares, units } from "../../src/backends/wasm_split.ts";
+import { cut, freeRowTasks, units } from "../../src/backends/wasm_split.ts";
 import { TransientError, UsageError } from "../../src/errors.ts";
 import { makeProblem, planFor, run, runExact } from "../conformance/harness.ts";
 
@@ -135,15 +135,14 @@ describe("shared memory", () => {
 });
 
 describe("who computes what", () => {
-  test("shares cover every head and row once", () => {
+  test("tasks cover every head and row once", () => {
     for (const [heads, rows, threads] of [[8, 1000, 2], [8, 1000, 3], [1, 130, 4], [3, 1, 2], [2, 0, 3]]) {
       const seen = new Set<string>();
-      for (const share of shares(heads, rows, threads)) {
-        for (let h = share.heads.from; h < share.heads.to; h++) {
-          for (let i = share.rows.from; i < share.rows.to; i++) {
-            expect(seen.has(`${h},${i}`)).toBeFalse();
-            seen.add(`${h},${i}`);
-          }
+      for (const { head, rows: { from, to } } of freeRowTasks(heads, rows, threads)) {
+        expect(from).toBeLessThan(to);
+        for (let i = from; i < to; i++) {
+          expect(seen.has(`${head},${i}`)).toBeFalse();
+          seen.add(`${head},${i}`);
         }
       }
       expect(seen.size).toBe(heads * rows);

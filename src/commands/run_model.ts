@@ -1,19 +1,18 @@
 /** The story of `run`: recognise the model, read the tokens, open a backend, run, report. */
 import { openFirst, parseBackendList } from "../backends/mod.ts";
-import { UsageError } from "../errors.ts";
 import { openContainer } from "../formats/mod.ts";
 import type { OutputDType } from "../formats/decode.ts";
 import { openSink, outputFormat } from "../formats/sink.ts";
-import type { Description, ModelLayout } from "../model/description.ts";
+import type { ModelLayout } from "../model/description.ts";
 import { forward } from "../model/forward.ts";
 import { isClassifier, outputCols } from "../model/output.ts";
 import type { Warning } from "../report.ts";
-import { leaksFuture, type RulesName, rulesNamed } from "../rules_table.ts";
+import { type Kernel, leaksFuture, type RulesName } from "../rules_table.ts";
 import type { TensorSink } from "../tensor.ts";
 import { bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
-import { describeModel, readConfiguration, summaryOf } from "./model_files.ts";
+import { describeModel, numericsWords, readConfiguration, runnable, summaryOf } from "./model_files.ts";
 import { readSequences } from "./model_inputs.ts";
 import { Progress } from "./progress.ts";
 
@@ -79,7 +78,7 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
   const report = {
     schema: SCHEMA,
     command: "run",
-    model: { path: model, ...summaryOf(description), rules },
+    model: { path: model, ...summaryOf(description), rules, kernel: layout.kernel },
     backend: { name: backend.name, device: backend.device, refused },
     input: { path: tokens, sequences: sequences.list.length, rows, masked: flags.mask !== undefined },
     output: output === undefined ? null : { path: output, shape, encodings },
@@ -94,17 +93,6 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
   if (output === "-") terminal.err(text);
   else terminal.out(text);
   return 0;
-}
-
-function runnable(model: string, { layout, unknown, reason, title }: Description): ModelLayout {
-  if (!layout) throw new UsageError(`Cannot run "${model}" (${title}): ${reason}`);
-  if (unknown.length > 0) {
-    throw new UsageError(`Cannot run "${model}": its tensors do not tell ${unknown.join("; ")}; say so with --config`);
-  }
-  if (layout.encoder) {
-    throw new UsageError(`Cannot run "${model}" (${title}): tokens of an encoder and a decoder cannot be given yet`);
-  }
-  return layout;
 }
 
 async function openRows(
@@ -129,7 +117,7 @@ function warningsOf({ causal }: ModelLayout, rules: RulesName): Warning[] {
 }
 
 interface RunReport {
-  readonly model: { path: string; title: string; versions: string | null; rules: RulesName };
+  readonly model: { path: string; title: string; versions: string | null; rules: RulesName; kernel: Kernel };
   readonly backend: { device: string; name: string };
   readonly input: { sequences: number; rows: number };
   readonly output: { path: string; shape: readonly number[] } | null;
@@ -150,7 +138,7 @@ function words(
     `performer run ${model.path} · ${count(input.rows)} tokens in ${count(input.sequences)} ` +
     (input.sequences === 1 ? "sequence" : "sequences"),
     `  model        ${model.title}${model.versions ? `, performer-pytorch ${model.versions}` : ""}`,
-    `  numerics     ${model.rules}: ${rulesNamed(model.rules).summary}`,
+    `  numerics     ${numericsWords(model.rules, model.kernel)}`,
     `  backend      ${backend.name} · ${backend.device}`,
     `  throughput   ${count(Math.round(tokensPerSecond))} tokens/s · ${
       (flops.total / compute / 1e9).toFixed(1)

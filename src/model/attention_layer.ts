@@ -16,7 +16,7 @@ const KEPT_KEYS = 2 ** 26;
 /** How positions turn queries and keys: a table of sines and cosines by rows, or frequencies. */
 export type Rotation =
   | { readonly kind: "interleaved"; readonly table: FloatArray }
-  | { readonly kind: "half-split" };
+  | { readonly kind: "half-split"; readonly theta: number };
 
 /** What all attention layers of a model share. */
 export interface AttentionSettings {
@@ -26,7 +26,8 @@ export interface AttentionSettings {
   readonly causal: boolean;
   readonly tileRows: number;
   readonly rotation: Rotation | null;
-  readonly prepare: (backend: Backend, plan: RuledPlan) => Promise<RuledSession>;
+  /** `layer` is the index of the layer. */
+  readonly prepare: (backend: Backend, plan: RuledPlan, layer: number) => Promise<RuledSession>;
   /** Sees what enters attention; for measures such as the attention that tokens receive. */
   readonly watcher?: AttentionWatcher | null;
 }
@@ -72,22 +73,23 @@ export class AttentionLayer implements AsyncDisposable {
     settings: AttentionSettings,
     index: number,
   ): Promise<AttentionLayer> {
-    const { heads, headDim, local } = layout;
+    const { heads, kvHeads, headDim, local } = layout;
     const globalHeads = heads - (local?.heads ?? 0);
+    const globalKeys = kvHeads - (local?.heads ?? 0);
     const { tileRows } = settings;
     const part = (dense: DenseLayout, from: number, to: number) =>
       weights.linear(backend, dense, tileRows, { rows: [from * headDim, to * headDim] });
-    const parts = async (from: number, to: number): Promise<Dense> => ({
-      q: await part(layout.q, from, to),
-      k: await part(layout.k, from, to),
-      v: await part(layout.v, from, to),
+    const parts = async (q: readonly [number, number], kv: readonly [number, number]): Promise<Dense> => ({
+      q: await part(layout.q, ...q),
+      k: await part(layout.k, ...kv),
+      v: await part(layout.v, ...kv),
     });
     const global = globalHeads === 0 ? null : {
-      ...await parts(0, globalHeads),
-      session: await settings.prepare(backend, await planOf(weights, layout, settings, globalHeads)),
+      ...await parts([0, globalHeads], [0, globalKeys]),
+      session: await settings.prepare(backend, await planOf(weights, layout, settings, globalHeads, globalKeys), index),
     };
     const windows = !local ? null : {
-      ...await parts(globalHeads, heads),
+      ...await parts([globalHeads, heads], [globalKeys, kvHeads]),
       table: await weights.tensor(local.tensor, "f64"),
     };
     const out = await weights.linear(backend, layout.out, tileRows);
@@ -104,14 +106,25 @@ export class AttentionLayer implements AsyncDisposable {
     return (heads - (local?.heads ?? 0)) * headDim;
   }
 
+  get #keyWidth(): number {
+    const { kvHeads, headDim, local } = this.layout;
+    return (kvHeads - (local?.heads ?? 0)) * headDim;
+  }
+
   /** Operations for `rows` queries and `keys` keys. */
   flops(rows: number, keys = rows): number {
     const { q, k, v, out, features, headDim, heads, local } = this.layout;
     const dense = 2 *
       (rows * (q.inputs * q.outputs + out.inputs * out.outputs) + keys * (k.inputs * k.outputs + v.inputs * v.outputs));
-    const m = this.settings.kernel === "no-projection" ? headDim : features;
-    const projected = this.settings.kernel === "no-projection" ? 0 : 2 * m * headDim;
-    const linear = (heads - (local?.heads ?? 0)) * (rows + keys) * (projected + 2 * m * headDim);
+    const { kernel } = this.settings;
+    const globalHeads = heads - (local?.heads ?? 0);
+    if (kernel === "exact-softmax") {
+      const pairs = this.causal ? rows * (rows + 1) / 2 : rows * keys;
+      return dense + globalHeads * pairs * 4 * headDim;
+    }
+    const m = kernel === "no-projection" ? headDim : features;
+    const projected = kernel === "no-projection" ? 0 : 2 * m * headDim;
+    const linear = globalHeads * (rows + keys) * (projected + 2 * m * headDim);
     return dense + linear + (local ? localFlops({ ...this.#localShape(rows), heads: local.heads }) : 0);
   }
 
@@ -138,7 +151,7 @@ export class AttentionLayer implements AsyncDisposable {
   /** Shows all keys of an item to the session, and keeps them where there is room. */
   async #survey(item: AttentionItem, room: Room, share: number): Promise<void> {
     const { rows } = this.#keySide(item);
-    const width = this.#globalWidth;
+    const width = this.#keyWidth;
     const kept = rows * width <= KEPT_KEYS / share ? floats(precisionOf(item.x), rows * width) : null;
     for (const tile of this.#keyTiles(item)) {
       const k = await this.#keys(tile, room);
@@ -227,8 +240,9 @@ export class AttentionLayer implements AsyncDisposable {
     return tilesOf(data, rows, this.layout.k.inputs, this.settings.tileRows);
   }
 
-  async #dense(dense: Linear, tile: Tile, role: string, room: Room): Promise<Tile> {
-    const result = await dense.run(tile, room.take(role, tile.rows * this.#globalWidth));
+  async #dense(dense: Linear, tile: Tile, role: "q" | "k" | "v", room: Room): Promise<Tile> {
+    const width = role === "q" ? this.#globalWidth : this.#keyWidth;
+    const result = await dense.run(tile, room.take(role, tile.rows * width));
     return { ...result, start: tile.start };
   }
 
@@ -239,7 +253,7 @@ export class AttentionLayer implements AsyncDisposable {
   async #keysOf(item: AttentionItem, tile: Tile, room: Room): Promise<Tile> {
     const kept = this.#kept.get(item);
     if (!kept) return await this.#keys(tile, room);
-    const cols = this.#globalWidth;
+    const cols = this.#keyWidth;
     const data = kept.subarray(tile.start * cols, (tile.start + tile.rows) * cols);
     return { start: tile.start, rows: tile.rows, cols, data };
   }
@@ -249,7 +263,7 @@ export class AttentionLayer implements AsyncDisposable {
     const { rotation } = this.settings;
     if (!rotation || this.layout.kind === "cross") return tile;
     if (rotation.kind === "interleaved") rotateInterleaved(tile, this.layout.headDim, rotation.table);
-    else rotateHalfTile(tile, frequenciesOf(this.layout.headDim));
+    else rotateHalfTile(tile, frequenciesOf(this.layout.headDim, rotation.theta));
     return tile;
   }
 
@@ -265,6 +279,7 @@ async function planOf(
   { headDim, projection, features, kind }: AttentionLayout,
   { rules, kernel, activation, causal, tileRows }: AttentionSettings,
   heads: number,
+  kvHeads: number,
 ): Promise<RuledPlan> {
   const stored = projection && kernel !== "no-projection" ? await weights.tensor(projection.name, "f64") : null;
   const matrix = new Float64Array(stored?.length ?? 0);
@@ -279,6 +294,7 @@ async function planOf(
     activation,
     projection: matrix,
     heads,
+    kvHeads,
     headDim,
     valueDim: headDim,
     causal: causal && kind === "self",

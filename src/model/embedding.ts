@@ -2,6 +2,7 @@
 import { InputError } from "../errors.ts";
 import { type FloatArray, floats } from "../tensor.ts";
 import type { ModelLayout, PositionLayout } from "./description.ts";
+import { normalise } from "./rows.ts";
 import type { Weights } from "./weights.ts";
 
 /** What runs through a model: token numbers, or rows `length × dim` where it has no embedding. */
@@ -24,8 +25,11 @@ export async function embed(
   if (!embedding) return sequences.map(({ rows }) => rows!.slice());
   const table = await weights.tensor(embedding.table);
   const place = await positionReader(weights, positions, dim);
+  const type = embedding.types ? (await weights.tensor(embedding.types)).subarray(0, dim) : null;
+  const norm = embedding.norm ? await weights.norm(embedding.norm) : null;
   return sequences.map(({ tokens, length }, item) => {
     const rows = floats(weights.precision, length * dim);
+    const at = positions.kind === "padded" ? paddedPositions(tokens!, positions.padding) : null;
     for (let i = 0; i < length; i++) {
       const token = tokens![i];
       if (token < 0 || token >= embedding.tokens) {
@@ -34,10 +38,18 @@ export async function embed(
             `"${weights.container.path}"`,
         );
       }
-      for (let c = 0; c < dim; c++) rows[i * dim + c] = table[token * dim + c] + place(i, c);
+      for (let c = 0; c < dim; c++) rows[i * dim + c] = table[token * dim + c] + place(at?.[i] ?? i, c);
+      for (let c = 0; type && c < dim; c++) rows[i * dim + c] += type[c];
     }
+    if (norm) normalise(norm, rows, rows, length, dim);
     return rows;
   });
+}
+
+/** Positions as RoBERTa counts them (`create_position_ids_from_input_ids` of transformers). */
+function paddedPositions(tokens: Int32Array, padding: number): Int32Array {
+  let seen = 0;
+  return tokens.map((token) => token === padding ? padding : padding + ++seen);
 }
 
 /** Column c of what is added at position p; sums are rounded once, as adding a float64 table to float32 rows does. */

@@ -113,8 +113,9 @@ export function driftWarnings(
   const lost = layers.filter(({ attention }) => attention && attention.results.every(({ skill }) => skill <= 0));
   if (lost.length > 0) {
     const large = lost.filter(({ attention }) => attention!.phi > 4).length;
+    const where = large === lost.length ? "there" : `in ${large} of these layers`;
     const why = large > 0
-      ? `queries and keys are large in ${large} of these layers (φ̄ above 4, which random features need). `
+      ? `queries and keys are large ${where} (φ̄ above 4; random features need about 4 or less). `
       : "";
     warnings.push({
       code: "no-skill",

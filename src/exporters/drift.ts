@@ -29,9 +29,14 @@ const errorText = ({ relativeL2, skill }: VariantError) => `${figure(relativeL2)
 
 const same = (a: Variant, b: Variant) => variantName(a) === variantName(b);
 
+/** Nothing was replaced up to here: all streams are still the same. */
+const unchanged = ([{ uniformBaseline }]: readonly VariantError[]) => uniformBaseline === 0;
+
 /** Errors of a row, the best one starred. */
 function cells(results: readonly VariantError[], best: Variant, more: (result: VariantError) => string = () => "") {
-  return results.map((result) => errorText(result) + more(result) + (same(result, best) ? "*" : " "));
+  return results.map((result) =>
+    errorText(result) + more(result) + (same(result, best) && !unchanged(results) ? "*" : " ")
+  );
 }
 
 function sectionsOf({ variants, layers, outputs }: DriftReport): Section[] {
@@ -84,7 +89,7 @@ function sectionsOf({ variants, layers, outputs }: DriftReport): Section[] {
 /** The best variant, or that none is of use. */
 function verdict(results: readonly VariantError[], best: Variant): string {
   const { skill, relativeL2 } = results.find((result) => same(result, best))!;
-  if (Number.isNaN(relativeL2)) return "–";
+  if (Number.isNaN(relativeL2) || unchanged(results)) return "–";
   return skill > 0 ? variantName(best) : "none better than ignoring attention";
 }
 

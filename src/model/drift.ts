@@ -16,12 +16,14 @@ import type { FloatArray, RowRange, Tile } from "../tensor.ts";
 import type { AttentionSettings } from "./attention_layer.ts";
 import { AttentionMeasure, MeasuringSession } from "./drift_session.ts";
 import { forwardSteps, type PassOptions, type Step, type Streams } from "./forward.ts";
-import { isClassifier, outputCols } from "./output.ts";
+import { Ledger } from "./ledger.ts";
+import { isClassifier, openOutputs, outputCols } from "./output.ts";
+import { Weights } from "./weights.ts";
 
 /** Numbers of a tile of outputs: three such tiles are held at once. */
 const OUTPUT_NUMBERS = 2 ** 24;
 
-export interface DriftOptions extends Omit<PassOptions, "encodings" | "watcher" | "numerics" | "contexts" | "sources"> {
+export interface DriftOptions extends Omit<PassOptions, "encodings" | "outputs" | "weights" | "watcher" | "numerics"> {
   readonly variants: readonly Variant[];
   /** Layers whose attention is replaced. */
   readonly layers: RowRange;
@@ -35,9 +37,10 @@ type Prepare = AttentionSettings["prepare"];
 /** Measures how the variants drift from exact attention. */
 export async function measureDrift(options: DriftOptions): Promise<DriftFindings> {
   const { variants, layers, layout, backend } = options;
-  const cols = outputCols(layout, false);
-  const most = Math.max(64, Math.floor(OUTPUT_NUMBERS / cols));
+  const most = Math.max(64, Math.floor(OUTPUT_NUMBERS / outputCols(layout, false)));
   const tileRows = options.tileRows ?? Math.min(most, backend.limits.preferredTileRows);
+  // Passes read the same layer one after the other.
+  const weights = new Weights(options.container, backend.limits.precision, { keeps: true });
   const measures = new Map<number, AttentionMeasure>();
   const replaced = (layer: number) => layer >= layers.start && layer < layers.end;
   const within = (prepare: Prepare): Prepare => (backend, plan, layer) =>
@@ -54,8 +57,10 @@ export async function measureDrift(options: DriftOptions): Promise<DriftFindings
     return new MeasuringSession(measure, truth, uniform(backend, plan), rivals);
   };
   const passes = [exact, async (backend: Backend, plan: RuledPlan) => uniform(backend, plan), ...open]
-    .map((prepare) => forwardSteps({ ...options, tileRows, numerics: { prepare: within(prepare) } }));
-  const found = new Comparison(options, cols, measures, replaced);
+    .map((prepare) => {
+      return forwardSteps({ ...options, tileRows, weights, outputs: false, numerics: { prepare: within(prepare) } });
+    });
+  const found = new Comparison(options, weights, measures, replaced);
   try {
     while (await found.step(passes));
   } finally {
@@ -101,7 +106,7 @@ class Comparison {
 
   constructor(
     readonly options: DriftOptions,
-    readonly cols: number,
+    readonly weights: Weights,
     readonly measures: ReadonlyMap<number, AttentionMeasure>,
     readonly replaced: (layer: number) => boolean,
   ) {
@@ -112,36 +117,54 @@ class Comparison {
   }
 
   /** One step of every pass; false when they are through. */
-  async step([first, second, ...others]: readonly AsyncGenerator<Step, void>[]): Promise<boolean> {
-    const exact = await this.#next(first);
-    const base = await this.#next(second);
-    if (!exact || !base) return false;
-    if (exact.kind === "layer" && base.kind === "layer") {
+  async step(passes: readonly AsyncGenerator<Step, void>[]): Promise<boolean> {
+    const [exact, base, ...others] = passes;
+    const [truth, baseline] = [await this.#next(exact), await this.#next(base)];
+    if (truth.kind === "layer" && baseline.kind === "layer") {
       const sums = others.map(() => new ErrorSums());
       for (const [i, other] of others.entries()) {
         const step = await this.#next(other);
-        if (step?.kind === "layer") this.#addStreams(sums[i], step.streams, exact.streams, base.streams);
+        if (step.kind === "layer") this.#addStreams(sums[i], step.streams, truth.streams, baseline.streams);
       }
-      this.#layers.push(this.#layer(exact.layer, sums));
-    } else if (exact.kind === "output" && base.kind === "output") {
-      const kept = this.#keptOutputs(exact.sequence, exact.tile);
-      this.#tops[0].add(base.tile, exact.tile, kept);
-      for (const [i, other] of others.entries()) {
-        const step = await this.#next(other);
-        if (step?.kind !== "output") continue;
-        this.#outputs[i].add(step.tile, exact.tile, base.tile, kept);
-        this.#tops[i + 1].add(step.tile, exact.tile, kept);
-      }
+      this.#layers.push(this.#layer(truth.layer, sums));
+      this.weights.forget();
+      return true;
     }
-    return true;
+    const last: (readonly FloatArray[])[] = [];
+    for (const step of [truth, baseline, ...await Promise.all(others.map((other) => this.#next(other)))]) {
+      if (step.kind === "last") last.push(step.rows);
+    }
+    if (truth.kind === "last") await this.#addOutputs(last, truth.tileRows);
+    return false;
   }
 
-  async #next(pass: AsyncGenerator<Step, void>): Promise<Step | null> {
+  async #next(pass: AsyncGenerator<Step, void>): Promise<Step> {
     const { value, done } = await pass.next();
-    if (done) return null;
+    if (done) throw new Error("a pass ended before its last rows");
     const { variants, layout, progress } = this.options;
     if (value.kind === "layer") progress?.(++this.#done, (variants.length + 2) * layout.layers.length);
     return value;
+  }
+
+  /** Through one output layer, all streams side by side; `last` holds the exact one, the baseline, then the variants. */
+  async #addOutputs(last: readonly (readonly FloatArray[])[], tileRows: number): Promise<void> {
+    const { backend, layout, sequences } = this.options;
+    const settings = { tileRows, encodings: false, ledger: new Ledger() };
+    await using outputs = await openOutputs(backend, this.weights, layout, settings);
+    this.weights.forget();
+    for (const [item, { length }] of sequences.entries()) {
+      const [exact, base, ...others] = last.map((rows) => outputs.of(rows[item], length));
+      for await (const truth of exact) {
+        const kept = this.#keptOutputs(item, truth);
+        const baseline = (await base.next()).value!;
+        this.#tops[0].add(baseline, truth, kept);
+        for (const [i, other] of others.entries()) {
+          const tile = (await other.next()).value!;
+          this.#outputs[i].add(tile, truth, baseline, kept);
+          this.#tops[i + 1].add(tile, truth, kept);
+        }
+      }
+    }
   }
 
   #addStreams(sums: ErrorSums, rival: readonly Streams[], exact: readonly Streams[], base: readonly Streams[]): void {
@@ -191,7 +214,7 @@ class Comparison {
       layers: this.#layers,
       outputs: {
         kind: this.#logits ? "logits" : "rows",
-        cols: this.cols,
+        cols: outputCols(this.options.layout, false),
         uniformTop1: base,
         results,
         best: bestOf(results),

@@ -14,7 +14,7 @@ import type { LayerLayout, ModelLayout } from "./description.ts";
 import { embed, type Sequence } from "./embedding.ts";
 import { FeedForward } from "./feed_forward.ts";
 import { Ledger } from "./ledger.ts";
-import { classify, isClassifier, openHead, outputCols, outputFlops, outputTiles } from "./output.ts";
+import { openOutputs, outputCols, outputFlops } from "./output.ts";
 import { Room } from "./room.ts";
 import { gainOf, normalise, shiftTokens } from "./rows.ts";
 import { type Norm, Weights } from "./weights.ts";
@@ -37,6 +37,10 @@ export interface PassOptions {
   readonly sources?: readonly Sequence[];
   /** The rows before the output layer instead of its outputs. */
   readonly encodings?: boolean;
+  /** false: it ends with the last rows. */
+  readonly outputs?: boolean;
+  /** Shared by passes that go in step. */
+  readonly weights?: Weights;
   readonly tileRows?: number;
   /** Name of the input, for messages. */
   readonly input: string;
@@ -59,9 +63,13 @@ export interface ForwardOptions extends PassOptions {
 /** Residual streams of one sequence, `rows × dim`: one, or the two of reversible layers. */
 export type Streams = readonly FloatArray[];
 
-/** What a pass goes through: the streams of all sequences behind each layer (valid until the next step), then the outputs. */
+/**
+ * What a pass goes through: the streams of all sequences behind each layer (valid until the next step), the rows before the output
+ * layer, then the outputs, tile by tile.
+ */
 export type Step =
   | { readonly kind: "layer"; readonly layer: number; readonly streams: readonly Streams[] }
+  | { readonly kind: "last"; readonly rows: readonly FloatArray[]; readonly tileRows: number }
   | { readonly kind: "output"; readonly sequence: number; readonly tile: Tile };
 
 /** Runs a model over all sequences; returns where time and arithmetic went. */
@@ -69,15 +77,14 @@ export async function forward(options: ForwardOptions): Promise<Ledger> {
   const ledger = new Ledger();
   for await (const step of forwardSteps(options, ledger)) {
     if (step.kind === "output") await options.write(step.sequence, step.tile);
-    else options.progress?.(step.layer + 1, options.layout.layers.length);
+    if (step.kind === "layer") options.progress?.(step.layer + 1, options.layout.layers.length);
   }
   return ledger;
 }
 
 /** The same step by step, so that several passes can be compared as they go. */
 export async function* forwardSteps(options: PassOptions, ledger = new Ledger()): AsyncGenerator<Step, void> {
-  const weights = new Weights(options.container, options.backend.limits.precision);
-  const { layout, sources } = options;
+  const { layout, sources, weights = new Weights(options.container, options.backend.limits.precision) } = options;
   using room = new Room(options.backend);
   const contexts = layout.encoder
     ? await encode(options, layout.encoder, sources!, weights, ledger, room)
@@ -126,7 +133,7 @@ class Pass {
 
   async *steps(): AsyncGenerator<Step, void> {
     const { sequences, input, signal } = this.options;
-    const { layers, dim, flow } = this.#layout;
+    const { layers, flow } = this.#layout;
     const first = await this.ledger.book("other", () => embed(this.weights, this.#layout, sequences, input));
     const streams = first.map((x): Streams => flow === "reversible" ? [x, x.slice()] : [x]);
     const settings = await this.#settings();
@@ -140,7 +147,8 @@ class Pass {
       if (y) { for (let i = 0; i < x.length; i++) x[i] += y[i]; }
       return x;
     });
-    yield* this.#output(last, dim);
+    yield { kind: "last", rows: last, tileRows: this.#tileRows };
+    if (this.options.outputs !== false) yield* this.#output(last);
   }
 
   async #settings(): Promise<AttentionSettings> {
@@ -233,25 +241,13 @@ class Pass {
     });
   }
 
-  async *#output(last: readonly FloatArray[], dim: number): AsyncGenerator<Step, void> {
+  async *#output(last: readonly FloatArray[]): AsyncGenerator<Step, void> {
     const { backend, sequences, encodings = false } = this.options;
-    const classifier = isClassifier(this.#layout, encodings);
-    const opened = await this.ledger.book(
-      "load",
-      () => openHead(backend, this.weights, this.#layout, this.#tileRows, encodings || classifier),
-    );
-    await using head = opened;
-    for (const [i, x] of last.entries()) {
-      const { length: rows } = sequences[i];
-      const normal = classifier ? floats(this.weights.precision, rows * dim) : null;
-      for await (const tile of outputTiles(head, x, { rows, dim, tileRows: this.#tileRows }, this.ledger)) {
-        if (normal) normal.set(tile.data.subarray(0, tile.rows * dim), tile.start * dim);
-        else yield { kind: "output", sequence: i, tile };
-      }
-      const { output } = this.#layout;
-      if (!normal || output.kind !== "scbert-classifier") continue;
-      const data = await this.ledger.book("other", () => classify(this.weights, output, normal, dim));
-      yield { kind: "output", sequence: i, tile: { start: 0, rows: 1, cols: data.length, data } };
+    const settings = { tileRows: this.#tileRows, encodings, ledger: this.ledger };
+    const opened = await this.ledger.book("load", () => openOutputs(backend, this.weights, this.#layout, settings));
+    await using outputs = opened;
+    for (const [sequence, x] of last.entries()) {
+      for await (const tile of outputs.of(x, sequences[sequence].length)) yield { kind: "output", sequence, tile };
     }
     const rows = sequences.reduce((sum, { length }) => sum + length, 0);
     this.ledger.flops.other += outputFlops(this.#layout, encodings, rows, sequences.length);

@@ -6,10 +6,10 @@ import type { Ledger } from "./ledger.ts";
 import { normalise, tilesOf } from "./rows.ts";
 import type { Norm, Weights } from "./weights.ts";
 
-/** Turns tiles of last rows into tiles of outputs; disposing gives back what it holds. */
-export interface OutputHead extends AsyncDisposable {
-  readonly cols: number;
-  run(tile: Tile): Promise<Tile>;
+/** Turns last rows into outputs; disposing gives back what it holds. */
+export interface Outputs extends AsyncDisposable {
+  /** The outputs of one sequence, tile by tile, in arrays of their own; a classifier makes one row. */
+  of(x: FloatArray, rows: number): AsyncGenerator<Tile, void>;
 }
 
 /** Columns of an output row, or the classes of a sequence. */
@@ -27,24 +27,34 @@ export function isClassifier(layout: ModelLayout, encodings: boolean): boolean {
 }
 
 /** The final norm and the output layer on a backend. */
-export async function openHead(
+export async function openOutputs(
   backend: Backend,
   weights: Weights,
   layout: ModelLayout,
-  tileRows: number,
-  encodings: boolean,
-): Promise<OutputHead> {
+  { tileRows, encodings, ledger }: { readonly tileRows: number; readonly encodings: boolean; readonly ledger: Ledger },
+): Promise<Outputs> {
+  const { dim, output } = layout;
   const norm = layout.finalNorm && await weights.norm(layout.finalNorm);
   const stages = encodings ? [] : await stagesOf(backend, weights, layout, tileRows);
   const { precision } = backend.limits;
+  const run = async (tile: Tile): Promise<Tile> => {
+    const data = floats(precision, tile.rows * dim);
+    normalise(norm, tile.data, data, tile.rows, dim);
+    let rows: Tile = { ...tile, data };
+    for (const stage of stages) rows = { ...await stage.run(rows), start: tile.start };
+    return rows;
+  };
   return {
-    cols: outputCols(layout, encodings),
-    async run(tile) {
-      const data = floats(precision, tile.rows * layout.dim);
-      normalise(norm, tile.data, data, tile.rows, layout.dim);
-      let rows: Tile = { ...tile, data };
-      for (const stage of stages) rows = { ...await stage.run(rows), start: tile.start };
-      return rows;
+    async *of(x, rows) {
+      const normal = isClassifier(layout, encodings) ? floats(precision, rows * dim) : null;
+      for (const tile of tilesOf(x, rows, dim, tileRows)) {
+        const made = await ledger.book("other", () => run(tile));
+        if (normal) normal.set(made.data.subarray(0, made.rows * dim), made.start * dim);
+        else yield made;
+      }
+      if (!normal || output.kind !== "scbert-classifier") return;
+      const data = await ledger.book("other", () => classify(weights, output, normal, dim));
+      yield { start: 0, rows: 1, cols: data.length, data };
     },
     async [Symbol.asyncDispose]() {
       for (const stage of stages) await stage.dispose();
@@ -106,7 +116,7 @@ export function outputFlops(layout: ModelLayout, encodings: boolean, rows: numbe
 }
 
 /** scBERT's finetuned head for one sequence of normalised rows: one number per row, then three layers over all of them. */
-export async function classify(
+async function classify(
   weights: Weights,
   output: Extract<OutputLayout, { kind: "scbert-classifier" }>,
   rows: FloatArray,
@@ -130,14 +140,4 @@ export async function classify(
     });
   }
   return weights.precision === "f64" ? values : Float32Array.from(values);
-}
-
-/** The outputs of one sequence, tile by tile, in arrays of their own. */
-export async function* outputTiles(
-  head: OutputHead,
-  x: FloatArray,
-  { rows, dim, tileRows }: { readonly rows: number; readonly dim: number; readonly tileRows: number },
-  ledger: Ledger,
-): AsyncGenerator<Tile> {
-  for (const tile of tilesOf(x, rows, dim, tileRows)) yield await ledger.book("other", () => head.run(tile));
 }

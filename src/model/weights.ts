@@ -14,12 +14,31 @@ export type Norm =
   | { readonly kind: "scale"; readonly g: number }
   | { readonly kind: "rezero"; readonly g: number };
 
-/** Reads tensors of an open file in the precision of a backend. */
+/** Reads tensors of an open file in the precision of a backend; where it `keeps` them, once until they are forgotten. */
 export class Weights {
-  constructor(readonly container: Container, readonly precision: Precision) {}
+  readonly #kept: Map<string, Promise<FloatArray>> | null;
 
-  /** All numbers of a tensor. Throws InputError naming it when one is NaN or infinite. */
+  constructor(
+    readonly container: Container,
+    readonly precision: Precision,
+    { keeps }: { readonly keeps?: boolean } = {},
+  ) {
+    this.#kept = keeps ? new Map() : null;
+  }
+
+  forget(): void {
+    this.#kept?.clear();
+  }
+
+  /** All numbers of a tensor, not to be written to. Throws InputError naming it when one is NaN or infinite. */
   async tensor(name: string, precision: Precision = this.precision): Promise<FloatArray> {
+    const key = `${precision} ${name}`;
+    const known = this.#kept?.get(key) ?? this.#read(name, precision);
+    this.#kept?.set(key, known);
+    return await known;
+  }
+
+  async #read(name: string, precision: Precision): Promise<FloatArray> {
     const { data, shape } = await this.container.readAll(name, precision);
     const at = data.findIndex((value) => !Number.isFinite(value));
     if (at >= 0) {

@@ -3,13 +3,13 @@ import { openFirst, parseBackendList } from "../backends/mod.ts";
 import { openContainer } from "../formats/mod.ts";
 import type { OutputDType } from "../formats/decode.ts";
 import { openSink, outputFormat } from "../formats/sink.ts";
-import type { ModelLayout } from "../model/description.ts";
+import type { Assumption, ModelLayout } from "../model/description.ts";
 import { forward } from "../model/forward.ts";
 import { isClassifier, outputCols } from "../model/output.ts";
 import type { Warning } from "../report.ts";
 import { type Kernel, leaksFuture, type RulesName } from "../rules_table.ts";
 import type { TensorSink } from "../tensor.ts";
-import { bytesText, count } from "../words.ts";
+import { assumedText, bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { describeModel, numericsWords, readConfiguration, runnable, summaryOf } from "./model_files.ts";
@@ -117,7 +117,14 @@ function warningsOf({ causal }: ModelLayout, rules: RulesName): Warning[] {
 }
 
 interface RunReport {
-  readonly model: { path: string; title: string; versions: string | null; rules: RulesName; kernel: Kernel };
+  readonly model: {
+    path: string;
+    title: string;
+    versions: string | null;
+    rules: RulesName;
+    kernel: Kernel;
+    assumed: readonly Assumption[];
+  };
   readonly backend: { device: string; name: string };
   readonly input: { sequences: number; rows: number };
   readonly output: { path: string; shape: readonly number[] } | null;
@@ -134,10 +141,12 @@ function words(
   const compute = seconds.attention + seconds.feedForward + seconds.other;
   const share = (part: "attention" | "feedForward" | "other") =>
     `${seconds[part].toFixed(2)} s, ${(flops[part] / 1e9).toFixed(2)} GFLOP`;
+  const guessed = model.assumed.filter(({ from }) => from === "default");
   const lines = [
     `performer run ${model.path} · ${count(input.rows)} tokens in ${count(input.sequences)} ` +
     (input.sequences === 1 ? "sequence" : "sequences"),
     `  model        ${model.title}${model.versions ? `, performer-pytorch ${model.versions}` : ""}`,
+    ...(guessed.length > 0 ? [`  assumed      ${assumedText(guessed)}`] : []),
     `  numerics     ${numericsWords(model.rules, model.kernel)}`,
     `  backend      ${backend.name} · ${backend.device}`,
     `  throughput   ${count(Math.round(tokensPerSecond))} tokens/s · ${

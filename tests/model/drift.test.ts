@@ -118,7 +118,7 @@ describe("streams", () => {
     expect(await drift("bert", { variants, sequences: unmasked })).not.toEqual(await drift("bert", { variants }));
   });
 
-  test("seeds draw other features, layers draw their own", async () => {
+  test("seeds draw other features, and the same seed the same", async () => {
     const [first, again, other] = await Promise.all([0, 0, 1].map((seed) => drift("llama", { variants, seed })));
     expect(again).toEqual(first);
     expect(other).not.toEqual(first);

@@ -18,6 +18,8 @@ import { type FloatArray, floats, type Precision, type Tile } from "./tensor.ts"
 
 /** Below this a logarithm counts as −∞: its exponential is 0 in float32. */
 const NEVER = -200;
+/** A prefix maximum may pass M by this before the state is rescaled: e^30 is far from the end of float32. */
+const MARGIN = 30;
 /** Tops and normalisers of surveyed keys that are kept for `absorb`, in numbers. */
 const MOST_KEPT = 1 << 23;
 
@@ -143,7 +145,7 @@ class StabilisedSession implements RuledSession {
   readonly surveys: boolean;
   /** M per head. */
   readonly #highest: Float64Array;
-  /** Causal, "prefix": largest u of the keys so far, per head. */
+  /** "prefix": largest u of the keys so far, per head; M is one of its earlier values. */
   readonly #soFar: Float64Array;
   readonly #kept = new Map<number, Tops>();
   #keptNumbers = 0;
@@ -158,7 +160,7 @@ class StabilisedSession implements RuledSession {
     readonly tops: ProjectionTops | null,
     readonly precision: Precision,
   ) {
-    this.surveys = rules.keyTop !== "none";
+    this.surveys = rules.keyTop === "head" || rules.keyTop === "all";
     this.#highest = new Float64Array(plan.heads).fill(-Infinity);
     this.#soFar = new Float64Array(plan.heads).fill(-Infinity);
   }
@@ -209,9 +211,36 @@ class StabilisedSession implements RuledSession {
   }
 
   async absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void> {
-    const extended = this.#own?.k === k ? this.#own.extended : await this.#extendKeys(k, await this.#topsOf(k));
+    let extended = this.#own?.k === k ? this.#own.extended : null;
     this.#own = null;
+    if (!extended) {
+      const tops = await this.#topsOf(k);
+      if (tops) await this.#rise(tops, k.rows);
+      extended = await this.#extendKeys(k, tops);
+      if (tops) this.#shares(tops, k.rows);
+    }
     await this.session.absorb(extended, v, weights);
+  }
+
+  /** "prefix": makes M large enough for these keys; what was absorbed with a smaller one is scaled by e^{old M − new M}. */
+  async #rise({ top }: Tops, rows: number): Promise<void> {
+    if (this.rules.keyTop !== "prefix") return;
+    const { heads } = this.plan;
+    const risen = this.#highest.slice();
+    for (let cell = 0; cell < rows * heads; cell++) {
+      const head = cell % heads;
+      if (top[cell] > risen[head] + MARGIN) risen[head] = top[cell];
+    }
+    if (risen.every((value, head) => value === this.#highest[head])) return;
+    if (this.#soFar.some((value) => value > -Infinity)) {
+      const state = await this.session.save();
+      for (let f = 0; f < state.c.length; f++) {
+        const head = Math.floor(f / state.features);
+        state.c[f] += this.#highest[head] - risen[head];
+      }
+      await this.session.load(state);
+    }
+    this.#highest.set(risen);
   }
 
   async emit(q: Tile, own?: OwnRows | null, into?: FloatArray): Promise<Tile> {
@@ -219,7 +248,8 @@ class StabilisedSession implements RuledSession {
     const { epsilon, causalDelta, divisor, paired } = this.rules;
     const m = this.rows.projections;
     const [queryTops, keyTops] = [await this.tops?.of(q) ?? null, own ? await this.#topsOf(own.k) : null];
-    const shares = own && keyTops ? this.#shares(keyTops, own.k.rows) : null;
+    if (keyTops) await this.#rise(keyTops, own!.k.rows);
+    const shares = keyTops ? this.#shares(keyTops, own!.k.rows) : this.#lastShares(q.rows);
     /** P_i, times e^{M_i − M} where the key maximum is that of a prefix. */
     const sums = new Float64Array(q.rows * heads);
     const pairs = paired ? 0.5 * Math.log(2 * m) : 0;
@@ -243,6 +273,15 @@ class StabilisedSession implements RuledSession {
     }
     if (divisor.kind !== "plain") divide(out, denominators, divisor, valueDim, paired ? 1 : 1 / m);
     return out;
+  }
+
+  /** e^{M_i − M} of rows that see all keys so far. */
+  #lastShares(rows: number): Float64Array | null {
+    if (this.rules.keyTop !== "prefix") return null;
+    const { heads } = this.plan;
+    return Float64Array.from({ length: rows * heads }, (_, cell) => {
+      return Math.exp(this.#soFar[cell % heads] - this.#highest[cell % heads]);
+    });
   }
 
   /** e^{M_i − M} per (row, head), M_i the largest u of keys up to row i; 1 where the maximum is that of all keys. */

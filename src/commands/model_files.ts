@@ -1,9 +1,9 @@
 /** A checkpoint and its configuration as files. */
 import { openFile } from "../bytes.ts";
-import { InputError } from "../errors.ts";
+import { InputError, UsageError } from "../errors.ts";
 import type { Container } from "../formats/container.ts";
 import { type Configuration, parseConfiguration } from "../model/arguments.ts";
-import type { Description } from "../model/description.ts";
+import type { Description, ModelLayout } from "../model/description.ts";
 import { recognise } from "../model/recognise.ts";
 
 /** A configuration longer than this is another file by mistake. */
@@ -28,6 +28,18 @@ export function describeModel(
   { part }: { readonly part?: string },
 ): Description {
   return recognise(container.path, container.members, { configuration, part });
+}
+
+/** The layout of a model that can be run; throws UsageError saying why another cannot. */
+export function runnable(model: string, { layout, unknown, reason, title }: Description): ModelLayout {
+  if (!layout) throw new UsageError(`Cannot run "${model}" (${title}): ${reason}`);
+  if (unknown.length > 0) {
+    throw new UsageError(`Cannot run "${model}": its tensors do not tell ${unknown.join("; ")}; say so with --config`);
+  }
+  if (layout.encoder) {
+    throw new UsageError(`Cannot run "${model}" (${title}): tokens of an encoder and a decoder cannot be given yet`);
+  }
+  return layout;
 }
 
 /** What `run` and `inspect` say of a model. */

@@ -3,6 +3,8 @@ import { InputError } from "../errors.ts";
 import { openContainer } from "../formats/mod.ts";
 import type { ModelLayout } from "../model/description.ts";
 import type { Sequence } from "../model/embedding.ts";
+import type { Warning } from "../report.ts";
+import type { RulesName } from "../rules_table.ts";
 
 export interface Sequences {
   readonly list: readonly Sequence[];
@@ -57,4 +59,14 @@ async function readMask(path: string, items: number, length: number): Promise<Fl
     );
   }
   return Float64Array.from(data, (value) => value === 0 ? 0 : 1);
+}
+
+/** What a causal run under rules that leak the future has to say. */
+export function futureLeaks(rules: RulesName): Warning {
+  return {
+    code: "leaks-future",
+    message:
+      `Under ${rules} rules causal rows see the key maximum of the whole sequence: the future leaks into the past`,
+    remedy: "use --compat lucidrains-causal (maximum over the keys so far) or exact",
+  };
 }

@@ -1,10 +1,8 @@
 /** The story of `run`: recognise the model, read the tokens, open a backend, run, report. */
 import { openFirst, parseBackendList } from "../backends/mod.ts";
-import { UsageError } from "../errors.ts";
 import { openContainer } from "../formats/mod.ts";
 import type { OutputDType } from "../formats/decode.ts";
 import { openSink, outputFormat } from "../formats/sink.ts";
-import type { Description, ModelLayout } from "../model/description.ts";
 import { forward } from "../model/forward.ts";
 import { isClassifier, outputCols } from "../model/output.ts";
 import type { Warning } from "../report.ts";
@@ -13,8 +11,8 @@ import type { TensorSink } from "../tensor.ts";
 import { bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
-import { describeModel, readConfiguration, summaryOf } from "./model_files.ts";
-import { readSequences } from "./model_inputs.ts";
+import { describeModel, readConfiguration, runnable, summaryOf } from "./model_files.ts";
+import { futureLeaks, readSequences } from "./model_inputs.ts";
 import { Progress } from "./progress.ts";
 
 /** Raised when a key of the JSON changes its meaning or goes away. */
@@ -87,24 +85,13 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
     flops: { ...flops, total: flops.attention + flops.feedForward + flops.other },
     tokensPerSecond: rows / compute,
     peakBytes: terminal.peakBytes(),
-    warnings: warningsOf(layout, rules),
+    warnings: layout.causal && leaksFuture(rules) ? [futureLeaks(rules)] : [],
   };
   if (flags.quiet && !flags.json) return 0;
   const text = flags.json ? JSON.stringify(report, null, 2) + "\n" : words(report);
   if (output === "-") terminal.err(text);
   else terminal.out(text);
   return 0;
-}
-
-function runnable(model: string, { layout, unknown, reason, title }: Description): ModelLayout {
-  if (!layout) throw new UsageError(`Cannot run "${model}" (${title}): ${reason}`);
-  if (unknown.length > 0) {
-    throw new UsageError(`Cannot run "${model}": its tensors do not tell ${unknown.join("; ")}; say so with --config`);
-  }
-  if (layout.encoder) {
-    throw new UsageError(`Cannot run "${model}" (${title}): tokens of an encoder and a decoder cannot be given yet`);
-  }
-  return layout;
 }
 
 async function openRows(
@@ -116,16 +103,6 @@ async function openRows(
 ): Promise<TensorSink> {
   // Rows of all sequences follow each other: one axis of rows for the sink, the shape as asked for in the header.
   return await openSink(path, { dtype, shape, rows, heads: 1, width: cols, layout: "lhd" });
-}
-
-function warningsOf({ causal }: ModelLayout, rules: RulesName): Warning[] {
-  if (!causal || !leaksFuture(rules)) return [];
-  return [{
-    code: "leaks-future",
-    message:
-      `Under ${rules} rules causal rows see the key maximum of the whole sequence: the future leaks into the past`,
-    remedy: "use --compat lucidrains-causal (maximum over the keys so far) or exact",
-  }];
 }
 
 interface RunReport {

@@ -5,7 +5,7 @@ import type { RuledPlan, RuledSession } from "../rules.ts";
 import { type RulesName, rulesNamed } from "../rules_table.ts";
 import { type FloatArray, floats, type Tile } from "../tensor.ts";
 import type { AttentionLayout, DenseLayout } from "./description.ts";
-import { attendLocally, localFlops } from "./local_attention.ts";
+import { attendLocally, localFlops, LocalHistory } from "./local_attention.ts";
 import type { Room } from "./room.ts";
 import { addTile, frequenciesOf, rotateHalfTile, rotateInterleaved, tilesOf } from "./rows.ts";
 import type { Weights } from "./weights.ts";
@@ -55,6 +55,8 @@ type Dense = { readonly q: Linear; readonly k: Linear; readonly v: Linear };
 
 export class AttentionLayer implements AsyncDisposable {
   readonly #kept = new Map<AttentionItem, FloatArray>();
+  /** Local heads of rows that come a few at a time. */
+  #history: LocalHistory | null = null;
 
   private constructor(
     readonly layout: AttentionLayout,
@@ -133,6 +135,27 @@ export class AttentionLayer implements AsyncDisposable {
       this.#kept.delete(item);
       await this.global?.session.reset();
     }
+  }
+
+  /**
+   * Causal self attention of rows that follow those of earlier calls: at most `tileRows`, `x.start` is the position of the first.
+   * Adds gain · output to `target`, `rows × dim`. Not to be mixed with `run`.
+   */
+  async extend(x: Tile, target: FloatArray, gain: number, room: Room): Promise<void> {
+    const item: AttentionItem = { x: x.data, rows: x.rows, mask: null, context: null, target };
+    const local = this.local ? await this.#extendLocally(x) : null;
+    const global = this.global ? await this.#emit(item, 0, x, room) : null;
+    const heads = local === null ? global! : this.#joined({ ...x, start: 0 }, global, local, room);
+    const result = await this.out.run(heads, room.take("result", x.rows * this.layout.out.outputs));
+    addTile(target, { ...result, start: 0 }, gain);
+  }
+
+  async #extendLocally(x: Tile): Promise<FloatArray> {
+    const { q, k, v, table } = this.local!;
+    const { rows: _, ...shape } = this.#localShape(x.rows);
+    this.#history ??= new LocalHistory(shape, table);
+    const [queries, keys, values] = [await q.run(x), await k.run(x), await v.run(x)];
+    return this.#history.extend(queries.data, keys.data, values.data);
   }
 
   /** Shows all keys of an item to the session, and keeps them where there is room. */

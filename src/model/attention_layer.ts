@@ -4,10 +4,11 @@ import type { Activation } from "../feature_map.ts";
 import type { RuledPlan, RuledSession } from "../rules.ts";
 import { type RulesName, rulesNamed } from "../rules_table.ts";
 import { type FloatArray, floats, type Tile } from "../tensor.ts";
-import type { AttentionLayout, DenseLayout } from "./description.ts";
+import type { AttentionLayout, DenseLayout, RotaryLayout } from "./description.ts";
 import { attendLocally, localFlops, LocalHistory } from "./local_attention.ts";
 import type { Room } from "./room.ts";
 import { addTile, frequenciesOf, rotateHalfTile, rotateInterleaved, tilesOf } from "./rows.ts";
+import { longerSinusoid } from "./sinusoid.ts";
 import type { Weights } from "./weights.ts";
 
 /** Numbers of keys kept between two passes over them; beyond, keys are computed again. */
@@ -269,10 +270,7 @@ export class AttentionLayer implements AsyncDisposable {
 
   /** Queries and keys of self attention turn with their positions. */
   #rotated(tile: Tile): Tile {
-    const { rotation } = this.settings;
-    if (!rotation || this.layout.kind === "cross") return tile;
-    if (rotation.kind === "interleaved") rotateInterleaved(tile, this.layout.headDim, rotation.table);
-    else rotateHalfTile(tile, frequenciesOf(this.layout.headDim));
+    if (this.layout.kind === "self") rotate(this.settings.rotation, tile, this.layout.headDim);
     return tile;
   }
 
@@ -282,25 +280,54 @@ export class AttentionLayer implements AsyncDisposable {
   }
 }
 
-/** The plan of a layer's global heads; W is read in float64. */
-async function planOf(
+/** The rotation of a layout, for `positions` rows where its table is shorter and can be continued. */
+export async function rotationOf(
+  rotary: RotaryLayout | null,
   weights: Weights,
-  { headDim, projection, features, kind }: AttentionLayout,
-  { rules, kernel, activation, causal, tileRows }: AttentionSettings,
-  heads: number,
-): Promise<RuledPlan> {
-  const stored = projection && kernel !== "no-projection" ? await weights.tensor(projection.name, "f64") : null;
+  positions = 0,
+): Promise<Rotation | null> {
+  if (rotary?.kind !== "interleaved") return rotary;
+  const table = await weights.tensor(rotary.table);
+  return {
+    kind: "interleaved",
+    table: longerSinusoid(rotary.table, table, table.length / rotary.positions, positions),
+  };
+}
+
+/** Turns every head of a tile, in place. */
+export function rotate(rotation: Rotation | null, tile: Tile, headDim: number): void {
+  if (rotation?.kind === "interleaved") rotateInterleaved(tile, headDim, rotation.table);
+  else if (rotation) rotateHalfTile(tile, frequenciesOf(headDim));
+}
+
+/** W of a layer as it is stored, `m × d` in float64; empty where it has none. */
+export async function storedProjection(
+  weights: Weights,
+  { headDim, projection, features }: AttentionLayout,
+): Promise<Float64Array> {
+  const stored = projection && await weights.tensor(projection.name, "f64");
   const matrix = new Float64Array(stored?.length ?? 0);
   for (let a = 0; stored && a < features; a++) {
     for (let l = 0; l < headDim; l++) {
       matrix[a * headDim + l] = stored[projection!.transposed ? l * features + a : a * headDim + l];
     }
   }
+  return matrix;
+}
+
+/** The plan of a layer's global heads. */
+async function planOf(
+  weights: Weights,
+  layout: AttentionLayout,
+  { rules, kernel, activation, causal, tileRows }: AttentionSettings,
+  heads: number,
+): Promise<RuledPlan> {
+  const { headDim, kind } = layout;
   return {
     rules,
     kernel,
     activation,
-    projection: matrix,
+    projection: kernel === "no-projection" ? new Float64Array() : await storedProjection(weights, layout),
     heads,
     headDim,
     valueDim: headDim,

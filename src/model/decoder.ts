@@ -9,14 +9,13 @@ import type { Container } from "../formats/container.ts";
 import { prepareRuled } from "../rules.ts";
 import { leaksFuture, type RulesName } from "../rules_table.ts";
 import { type FloatArray, floats, type Tile } from "../tensor.ts";
-import { AttentionLayer, type AttentionSettings } from "./attention_layer.ts";
+import { AttentionLayer, type AttentionSettings, rotationOf } from "./attention_layer.ts";
 import type { LayerLayout, ModelLayout } from "./description.ts";
 import { Embedding } from "./embedding.ts";
 import { FeedForward } from "./feed_forward.ts";
 import { openHead, type OutputHead } from "./output.ts";
 import { Room } from "./room.ts";
 import { gainOf, normalise, shiftTokens } from "./rows.ts";
-import { longerSinusoid } from "./sinusoid.ts";
 import { type Norm, Weights } from "./weights.ts";
 
 /** Rows of a prompt that go through the layers together. */
@@ -70,7 +69,7 @@ export class Decoder implements AsyncDisposable {
       activation: layout.activation,
       causal: true,
       tileRows: CHUNK,
-      rotation: await rotationOf(weights, options),
+      rotation: await rotationOf(layout.rotary, weights, options.positions),
       prepare: (_, plan) => prepareRuled(host, plan),
     };
     const layers: Layer[] = [];
@@ -157,17 +156,6 @@ async function partOf(
   dim: number,
 ): Promise<Omit<Part<unknown>, "layer">> {
   return { norm: norm && await weights.norm(norm), before: shift ? floats(weights.precision, dim) : null };
-}
-
-async function rotationOf(
-  weights: Weights,
-  { layout, positions }: DecoderOptions,
-): Promise<AttentionSettings["rotation"]> {
-  const { rotary } = layout;
-  if (rotary?.kind !== "interleaved") return rotary;
-  const stored = await weights.tensor(rotary.table);
-  const table = longerSinusoid(rotary.table, stored, stored.length / rotary.positions, positions);
-  return { kind: "interleaved", table };
 }
 
 function refuse({ container, layout, rules, positions }: DecoderOptions): void {

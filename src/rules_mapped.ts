@@ -37,7 +37,8 @@ export function pointwiseParameters(
   };
 }
 
-function parametersOf(plan: RuledPlan, rules: Rules): MapParameters {
+/** The map of a plan whose features a backend has as they are. */
+export function parametersOf(plan: RuledPlan, rules: Rules): MapParameters {
   const { kernel, headDim, projection } = plan;
   const scale = 1 / Math.sqrt(headDim);
   if (kernel === "softmax") {

@@ -1,7 +1,21 @@
 /** `performer run MODEL TOKENS`: a whole Performer model forward. */
 import { RULES } from "../rules_table.ts";
 import type { Command } from "./command.ts";
+import { UsageError } from "../errors.ts";
 import { BACKEND_FLAG, COMMON_FLAGS, THREADS_FLAG, wholeNumber } from "./flags.ts";
+
+/** What of the attention is wanted. */
+export interface AttentionWish {
+  /** Keys per row, or null for what tokens receive. */
+  readonly top: number | null;
+}
+
+function attentionWish(text: string): AttentionWish {
+  if (text === "received") return { top: null };
+  const top = /^top:(\d+)$/.exec(text);
+  if (!top || Number(top[1]) < 1) throw new UsageError("expected received or top:K, such as top:10");
+  return { top: Number(top[1]) };
+}
 
 export const run: Command = {
   name: "run",
@@ -33,6 +47,19 @@ export const run: Command = {
       choices: ["f32", "f64", "f16"],
       default: "f32",
     },
+    {
+      name: "attention",
+      value: "WHAT",
+      summary:
+        "write attention instead of outputs: received (by every token from all rows, [layers, heads, L]) or top:K (the K keys " +
+        "that every row of --rows looks at most)",
+      parse: attentionWish,
+    },
+    {
+      name: "rows",
+      value: "LIST",
+      summary: "rows whose top keys are wanted: 0,5,17 or A:B (at most 256 of them)",
+    },
     { name: "encodings", summary: "the rows before the output layer instead of its outputs" },
     {
       name: "compat",
@@ -49,6 +76,7 @@ export const run: Command = {
   examples: [
     "performer run model.pt tokens.npy --config config.json -o logits.npy",
     "performer run scbert.pth cells.npy --encodings -o genes.npy --json",
+    "performer run scbert.pth cells.npy --attention received -o received.npy",
   ],
   async run(invocation, terminal) {
     const { runModel } = await import("./run_model.ts");

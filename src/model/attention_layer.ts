@@ -33,12 +33,17 @@ export interface AttentionSettings {
 }
 
 /**
- * Looks on as a layer attends. Tiles are of global heads, rotated, and valid until the promise settles; keys of an item come before
- * its queries unless the layer is causal.
+ * Looks on as layers attend, one after the other. Tiles are of global heads, rotated, and valid until the promise settles; keys of an
+ * item come before its queries unless the layer is causal. Where the profile surveys keys, all items' are shown first.
  */
 export interface AttentionWatcher {
+  open(layer: number, plan: RuledPlan): Promise<void>;
+  survey(layer: number, k: Tile): Promise<void>;
   keys(layer: number, item: number, k: Tile, mask: FloatArray | null): Promise<void>;
   queries(layer: number, item: number, q: Tile): Promise<void>;
+  /** No more rows of the item come. */
+  finish(layer: number, item: number): Promise<void>;
+  close(layer: number): Promise<void>;
 }
 
 /** Rows that attend. Cross attention has keys and values from `context`, `rows × dim`, with its own mask. */
@@ -85,10 +90,12 @@ export class AttentionLayer implements AsyncDisposable {
       k: await part(layout.k, from, to),
       v: await part(layout.v, from, to),
     });
-    const global = globalHeads === 0 ? null : {
+    const plan = globalHeads === 0 ? null : await planOf(weights, layout, settings, globalHeads);
+    const global = plan && {
       ...await parts(0, globalHeads),
-      session: await settings.prepare(backend, await planOf(weights, layout, settings, globalHeads)),
+      session: await settings.prepare(backend, plan),
     };
+    if (plan) await settings.watcher?.open(index, plan);
     const windows = !local ? null : {
       ...await parts(globalHeads, heads),
       table: await weights.tensor(local.tensor, "f64"),
@@ -133,6 +140,7 @@ export class AttentionLayer implements AsyncDisposable {
       const local = this.local ? await this.#attendLocally(item) : null;
       if (this.global && !this.causal) await this.#absorbAll(item, index, room);
       await this.#emitAll(item, index, local, gain, room);
+      if (this.global) await this.settings.watcher?.finish(this.index, index);
       this.#kept.delete(item);
       await this.global?.session.reset();
     }
@@ -168,6 +176,7 @@ export class AttentionLayer implements AsyncDisposable {
       const k = await this.#keys(tile, room);
       kept?.set(k.data.subarray(0, k.rows * width), k.start * width);
       await this.global!.session.survey(k);
+      await this.settings.watcher?.survey(this.index, k);
     }
     if (kept) this.#kept.set(item, kept);
   }
@@ -277,6 +286,7 @@ export class AttentionLayer implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     const own = [this.global?.session, ...[this.global, this.local].flatMap((part) => [part?.q, part?.k, part?.v])];
     for (const part of [...own, this.out]) await part?.[Symbol.asyncDispose]();
+    if (this.global) await this.settings.watcher?.close(this.index);
   }
 }
 

@@ -13,7 +13,8 @@ import type { Backend, ExactSession } from "./backend.ts";
 import type { RuledPlan } from "./rules_plan.ts";
 import type { Rules } from "./rules_table.ts";
 import { pointwiseParameters } from "./rules_mapped.ts";
-import { type FloatArray, floats, type Precision, type Tile } from "./tensor.ts";
+import { type FloatArray, floats, type Tile } from "./tensor.ts";
+import { LentMemory } from "./tile_store.ts";
 
 /** Below this a logarithm counts as −∞: its exponential is 0 in float32. */
 const NEVER = -200;
@@ -83,7 +84,7 @@ class ExtendedRows {
   /** ‖x‖² d^{−1/2} / 2 per squared length. */
   readonly #half: number;
 
-  constructor(readonly plan: RuledPlan, readonly rules: Rules, readonly precision: Precision) {
+  constructor(readonly plan: RuledPlan, rules: Rules) {
     const { headDim: d, projection } = plan;
     const m = projection.length / d;
     this.projections = m;
@@ -104,23 +105,29 @@ class ExtendedRows {
     this.parameters = pointwiseParameters(exp, { headDim: this.width, weights, inputScale: 1, epsilon: 0 });
   }
 
-  /** h of one row of one head. */
-  half(data: ArrayLike<number>, at: number): number {
-    let squares = 0;
-    for (let l = 0; l < this.plan.headDim; l++) squares += data[at + l] * data[at + l];
-    return squares * this.#half;
-  }
-
-  /** Copies rows and lets `columns` fill the columns behind x: `row[at]` (shared by all features), then the constants. */
-  fill(x: Tile, columns: (cell: number, half: number, row: FloatArray, at: number) => void): Tile {
+  /**
+   * Copies rows to `data` and lets `columns` fill the columns behind x: `row[at]` (shared by all features), then the constants.
+   * `half` is h of the row and head.
+   */
+  fill(
+    x: Tile,
+    data: FloatArray,
+    columns: (cell: number, half: number, row: FloatArray, at: number) => void,
+  ): Tile {
     const { heads, headDim: d } = this.plan;
-    const cols = heads * this.width;
-    const data = floats(this.precision, x.rows * cols);
-    for (let cell = 0, from = 0, to = 0; cell < x.rows * heads; cell++, from += d, to += this.width) {
-      for (let l = 0; l < d; l++) data[to + l] = x.data[from + l];
-      columns(cell, this.half(x.data, from), data, to + d);
+    const { width } = this;
+    const given = x.data;
+    const cells = x.rows * heads;
+    for (let cell = 0, from = 0, to = 0; cell < cells; cell++, from += d, to += width) {
+      let squares = 0;
+      for (let l = 0; l < d; l++) {
+        const value = given[from + l];
+        squares += value * value;
+        data[to + l] = value;
+      }
+      columns(cell, squares * this.#half, data, to + d);
     }
-    return { start: x.start, rows: x.rows, cols, data };
+    return { start: x.start, rows: x.rows, cols: heads * width, data: data.subarray(0, cells * width) };
   }
 }
 
@@ -132,19 +139,27 @@ export class StabilisedRows implements AsyncDisposable {
   readonly #kept = new Map<number, Tops>();
   #keptNumbers = 0;
 
+  /** Memory of extended keys and queries: a tile is valid until the next of its kind. */
+  readonly #memory: LentMemory;
+  readonly #keys: FloatArray;
+  readonly #queries: FloatArray;
+
   private constructor(
+    backend: Backend,
     readonly plan: RuledPlan,
     readonly rules: Rules,
-    readonly precision: Precision,
     readonly tops: ProjectionTops | null,
   ) {
-    this.#extended = new ExtendedRows(plan, rules, precision);
+    this.#extended = new ExtendedRows(plan, rules);
     this.highest = new Float64Array(plan.heads).fill(-Infinity);
+    this.#memory = new LentMemory(backend);
+    const numbers = plan.tileRows * plan.heads * this.width;
+    [this.#keys, this.#queries] = [this.#memory.array(numbers), this.#memory.array(numbers)];
   }
 
   static async prepare(backend: Backend, plan: RuledPlan, rules: Rules): Promise<StabilisedRows> {
     const tops = rules.epsilon > 0 ? await ProjectionTops.prepare(backend, plan) : null;
-    return new StabilisedRows(plan, rules, backend.limits.precision, tops);
+    return new StabilisedRows(backend, plan, rules, tops);
   }
 
   /** Columns per head of extended rows. */
@@ -193,11 +208,11 @@ export class StabilisedRows implements AsyncDisposable {
     return kept?.top.length === k.rows * this.plan.heads ? kept : await this.tops?.of(k) ?? null;
   }
 
-  /** Extended keys. */
+  /** Extended keys, valid until the next. */
   keys(k: Tile, tops: Tops | null): Tile {
     const { highest, plan: { heads } } = this;
     const pairs = this.#pairs;
-    return this.#extended.fill(k, (cell, half, row, at) => {
+    return this.#extended.fill(k, this.#keys, (cell, half, row, at) => {
       if (!tops) {
         row[at] = -half - pairs;
         return;
@@ -210,14 +225,14 @@ export class StabilisedRows implements AsyncDisposable {
   }
 
   /**
-   * Extended queries, and P_i, times e^{M_i − M} (`shares`, per row and head) where the key maximum is that of a prefix.
+   * Extended queries, valid until the next, and P_i, times e^{M_i − M} (`shares`, per row and head) where the key maximum is that of a prefix.
    */
   async queries(q: Tile, shares: Float64Array | null = null): Promise<{ rows: Tile; sums: Float64Array }> {
     const { epsilon } = this.rules;
     const tops = await this.tops?.of(q) ?? null;
     const sums = new Float64Array(q.rows * this.plan.heads);
     const pairs = this.#pairs;
-    const rows = this.#extended.fill(q, (cell, half, row, at) => {
+    const rows = this.#extended.fill(q, this.#queries, (cell, half, row, at) => {
       if (!tops) {
         row[at] = -half - pairs;
         return;
@@ -240,5 +255,6 @@ export class StabilisedRows implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.tops?.[Symbol.asyncDispose]();
+    this.#memory[Symbol.dispose]();
   }
 }

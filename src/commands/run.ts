@@ -41,6 +41,12 @@ export const run: Command = {
     },
     { name: "mask", value: "FILE", summary: "one number per token, 0 = padding" },
     {
+      name: "context",
+      value: "FILE",
+      summary: "what cross attention sees: rows [L, dim] or [b, L, dim], or the tokens of a PerformerEncDec's encoder",
+    },
+    { name: "context-mask", value: "FILE", summary: "one number per row or token of --context, 0 = padding" },
+    {
       name: "output-dtype",
       value: "NAME",
       summary: "element type of the output; scalar computes in f64",

@@ -13,7 +13,7 @@ import { bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { describeModel, readConfiguration, runnable, summaryOf } from "./model_files.ts";
-import { futureLeaks, readSequences } from "./model_inputs.ts";
+import { futureLeaks, readContexts, readSequences } from "./model_inputs.ts";
 import { Progress } from "./progress.ts";
 import type { AttentionWish } from "./run.ts";
 import { measureAttention } from "./run_attention.ts";
@@ -40,6 +40,9 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
   }
   const encodings = flags.encodings === true || wish !== undefined;
   const sequences = await readSequences(tokens, flags.mask as string | undefined, layout);
+  const items = sequences.list.length;
+  const context = { context: flags.context as string | undefined, mask: flags["context-mask"] as string | undefined };
+  const seen = await readContexts(model, layout, context, items);
   const cols = outputCols(layout, encodings);
   const perSequence = isClassifier(layout, encodings) ? 1 : sequences.list[0].length;
   const { backend, refused } = await openFirst(candidates, {
@@ -47,7 +50,6 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
     speeds: speedsFile(terminal.env),
   });
   await using _backend = backend;
-  const items = sequences.list.length;
   const measure = wish === undefined ? null : measureAttention({
     ...{ wish, rows: flags.rows as string | undefined, backend, layout },
     ...{ items, length: sequences.list[0].length, batched: sequences.batched },
@@ -72,6 +74,7 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
       rules,
       backend,
       sequences: sequences.list,
+      ...seen,
       encodings,
       tileRows: flags.tile as number | undefined,
       input: tokens,

@@ -132,6 +132,7 @@ export class AttentionLayer implements AsyncDisposable {
 
   /** Adds gain · attention to the targets of all items (batch items: some rules look at all of them first). */
   async run(items: readonly AttentionItem[], gain: number, room: Room): Promise<void> {
+    this.#reserve(Math.max(...items.flatMap(({ rows, context }) => [rows, context?.rows ?? 0])), room);
     const surveys = this.global?.session.surveys ?? false;
     const together = surveys && rulesNamed(this.settings.rules).keyTop === "all";
     if (together) { for (const item of items) await this.#survey(item, room, items.length); }
@@ -152,11 +153,20 @@ export class AttentionLayer implements AsyncDisposable {
    */
   async extend(x: Tile, target: FloatArray, gain: number, room: Room): Promise<void> {
     const item: AttentionItem = { x: x.data, rows: x.rows, mask: null, context: null, target };
+    this.#reserve(x.rows, room);
     const local = this.local ? await this.#extendLocally(x) : null;
-    const global = this.global ? await this.#emit(item, 0, x, room) : null;
+    const [, query] = await this.#query(x, room, 0);
+    const global = query && await this.#emit(item, 0, x, query, room);
     const heads = local === null ? global! : this.#joined({ ...x, start: 0 }, global, local, room);
     const result = await this.out.run(heads, room.take("result", x.rows * this.layout.out.outputs));
     addTile(target, { ...result, start: 0 }, gain);
+  }
+
+  /** Takes the memory of tiles that will be made while others are in flight. */
+  #reserve(rows: number, room: Room): void {
+    if (!this.global) return;
+    const numbers = Math.min(rows, this.settings.tileRows) * this.#globalWidth;
+    for (const role of ["q", "k", "v"]) for (const turn of [0, 1]) room.take(`${role} ${turn}`, numbers);
   }
 
   async #extendLocally(x: Tile): Promise<FloatArray> {
@@ -172,8 +182,7 @@ export class AttentionLayer implements AsyncDisposable {
     const { rows } = this.#keySide(item);
     const width = this.#globalWidth;
     const kept = rows * width <= KEPT_KEYS / share ? floats(precisionOf(item.x), rows * width) : null;
-    for (const tile of this.#keyTiles(item)) {
-      const k = await this.#keys(tile, room);
+    for await (const k of ahead(this.#keyTiles(item), (tile, turn) => this.#keys(tile, room, turn))) {
       kept?.set(k.data.subarray(0, k.rows * width), k.start * width);
       await this.global!.session.survey(k);
       await this.settings.watcher?.survey(this.index, k);
@@ -183,9 +192,9 @@ export class AttentionLayer implements AsyncDisposable {
 
   async #absorbAll(item: AttentionItem, index: number, room: Room): Promise<void> {
     const { mask } = this.#keySide(item);
-    for (const tile of this.#keyTiles(item)) {
-      const k = await this.#keysOf(item, tile, room);
-      const v = await this.#dense(this.global!.v, tile, "v", room);
+    for await (
+      const [tile, k, v] of ahead(this.#keyTiles(item), (tile, turn) => this.#keyValues(item, tile, room, turn))
+    ) {
       await this.settings.watcher?.keys(this.index, index, k, mask);
       await this.global!.session.absorb(k, v, maskOf(mask, tile));
     }
@@ -199,23 +208,34 @@ export class AttentionLayer implements AsyncDisposable {
     room: Room,
   ): Promise<void> {
     const { q, out } = this.layout;
-    for (const tile of tilesOf(item.x, item.rows, q.inputs, this.settings.tileRows)) {
-      const global = this.global ? await this.#emit(item, index, tile, room) : null;
+    const tiles = tilesOf(item.x, item.rows, q.inputs, this.settings.tileRows);
+    for await (const [tile, query] of ahead(tiles, (tile, turn) => this.#query(tile, room, turn))) {
+      const global = query && await this.#emit(item, index, tile, query, room);
       const heads = local === null ? global! : this.#joined(tile, global, local, room);
       const result = await this.out.run(heads, room.take("result", tile.rows * out.outputs));
       addTile(item.target, { ...result, start: tile.start }, gain);
     }
   }
 
+  /** The tile itself, its keys and its values, in memory of the turn. */
+  async #keyValues(item: AttentionItem, tile: Tile, room: Room, turn: number): Promise<readonly [Tile, Tile, Tile]> {
+    const keys = this.#keysOf(item, tile, room, turn);
+    const values = this.#dense(this.global!.v, tile, `v ${turn}`, room);
+    return [tile, ...await Promise.all([keys, values])];
+  }
+
+  /** The tile itself and its queries, null without global heads. */
+  async #query(tile: Tile, room: Room, turn: number): Promise<readonly [Tile, Tile | null]> {
+    return [tile, this.global && this.#rotated(await this.#dense(this.global.q, tile, `q ${turn}`, room))];
+  }
+
   /** Attention of a tile's rows through the session. Causal: with the tile's own keys and values, absorbed afterwards. */
-  async #emit(item: AttentionItem, index: number, tile: Tile, room: Room): Promise<Tile> {
-    const { q: dense, session, v: values } = this.global!;
-    const q = this.#rotated(await this.#dense(dense, tile, "q", room));
+  async #emit(item: AttentionItem, index: number, tile: Tile, q: Tile, room: Room): Promise<Tile> {
+    const { session } = this.global!;
     await this.settings.watcher?.queries(this.index, index, q);
     const into = room.take("heads", tile.rows * this.#globalWidth);
     if (!this.causal) return await session.emit(q, null, into);
-    const k = await this.#keysOf(item, tile, room);
-    const v = await this.#dense(values, tile, "v", room);
+    const [, k, v] = await this.#keyValues(item, tile, room, 0);
     await this.settings.watcher?.keys(this.index, index, k, item.mask);
     const weights = maskOf(item.mask, tile);
     const answer = await session.emit(q, { k, v, weights }, into);
@@ -265,13 +285,13 @@ export class AttentionLayer implements AsyncDisposable {
     return { ...result, start: tile.start };
   }
 
-  async #keys(tile: Tile, room: Room): Promise<Tile> {
-    return this.#rotated(await this.#dense(this.global!.k, tile, "k", room));
+  async #keys(tile: Tile, room: Room, turn: number): Promise<Tile> {
+    return this.#rotated(await this.#dense(this.global!.k, tile, `k ${turn}`, room));
   }
 
-  async #keysOf(item: AttentionItem, tile: Tile, room: Room): Promise<Tile> {
+  async #keysOf(item: AttentionItem, tile: Tile, room: Room, turn: number): Promise<Tile> {
     const kept = this.#kept.get(item);
-    if (!kept) return await this.#keys(tile, room);
+    if (!kept) return await this.#keys(tile, room, turn);
     const cols = this.#globalWidth;
     const data = kept.subarray(tile.start * cols, (tile.start + tile.rows) * cols);
     return { start: tile.start, rows: tile.rows, cols, data };
@@ -308,6 +328,20 @@ export async function rotationOf(
 export function rotate(rotation: Rotation | null, tile: Tile, headDim: number): void {
   if (rotation?.kind === "interleaved") rotateInterleaved(tile, headDim, rotation.table);
   else if (rotation) rotateHalfTile(tile, frequenciesOf(headDim));
+}
+
+/** What `work` makes of every tile, the next one begun before one is used: turns 0 and 1 alternate. */
+async function* ahead<T>(tiles: Iterable<Tile>, work: (tile: Tile, turn: number) => Promise<T>): AsyncGenerator<T> {
+  let before: Promise<T> | null = null;
+  let turn = 0;
+  for (const tile of tiles) {
+    const next: Promise<T> = work(tile, turn);
+    next.catch(() => {}); // reported when its turn comes
+    turn = 1 - turn;
+    if (before) yield await before;
+    before = next;
+  }
+  if (before) yield await before;
 }
 
 /** W of a layer as it is stored, `m × d` in float64; empty where it has none. */

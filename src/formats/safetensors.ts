@@ -5,6 +5,7 @@
 import { InputError, UsageError } from "../errors.ts";
 import { type DType, DTYPE_BYTES } from "../tensor.ts";
 import type { Contents, Format, Frame, Frames, StoredTensor, TensorHeader } from "./container.ts";
+import { MAX_RANK } from "./view.ts";
 
 /** A third of what the reference takes: as JSON it needs many times its length of memory. */
 const MAX_HEADER = 2 ** 25;
@@ -131,6 +132,7 @@ function validated(name: string, entry: Entry, available: number, path: string) 
   const { dtype: typeName, shape, data_offsets: offsets } = entry ?? {};
   if (typeof typeName !== "string") throw broken("its dtype is missing");
   if (!Array.isArray(shape) || !shape.every(isSize)) throw broken("its shape is not a list of sizes");
+  if (shape.length > MAX_RANK) throw broken(`its shape has ${shape.length} axes, expected at most ${MAX_RANK}`);
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize)) {
     throw broken("its data_offsets are not two positions");
   }

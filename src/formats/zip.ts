@@ -99,6 +99,17 @@ function archiveError(source: ByteSource, error: unknown): Error {
   });
 }
 
+/** Memory for all that a file unpacks to, which stays until the file is closed; the rest goes to disk. */
+const MAX_UNPACKED = 2 ** 26;
+
+/** Adds an empty spool for one more unpacked member, with its share of the `most` bytes of memory that all may take. */
+export function spoolBeside(spools: SpoolFile[], path: string, most = MAX_UNPACKED): SpoolFile {
+  const taken = spools.reduce((sum, { onDisk, byteLength }) => onDisk ? sum : sum + byteLength, 0);
+  const spool = new SpoolFile(path, Math.min(most / 4, Math.max(0, most - taken)));
+  spools.push(spool);
+  return spool;
+}
+
 /** One member of a zip. `label` names it in errors. */
 export class ZipMember {
   #unpacked?: Promise<SpoolFile>;
@@ -160,8 +171,7 @@ export class ZipMember {
   }
 
   async #unpack(spools: SpoolFile[]): Promise<SpoolFile> {
-    const spool = new SpoolFile(this.source.path);
-    spools.push(spool);
+    const spool = spoolBeside(spools, this.source.path);
     const { uncompressedSize: declared, crc32: checksum } = this.entry;
     let crc = 0;
     for await (const piece of this.#pieces()) {

@@ -12,6 +12,7 @@ import {
   called,
   dict,
   joined,
+  laughs,
   named,
   number,
   tensor,
@@ -196,14 +197,6 @@ describe("calls are never made, and named", () => {
 });
 
 describe("shapes of pickles that cost", () => {
-  const laughs = (levels: number) => {
-    let pickle = `${tensor()}q\x00`;
-    for (let i = 1; i <= levels; i++) {
-      pickle += `](${`h${String.fromCharCode(i - 1)}`.repeat(10)}eq${String.fromCharCode(i)}`;
-    }
-    return pickle;
-  };
-
   test.each<[string, string | Uint8Array, string]>([
     ["a list in itself", `]q\x00(${tensor()}h\x00e`, "itself"],
     ["a dict in itself", `}q\x00(${word("w")}${tensor()}${word("me")}h\x00u`, "itself"],

@@ -5,6 +5,7 @@ import {
   called,
   dict,
   joined,
+  laughs,
   named,
   number,
   tensor,
@@ -39,15 +40,6 @@ const numbered = <T>(length: number, make: (i: number) => T): T[] => Array.from(
 
 /** Enough of a PerformerLM to be taken for one. */
 const LM = ["token_emb.weight", "performer.net.layers.0.0.fn.to_q.weight"];
-
-/** A pickle in which a list is called again and again, each time by ten. */
-function laughs(levels: number): string {
-  let pickle = `${tensor()}q\x00`;
-  for (let i = 1; i <= levels; i++) {
-    pickle += `](${`h${String.fromCharCode(i - 1)}`.repeat(10)}eq${String.fromCharCode(i)}`;
-  }
-  return pickle;
-}
 
 /** What is repeated in a flood of instructions. */
 const UNITS = [

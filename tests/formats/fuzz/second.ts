@@ -26,20 +26,8 @@ export interface Packed {
 const view = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 const latin1 = (bytes: Uint8Array) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
 
-const DTYPES: Record<string, DType> = {
-  f2: "f16",
-  f4: "f32",
-  f8: "f64",
-  i1: "i8",
-  i2: "i16",
-  i4: "i32",
-  i8: "i64",
-  u1: "u8",
-  u2: "u16",
-  u4: "u32",
-  u8: "u64",
-  b1: "bool",
-};
+/** numpy's letter and bytes as our name. */
+const typeOf = (letter: string, size: number) => (letter === "b" ? "bool" : letter + 8 * size) as DType;
 
 /** What a file holds, or null. */
 export function secondReading(bytes: Uint8Array): Seen[] | null {
@@ -64,12 +52,12 @@ function only(text: string, pattern: RegExp): RegExpMatchArray {
 function npyAt(bytes: Uint8Array, name: string): Seen {
   const [length, begin] = bytes[6] === 1 ? [view(bytes).getUint16(8, true), 10] : [view(bytes).getUint32(8, true), 12];
   const text = latin1(bytes.subarray(begin, begin + length));
-  const [, order, type] = only(text, /'descr' *: *'([<>|])([fiub]\d)'/g);
+  const [, order, letter, size] = only(text, /'descr' *: *'([<>|])(?=f[248]|[iu][1248]|b1)(.)(.)'/g);
   const [, fortran] = only(text, /'fortran_order' *: *(True|False)/g);
   const [, sizes] = only(text, /'shape' *: *\(([\d, ]*)\)/g);
   const shape = sizes.split(",").filter((part) => part.trim() !== "").map(Number);
-  const dtype = DTYPES[type];
-  if (!dtype || shape.length > 64 || shape.some((size) => !Number.isSafeInteger(size))) throw new Error("unusual");
+  const dtype = typeOf(letter, Number(size));
+  if (shape.length > 64 || shape.some((size) => !Number.isSafeInteger(size))) throw new Error("unusual");
   const steps = fortran === "True" ? products(shape) : products([...shape].reverse()).reverse();
   return { name, dtype, littleEndian: order !== ">", shape, steps, start: begin + length, bytes };
 }

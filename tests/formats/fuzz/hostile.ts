@@ -107,8 +107,8 @@ export const HOSTILE: Readonly<Record<string, (pick: Pick, size: number) => Uint
     ),
   "one number very often": (pick, size) => {
     const shape = one(pick, [[size, 600], [600, size], [2 ** 31 - 1, 2 ** 31 - 1], [2 ** 24], new Array(24).fill(2), [
-      2 ** 26,
-    ], [2 ** 26 + 1]]);
+      2 ** 25,
+    ], [2 ** 25 + 1]]);
     return torchZip(dict({ w: tensor({ shape, strides: shape.map(() => 0) }) }), eight);
   },
   "rows that overlap": (pick, size) => {

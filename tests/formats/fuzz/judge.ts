@@ -21,21 +21,29 @@ export interface Verdict {
 const MOST_TENSORS = 40;
 const SMALL = 4000;
 
-/** Reads, lists, describes and recognises a file in every way; throws for whatever is a bug. */
-export async function judge(path: string, bytes: Uint8Array): Promise<Verdict> {
+/**
+ * Reads, lists, describes and recognises a file in every way; throws for whatever is a bug. `step` is called before each of the two
+ * things that the program would do in one go.
+ */
+export async function judge(
+  path: string,
+  bytes: Uint8Array,
+  step: (name: string) => void = () => {},
+): Promise<Verdict> {
+  step("inspect");
   const found = await refusedOr(path, () => describeFile(path));
-  if (found) {
-    const model = await inspectModel(found, undefined);
-    if (model) modelWords(model).join("\n");
-    JSON.stringify({ found, model });
-  }
+  const model = found && await inspectModel(found, undefined);
+  if (model) modelWords(model).join("\n");
+  JSON.stringify({ found, model });
+  step("read");
   const container = await refusedOr(path, () => openContainer(path));
   if ((container === null) !== (found === null) && found?.records === undefined) {
     throw new Error("inspect and a reader do not agree on whether it is a file of tensors");
   }
   if (!container) return { kind: "refused", tensors: 0, confirmed: 0, model: false };
   await using _container = container;
-  const model = await refusedOr(path, async () => recognise(path, container.members));
+  // Fewer tensors than inspect looks at.
+  if (!model) await refusedOr(path, async () => recognise(path, container.members));
   const seen = new Map(secondReading(bytes)?.map((array) => [array.name, array]));
   let [tensors, confirmed, refused] = [0, 0, 0];
   for (const stored of container.contents.tensors.slice(0, MOST_TENSORS)) {
@@ -44,7 +52,7 @@ export async function judge(path: string, bytes: Uint8Array): Promise<Verdict> {
     else tensors++;
     if (read?.confirmed) confirmed++;
   }
-  return { kind: refused === 0 ? "read" : "partly", tensors, confirmed, model: model !== null };
+  return { kind: refused === 0 ? "read" : "partly", tensors, confirmed, model: typeof model?.family === "string" };
 }
 
 /** What `act` gives, or null where it is refused as bad input, in words that name the file. */

@@ -78,6 +78,7 @@ export function damagedZip(bytes: Uint8Array, pick: Pick): Uint8Array {
   for (let left = 1 + pick(2); left > 0; left--) {
     const place = one(pick, places);
     const signature = copy.readUInt32LE(place);
+    if (!FIELDS[signature]) continue; // the first damage hit it
     const [field, size] = one(pick, FIELDS[signature]);
     if (place + field + size > copy.length) continue;
     const twins = places.filter((at) => copy.readUInt32LE(at) === signature && at + field + size <= copy.length);

@@ -16,3 +16,12 @@ export function random(seed: number): Pick {
 
 /** One of several. */
 export const one = <T>(pick: Pick, of: readonly T[]): T => of[pick(of.length)];
+
+/** Milliseconds from now on, without those in which other work had the processor (nor those of threads beside this one). */
+export function stopwatch(): () => number {
+  const [start, used] = [performance.now(), process.cpuUsage()];
+  return () => {
+    const { user, system } = process.cpuUsage(used);
+    return Math.min(performance.now() - start, (user + system) / 1000);
+  };
+}

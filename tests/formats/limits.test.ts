@@ -10,6 +10,7 @@ import { StridedTensor } from "../../src/formats/strided.ts";
 import { rowView } from "../../src/formats/view.ts";
 import { spoolBeside } from "../../src/formats/zip.ts";
 import { safetensors } from "./fuzz/mutate.ts";
+import { stopwatch } from "./fuzz/random.ts";
 import { allRows, countingByteSource, rejection } from "./support.ts";
 import { dict, joined, number, tensor, torchZip, zipOf } from "./torch_made.ts";
 
@@ -90,10 +91,10 @@ describe("checkpoints", () => {
     const long = `}(${Array.from({ length: 100_000 }, (_, i) => `${number(i)}N`).join("")}uq\x00`;
     const names = Object.fromEntries(Array.from({ length: 990 }, (_, i) => [`b${i}`, "h\x00"]));
     const bytes = torchZip(dict({ w: tensor(), a: long, ...names }), eight);
-    const start = performance.now();
+    const passed = stopwatch();
     await using container = await opened(bytes);
     expect(container.members.map(({ name }) => name)).toEqual(["w"]);
-    expect(performance.now() - start).toBeLessThan(2000);
+    expect(passed()).toBeLessThan(2000);
   });
 
   test("elements repeated or overlapping beyond measure", async () => {

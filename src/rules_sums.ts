@@ -42,6 +42,9 @@ export class AttentionSums implements AsyncDisposable {
   static async prepare(backend: Backend, plan: RuledPlan, columns: number): Promise<AttentionSums> {
     if (plan.causal) throw new UsageError("Cannot sum the attention of a causal model: every row has keys of its own");
     if (plan.kernel === "no-projection") throw new UsageError("Cannot sum attention of a no_projection kernel");
+    if (plan.kernel === "exact-softmax") {
+      throw new UsageError("Cannot sum exact softmax attention: without features that takes every pair of rows");
+    }
     const rules = rulesNamed(plan.rules);
     if (rules.keyTop === "prefix") {
       throw new UsageError(

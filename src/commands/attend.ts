@@ -3,7 +3,16 @@ import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
 import type { Command, Flag } from "./command.ts";
-import { BACKEND_FLAG, COMMON_FLAGS, fraction, positiveNumber, rowSlice, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import {
+  BACKEND_FLAG,
+  COMMON_FLAGS,
+  FORMAT_FLAG,
+  fraction,
+  positiveNumber,
+  rowSlice,
+  THREADS_FLAG,
+  wholeNumber,
+} from "./flags.ts";
 
 const FLAGS: readonly Flag[] = [
   {
@@ -112,13 +121,7 @@ const FLAGS: readonly Flag[] = [
   },
   { name: "profile", summary: "measure and report the time of every stage of the computation (wasm)" },
   { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
-  {
-    name: "format",
-    value: "NAME",
-    summary: "form of the report",
-    choices: ["text", "json", "csv", "md"],
-    default: "text",
-  },
+  FORMAT_FLAG,
   ...COMMON_FLAGS,
 ];
 

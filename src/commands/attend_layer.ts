@@ -4,7 +4,8 @@ import type { Backend } from "../backend.ts";
 import { UsageError } from "../errors.ts";
 import { openContainer } from "../formats/mod.ts";
 import { Inputs } from "../inputs.ts";
-import { rotationOf, storedProjection } from "../model/attention_layer.ts";
+import { storedProjection } from "../model/attention_layer.ts";
+import { rotationOf } from "../model/rotation.ts";
 import type { AttentionLayout, Description, ModelLayout } from "../model/description.ts";
 import { type LayerSources, openLayerSources } from "../model/layer_sources.ts";
 import { Weights } from "../model/weights.ts";
@@ -71,7 +72,7 @@ export async function layerAttention(layer: ChosenLayer, invocation: Invocation)
   const asked = await attentionFrom(invocation);
   const causal = asked.causal || (model.causal && layout.kind === "self");
   const own = sources.features === "default" && sources["num-features"] === "default" &&
-    sources.projection === "default" && (layout.projection !== null || model.kernel !== "softmax");
+    sources.projection === "default" && (layout.projection !== null || model.kernel === "no-projection");
   if (!own) return { ...asked, causal };
   const compat = sources.compat === "default" ? description.rules : asked.compat;
   const features = model.kernel === "generalized"

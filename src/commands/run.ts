@@ -1,8 +1,9 @@
-/** `performer run MODEL TOKENS`: a whole Performer model forward. */
+/** `performer run MODEL TOKENS`: a whole model forward. */
 import { RULES } from "../rules_table.ts";
 import type { Command } from "./command.ts";
 import { UsageError } from "../errors.ts";
 import { BACKEND_FLAG, COMMON_FLAGS, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import { CONFIG_FLAG, MASK_FLAG, MODEL_ARGUMENT, PART_FLAG } from "./model_flags.ts";
 
 /** What of the attention is wanted. */
 export interface AttentionWish {
@@ -19,9 +20,10 @@ function attentionWish(text: string): AttentionWish {
 
 export const run: Command = {
   name: "run",
-  summary: "a whole Performer model forward: tokens to logits, or to the rows before the output layer",
+  summary:
+    "a whole model forward, Performer or softmax transformer: tokens to logits, or to the rows before the output layer",
   arguments: [
-    { name: "MODEL", summary: "a checkpoint: .pt, .pth, .bin, .ckpt, .safetensors or .npz; nothing in it is executed" },
+    MODEL_ARGUMENT,
     {
       name: "TOKENS",
       summary: "a .npy of whole numbers [L] or [b, L], or of rows [L, dim] for a model without embedding",
@@ -34,12 +36,8 @@ export const run: Command = {
       value: "FILE",
       summary: "write the outputs: .npy, .npz or .safetensors; - is stdout (.npy)",
     },
-    {
-      name: "config",
-      value: "FILE",
-      summary: 'JSON {"model": {…}} with the constructor arguments that the tensors do not tell',
-    },
-    { name: "mask", value: "FILE", summary: "one number per token, 0 = padding" },
+    CONFIG_FLAG,
+    MASK_FLAG,
     {
       name: "context",
       value: "FILE",
@@ -73,7 +71,7 @@ export const run: Command = {
       summary: "numerics instead of those the tensors tell",
       choices: RULES.map((rules) => rules.name),
     },
-    { name: "part", value: "PREFIX", summary: "only tensors whose names start so: one model of several in a file" },
+    PART_FLAG,
     BACKEND_FLAG,
     THREADS_FLAG,
     { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },

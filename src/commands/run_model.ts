@@ -7,12 +7,12 @@ import { openSink, outputFormat } from "../formats/sink.ts";
 import { forward } from "../model/forward.ts";
 import { isClassifier, outputCols } from "../model/output.ts";
 import type { Warning } from "../report.ts";
-import { leaksFuture, type RulesName, rulesNamed } from "../rules_table.ts";
+import { type Kernel, leaksFuture, type RulesName } from "../rules_table.ts";
 import type { TensorSink } from "../tensor.ts";
 import { bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
-import { describeModel, readConfiguration, runnable, summaryOf } from "./model_files.ts";
+import { describeModel, numericsWords, readConfiguration, runnable, summaryOf } from "./model_files.ts";
 import { futureLeaks, readContexts, readSequences } from "./model_inputs.ts";
 import { Progress } from "./progress.ts";
 import type { AttentionWish } from "./run.ts";
@@ -96,7 +96,7 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
   const report = {
     schema: SCHEMA,
     command: "run",
-    model: { path: model, ...summaryOf(description), rules },
+    model: { path: model, ...summaryOf(description), rules, kernel: layout.kernel },
     backend: { name: backend.name, device: backend.device, refused },
     input: { path: tokens, sequences: sequences.list.length, rows, masked: flags.mask !== undefined },
     output: output === undefined ? null : { path: output, shape, encodings },
@@ -126,7 +126,7 @@ async function openRows(
 }
 
 interface RunReport {
-  readonly model: { path: string; title: string; versions: string | null; rules: RulesName };
+  readonly model: { path: string; title: string; versions: string | null; rules: RulesName; kernel: Kernel };
   readonly backend: { device: string; name: string };
   readonly input: { sequences: number; rows: number };
   readonly output: { path: string; shape: readonly number[] } | null;
@@ -148,7 +148,7 @@ function words(
     `performer run ${model.path} · ${count(input.rows)} tokens in ${count(input.sequences)} ` +
     (input.sequences === 1 ? "sequence" : "sequences"),
     `  model        ${model.title}${model.versions ? `, performer-pytorch ${model.versions}` : ""}`,
-    `  numerics     ${model.rules}: ${rulesNamed(model.rules).summary}`,
+    `  numerics     ${numericsWords(model.rules, model.kernel)}`,
     `  backend      ${backend.name} · ${backend.device}`,
     `  throughput   ${count(Math.round(tokensPerSecond))} tokens/s · ${
       (flops.total / compute / 1e9).toFixed(1)

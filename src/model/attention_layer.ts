@@ -4,20 +4,15 @@ import type { Activation } from "../feature_map.ts";
 import type { RuledPlan, RuledSession } from "../rules.ts";
 import { type RulesName, rulesNamed } from "../rules_table.ts";
 import { type FloatArray, floats, type Tile } from "../tensor.ts";
-import type { AttentionLayout, DenseLayout, RotaryLayout } from "./description.ts";
+import type { AttentionLayout, DenseLayout } from "./description.ts";
 import { attendLocally, localFlops, LocalHistory } from "./local_attention.ts";
 import type { Room } from "./room.ts";
-import { addTile, frequenciesOf, rotateHalfTile, rotateInterleaved, tilesOf } from "./rows.ts";
-import { longerSinusoid } from "./sinusoid.ts";
+import { rotate, type Rotation } from "./rotation.ts";
+import { addTile, tilesOf } from "./rows.ts";
 import type { Weights } from "./weights.ts";
 
 /** Numbers of keys kept between two passes over them; beyond, keys are computed again. */
 const KEPT_KEYS = 2 ** 26;
-
-/** How positions turn queries and keys: a table of sines and cosines by rows, or frequencies. */
-export type Rotation =
-  | { readonly kind: "interleaved"; readonly table: FloatArray }
-  | { readonly kind: "half-split" };
 
 /** What all attention layers of a model share. */
 export interface AttentionSettings {
@@ -27,7 +22,8 @@ export interface AttentionSettings {
   readonly causal: boolean;
   readonly tileRows: number;
   readonly rotation: Rotation | null;
-  readonly prepare: (backend: Backend, plan: RuledPlan) => Promise<RuledSession>;
+  /** `layer` is the index of the layer. */
+  readonly prepare: (backend: Backend, plan: RuledPlan, layer: number) => Promise<RuledSession>;
   /** Sees what enters attention; for measures such as the attention that tokens receive. */
   readonly watcher?: AttentionWatcher | null;
 }
@@ -80,24 +76,25 @@ export class AttentionLayer implements AsyncDisposable {
     settings: AttentionSettings,
     index: number,
   ): Promise<AttentionLayer> {
-    const { heads, headDim, local } = layout;
+    const { heads, kvHeads, headDim, local } = layout;
     const globalHeads = heads - (local?.heads ?? 0);
+    const globalKeys = kvHeads - (local?.heads ?? 0);
     const { tileRows } = settings;
     const part = (dense: DenseLayout, from: number, to: number) =>
       weights.linear(backend, dense, tileRows, { rows: [from * headDim, to * headDim] });
-    const parts = async (from: number, to: number): Promise<Dense> => ({
-      q: await part(layout.q, from, to),
-      k: await part(layout.k, from, to),
-      v: await part(layout.v, from, to),
+    const parts = async (q: readonly [number, number], kv: readonly [number, number]): Promise<Dense> => ({
+      q: await part(layout.q, ...q),
+      k: await part(layout.k, ...kv),
+      v: await part(layout.v, ...kv),
     });
-    const plan = globalHeads === 0 ? null : await planOf(weights, layout, settings, globalHeads);
+    const plan = globalHeads === 0 ? null : await planOf(weights, layout, settings, globalHeads, globalKeys);
     const global = plan && {
-      ...await parts(0, globalHeads),
-      session: await settings.prepare(backend, plan),
+      ...await parts([0, globalHeads], [0, globalKeys]),
+      session: await settings.prepare(backend, plan, index),
     };
     if (plan) await settings.watcher?.open(index, plan);
     const windows = !local ? null : {
-      ...await parts(globalHeads, heads),
+      ...await parts([globalHeads, heads], [globalKeys, kvHeads]),
       table: await weights.tensor(local.tensor, "f64"),
     };
     const out = await weights.linear(backend, layout.out, tileRows);
@@ -114,14 +111,25 @@ export class AttentionLayer implements AsyncDisposable {
     return (heads - (local?.heads ?? 0)) * headDim;
   }
 
+  get #keyWidth(): number {
+    const { kvHeads, headDim, local } = this.layout;
+    return (kvHeads - (local?.heads ?? 0)) * headDim;
+  }
+
   /** Operations for `rows` queries and `keys` keys. */
   flops(rows: number, keys = rows): number {
     const { q, k, v, out, features, headDim, heads, local } = this.layout;
     const dense = 2 *
       (rows * (q.inputs * q.outputs + out.inputs * out.outputs) + keys * (k.inputs * k.outputs + v.inputs * v.outputs));
-    const m = this.settings.kernel === "no-projection" ? headDim : features;
-    const projected = this.settings.kernel === "no-projection" ? 0 : 2 * m * headDim;
-    const linear = (heads - (local?.heads ?? 0)) * (rows + keys) * (projected + 2 * m * headDim);
+    const { kernel } = this.settings;
+    const globalHeads = heads - (local?.heads ?? 0);
+    if (kernel === "exact-softmax") {
+      const pairs = this.causal ? rows * (rows + 1) / 2 : rows * keys;
+      return dense + globalHeads * pairs * 4 * headDim;
+    }
+    const m = kernel === "no-projection" ? headDim : features;
+    const projected = kernel === "no-projection" ? 0 : 2 * m * headDim;
+    const linear = globalHeads * (rows + keys) * (projected + 2 * m * headDim);
     return dense + linear + (local ? localFlops({ ...this.#localShape(rows), heads: local.heads }) : 0);
   }
 
@@ -180,7 +188,7 @@ export class AttentionLayer implements AsyncDisposable {
   /** Shows all keys of an item to the session, and keeps them where there is room. */
   async #survey(item: AttentionItem, room: Room, share: number): Promise<void> {
     const { rows } = this.#keySide(item);
-    const width = this.#globalWidth;
+    const width = this.#keyWidth;
     const kept = rows * width <= KEPT_KEYS / share ? floats(precisionOf(item.x), rows * width) : null;
     for await (const k of ahead(this.#keyTiles(item), (tile, turn) => this.#keys(tile, room, turn))) {
       kept?.set(k.data.subarray(0, k.rows * width), k.start * width);
@@ -220,13 +228,13 @@ export class AttentionLayer implements AsyncDisposable {
   /** The tile itself, its keys and its values, in memory of the turn. */
   async #keyValues(item: AttentionItem, tile: Tile, room: Room, turn: number): Promise<readonly [Tile, Tile, Tile]> {
     const keys = this.#keysOf(item, tile, room, turn);
-    const values = this.#dense(this.global!.v, tile, `v ${turn}`, room);
+    const values = this.#dense(this.global!.v, tile, "v", turn, room);
     return [tile, ...await Promise.all([keys, values])];
   }
 
   /** The tile itself and its queries, null without global heads. */
   async #query(tile: Tile, room: Room, turn: number): Promise<readonly [Tile, Tile | null]> {
-    return [tile, this.global && this.#rotated(await this.#dense(this.global.q, tile, `q ${turn}`, room))];
+    return [tile, this.global && this.#rotated(await this.#dense(this.global.q, tile, "q", turn, room))];
   }
 
   /** Attention of a tile's rows through the session. Causal: with the tile's own keys and values, absorbed afterwards. */
@@ -280,19 +288,20 @@ export class AttentionLayer implements AsyncDisposable {
     return tilesOf(data, rows, this.layout.k.inputs, this.settings.tileRows);
   }
 
-  async #dense(dense: Linear, tile: Tile, role: string, room: Room): Promise<Tile> {
-    const result = await dense.run(tile, room.take(role, tile.rows * this.#globalWidth));
+  async #dense(dense: Linear, tile: Tile, role: "q" | "k" | "v", turn: number, room: Room): Promise<Tile> {
+    const width = role === "q" ? this.#globalWidth : this.#keyWidth;
+    const result = await dense.run(tile, room.take(`${role} ${turn}`, tile.rows * width));
     return { ...result, start: tile.start };
   }
 
   async #keys(tile: Tile, room: Room, turn: number): Promise<Tile> {
-    return this.#rotated(await this.#dense(this.global!.k, tile, `k ${turn}`, room));
+    return this.#rotated(await this.#dense(this.global!.k, tile, "k", turn, room));
   }
 
   async #keysOf(item: AttentionItem, tile: Tile, room: Room, turn: number): Promise<Tile> {
     const kept = this.#kept.get(item);
     if (!kept) return await this.#keys(tile, room, turn);
-    const cols = this.#globalWidth;
+    const cols = this.#keyWidth;
     const data = kept.subarray(tile.start * cols, (tile.start + tile.rows) * cols);
     return { start: tile.start, rows: tile.rows, cols, data };
   }
@@ -308,26 +317,6 @@ export class AttentionLayer implements AsyncDisposable {
     for (const part of [...own, this.out]) await part?.[Symbol.asyncDispose]();
     if (this.global) await this.settings.watcher?.close(this.index);
   }
-}
-
-/** The rotation of a layout, for `positions` rows where its table is shorter and can be continued. */
-export async function rotationOf(
-  rotary: RotaryLayout | null,
-  weights: Weights,
-  positions = 0,
-): Promise<Rotation | null> {
-  if (rotary?.kind !== "interleaved") return rotary;
-  const table = await weights.tensor(rotary.table);
-  return {
-    kind: "interleaved",
-    table: longerSinusoid(rotary.table, table, table.length / rotary.positions, positions),
-  };
-}
-
-/** Turns every head of a tile, in place. */
-export function rotate(rotation: Rotation | null, tile: Tile, headDim: number): void {
-  if (rotation?.kind === "interleaved") rotateInterleaved(tile, headDim, rotation.table);
-  else if (rotation) rotateHalfTile(tile, frequenciesOf(headDim));
 }
 
 /** What `work` makes of every tile, the next one begun before one is used: turns 0 and 1 alternate. */
@@ -365,6 +354,7 @@ async function planOf(
   layout: AttentionLayout,
   { rules, kernel, activation, causal, tileRows }: AttentionSettings,
   heads: number,
+  kvHeads: number,
 ): Promise<RuledPlan> {
   const { headDim, kind } = layout;
   return {
@@ -373,6 +363,7 @@ async function planOf(
     activation,
     projection: kernel === "no-projection" ? new Float64Array() : await storedProjection(weights, layout),
     heads,
+    kvHeads,
     headDim,
     valueDim: headDim,
     causal: causal && kind === "self",

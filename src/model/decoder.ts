@@ -9,7 +9,8 @@ import type { Container } from "../formats/container.ts";
 import { prepareRuled } from "../rules.ts";
 import { leaksFuture, type RulesName } from "../rules_table.ts";
 import { type FloatArray, floats, type Tile } from "../tensor.ts";
-import { AttentionLayer, type AttentionSettings, rotationOf } from "./attention_layer.ts";
+import { AttentionLayer, type AttentionSettings } from "./attention_layer.ts";
+import { rotationOf } from "./rotation.ts";
 import type { LayerLayout, ModelLayout } from "./description.ts";
 import { Embedding } from "./embedding.ts";
 import { FeedForward } from "./feed_forward.ts";
@@ -165,6 +166,11 @@ function refuse({ container, layout, rules, positions }: DecoderOptions): void {
   }
   if (!layout.embedding || layout.output.kind === "none" || layout.output.kind === "scbert-classifier") {
     throw new UsageError(`Cannot generate with "${path}": it does not make tokens from tokens`);
+  }
+  if (layout.kernel === "exact-softmax") {
+    throw new UsageError(
+      `Cannot generate with "${path}" from a running state: exact attention has none of constant size; use --recompute`,
+    );
   }
   if (leaksFuture(rules)) {
     throw new UsageError(

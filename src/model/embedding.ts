@@ -2,8 +2,9 @@
 import { InputError } from "../errors.ts";
 import { type FloatArray, floats } from "../tensor.ts";
 import type { ModelLayout, PositionLayout } from "./description.ts";
+import { normalise } from "./rows.ts";
 import { longerSinusoid } from "./sinusoid.ts";
-import type { Weights } from "./weights.ts";
+import type { Norm, Weights } from "./weights.ts";
 
 /** What runs through a model: token numbers, or rows `length × dim` where it has no embedding. */
 export interface Sequence {
@@ -39,7 +40,12 @@ export class Embedding {
     readonly dim: number,
     readonly tokens: number,
     readonly table: FloatArray,
+    /** Added to every row. */
+    readonly type: FloatArray | null,
+    /** Column c at position p. */
     readonly place: (p: number, c: number) => number,
+    readonly norm: Norm | null,
+    readonly positions: PositionLayout,
   ) {}
 
   /** @param positions rows that will be asked for, where more than the table of a sinusoid has */
@@ -47,19 +53,31 @@ export class Embedding {
     const { dim, embedding } = layout;
     const table = await weights.tensor(embedding!.table);
     const place = await positionReader(weights, layout.positions, dim, positions);
-    return new Embedding(weights, dim, embedding!.tokens, table, place);
+    const type = embedding!.types ? (await weights.tensor(embedding!.types)).subarray(0, dim) : null;
+    const norm = embedding!.norm ? await weights.norm(embedding!.norm) : null;
+    return new Embedding(weights, dim, embedding!.tokens, table, type, place, norm, layout.positions);
   }
 
   /** Rows of tokens from position `start` on, `tokens × dim`; throws what `refuse` makes of a token that the table lacks. */
   rows(tokens: Int32Array, start: number, refuse: (token: number, at: number) => Error): FloatArray {
-    const { dim, table, place } = this;
+    const { dim, table, type, place, norm, positions } = this;
     const rows = floats(this.weights.precision, tokens.length * dim);
-    tokens.forEach((token, i) => {
+    const at = positions.kind === "padded" ? paddedPositions(tokens, positions.padding) : null;
+    for (const [i, token] of tokens.entries()) {
       if (token < 0 || token >= this.tokens) throw refuse(token, i);
-      for (let c = 0; c < dim; c++) rows[i * dim + c] = table[token * dim + c] + place(start + i, c);
-    });
+      const position = at?.[i] ?? start + i;
+      for (let c = 0; c < dim; c++) rows[i * dim + c] = table[token * dim + c] + place(position, c);
+      for (let c = 0; type && c < dim; c++) rows[i * dim + c] += type[c];
+    }
+    if (norm) normalise(norm, rows, rows, tokens.length, dim);
     return rows;
   }
+}
+
+/** Positions as RoBERTa counts them (`create_position_ids_from_input_ids` of transformers). */
+function paddedPositions(tokens: Int32Array, padding: number): Int32Array {
+  let seen = 0;
+  return tokens.map((token) => token === padding ? padding : padding + ++seen);
 }
 
 /** Column c of what is added at position p; sums are rounded once, as adding a float64 table to float32 rows does. */

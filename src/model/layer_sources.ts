@@ -14,7 +14,7 @@ import {
   type Tile,
   type TileOptions,
 } from "../tensor.ts";
-import { rotate, type Rotation } from "./attention_layer.ts";
+import { rotate, type Rotation } from "./rotation.ts";
 import type { AttentionLayout, DenseLayout } from "./description.ts";
 import type { Weights } from "./weights.ts";
 

@@ -1,6 +1,6 @@
 /** Softmax attention with ε as a plain session over extended rows (rules_rows.ts). */
 import type { Backend, Session } from "./backend.ts";
-import type { OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
+import type { Observation, OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
 import type { Rules } from "./rules_table.ts";
 import { divide, scaleCells } from "./rules_divisor.ts";
 import { StabilisedRows, type Tops } from "./rules_rows.ts";
@@ -29,6 +29,8 @@ class StabilisedSession implements RuledSession {
   /** Causal: the extended keys of a tile that was emitted and waits for its absorb. */
   #own: { readonly k: Tile; readonly extended: Tile } | null = null;
 
+  readonly observation?: Observation;
+
   constructor(
     readonly plan: RuledPlan,
     readonly rules: Rules,
@@ -36,8 +38,22 @@ class StabilisedSession implements RuledSession {
     readonly session: Session,
     readonly precision: Precision,
   ) {
+    if (plan.observed && rules.keyTop !== "prefix") {
+      this.observation = {
+        parameters: rows.parameters,
+        width: rows.width,
+        unit: this.#unit,
+        keys: async (k) => rows.keys(k, await rows.topsOf(k)),
+        show: null,
+      };
+    }
     this.surveys = rules.keyTop === "head" || rules.keyTop === "all";
     this.#soFar = new Float64Array(plan.heads).fill(-Infinity);
+  }
+
+  /** Features here are without their 1/√m, pairs with it. */
+  get #unit(): number {
+    return this.rules.paired ? 1 : 1 / this.rows.projections;
   }
 
   survey(k: Tile): Promise<void> {
@@ -84,7 +100,7 @@ class StabilisedSession implements RuledSession {
 
   async emit(q: Tile, own?: OwnRows | null, into?: FloatArray): Promise<Tile> {
     const { heads, valueDim, causal } = this.plan;
-    const { causalDelta, divisor, paired } = this.rules;
+    const { causalDelta, divisor } = this.rules;
     const m = this.rows.projections;
     const keyTops = own ? await this.rows.topsOf(own.k) : null;
     if (keyTops) await this.#rise(keyTops, own!.k.rows);
@@ -98,7 +114,8 @@ class StabilisedSession implements RuledSession {
       const delta = causalDelta * Math.sqrt(m); // the features here are without their 1/√m
       scaleCells(out, valueDim, (cell) => denominators[cell] / (denominators[cell] + delta * sums[cell]));
     }
-    if (divisor.kind !== "plain") divide(out, denominators, divisor, valueDim, paired ? 1 : 1 / m);
+    await this.observation?.show?.(query, denominators);
+    if (divisor.kind !== "plain") divide(out, denominators, divisor, valueDim, this.#unit);
     return out;
   }
 

@@ -29,14 +29,13 @@ export interface AttentionSettings {
 }
 
 /**
- * Looks on as layers attend, one after the other. Tiles are of global heads, rotated, and valid until the promise settles; keys of an
- * item come before its queries unless the layer is causal. Where the profile surveys keys, all items' are shown first.
+ * Looks on as layers attend, one after the other. Tiles are of global heads, rotated, and valid until the promise settles; all keys of
+ * an item come before its queries unless the layer is causal.
  */
 export interface AttentionWatcher {
-  open(layer: number, plan: RuledPlan): Promise<void>;
-  survey(layer: number, k: Tile): Promise<void>;
+  /** `session` was prepared with `observed`. */
+  open(layer: number, plan: RuledPlan, session: RuledSession): Promise<void>;
   keys(layer: number, item: number, k: Tile, mask: FloatArray | null): Promise<void>;
-  queries(layer: number, item: number, q: Tile): Promise<void>;
   /** No more rows of the item come. */
   finish(layer: number, item: number): Promise<void>;
   close(layer: number): Promise<void>;
@@ -92,7 +91,7 @@ export class AttentionLayer implements AsyncDisposable {
       ...await parts([0, globalHeads], [0, globalKeys]),
       session: await settings.prepare(backend, plan, index),
     };
-    if (plan) await settings.watcher?.open(index, plan);
+    if (global) await settings.watcher?.open(index, plan!, global.session);
     const windows = !local ? null : {
       ...await parts([globalHeads, heads], [globalKeys, kvHeads]),
       table: await weights.tensor(local.tensor, "f64"),
@@ -193,7 +192,6 @@ export class AttentionLayer implements AsyncDisposable {
     for await (const k of ahead(this.#keyTiles(item), (tile, turn) => this.#keys(tile, room, turn))) {
       kept?.set(k.data.subarray(0, k.rows * width), k.start * width);
       await this.global!.session.survey(k);
-      await this.settings.watcher?.survey(this.index, k);
     }
     if (kept) this.#kept.set(item, kept);
   }
@@ -240,7 +238,6 @@ export class AttentionLayer implements AsyncDisposable {
   /** Attention of a tile's rows through the session. Causal: with the tile's own keys and values, absorbed afterwards. */
   async #emit(item: AttentionItem, index: number, tile: Tile, q: Tile, room: Room): Promise<Tile> {
     const { session } = this.global!;
-    await this.settings.watcher?.queries(this.index, index, q);
     const into = room.take("heads", tile.rows * this.#globalWidth);
     if (!this.causal) return await session.emit(q, null, into);
     const [, k, v] = await this.#keyValues(item, tile, room, 0);
@@ -352,7 +349,7 @@ export async function storedProjection(
 async function planOf(
   weights: Weights,
   layout: AttentionLayout,
-  { rules, kernel, activation, causal, tileRows }: AttentionSettings,
+  { rules, kernel, activation, causal, tileRows, watcher }: AttentionSettings,
   heads: number,
   kvHeads: number,
 ): Promise<RuledPlan> {
@@ -367,6 +364,7 @@ async function planOf(
     headDim,
     valueDim: headDim,
     causal: causal && kind === "self",
+    observed: watcher !== undefined && watcher !== null,
     tileRows,
   };
 }

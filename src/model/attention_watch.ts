@@ -1,6 +1,6 @@
 /** Measures of the attention of a whole model that need no matrix of it: what tokens receive, and what chosen rows look at. */
 import type { Backend } from "../backend.ts";
-import type { RuledPlan } from "../rules.ts";
+import type { RuledPlan, RuledSession } from "../rules.ts";
 import { AttentionSums } from "../rules_sums.ts";
 import { type FloatArray, floats, type Tile } from "../tensor.ts";
 import type { AttentionWatcher } from "./attention_layer.ts";
@@ -22,25 +22,15 @@ export class SumsWatcher implements AttentionWatcher {
     readonly read: SumsReader,
   ) {}
 
-  async open(_layer: number, plan: RuledPlan): Promise<void> {
-    this.#sums = await AttentionSums.prepare(this.backend, plan, this.columns);
+  async open(_layer: number, plan: RuledPlan, session: RuledSession): Promise<void> {
+    this.#sums = await AttentionSums.observe(this.backend, plan, session, this.columns, this.column);
     this.#heads = plan.heads;
-  }
-
-  async survey(_layer: number, k: Tile): Promise<void> {
-    await this.#sums!.survey(k);
   }
 
   async keys(_layer: number, _item: number, k: Tile, mask: FloatArray | null): Promise<void> {
     const data = floats(this.backend.limits.precision, k.rows * k.cols);
     data.set(k.data.subarray(0, data.length));
-    const weights = mask?.subarray(k.start, k.start + k.rows);
-    this.#keys.push({ k: { ...k, data }, weights });
-    await this.#sums!.absorb(k, weights);
-  }
-
-  async queries(_layer: number, _item: number, q: Tile): Promise<void> {
-    await this.#sums!.query(q, (row) => this.column(q.start + row));
+    this.#keys.push({ k: { ...k, data }, weights: mask?.subarray(k.start, k.start + k.rows) });
   }
 
   async finish(layer: number, item: number): Promise<void> {

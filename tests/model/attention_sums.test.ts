@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import type { Backend } from "../../src/backend.ts";
 import { Received, TopKeys } from "../../src/model/attention_watch.ts";
 import { RandomStream } from "../../src/random.ts";
-import type { RuledPlan, RulesName } from "../../src/rules.ts";
+import { prepareRuled, type RuledPlan, type RulesName } from "../../src/rules.ts";
 import { floats, type Tile } from "../../src/tensor.ts";
 import { describeBackends } from "../conformance/backends.ts";
 
@@ -135,10 +135,14 @@ async function watch(
       yield { start, rows, cols: HEADS * D, data: own };
     }
   };
-  await watcher.open(0, plan);
-  for (const tile of tiles(k)) await watcher.survey(0, tile);
-  for (const tile of tiles(k)) await watcher.keys(0, 0, tile, null);
-  for (const tile of tiles(q)) await watcher.queries(0, 0, tile);
+  await using session = await prepareRuled(backend, { ...plan, observed: true });
+  await watcher.open(0, plan, session);
+  if (session.surveys) { for (const tile of tiles(k)) await session.survey(tile); }
+  for (const tile of tiles(k)) {
+    await watcher.keys(0, 0, tile, null);
+    await session.absorb(tile, tile);
+  }
+  for (const tile of tiles(q)) await session.emit(tile);
   await watcher.finish(0, 0);
   await watcher.close(0);
 }

@@ -59,6 +59,8 @@ export class DiskFile {
   }
 
   async read(into: Uint8Array, at: number): Promise<void> {
+    // Beyond 2^53 the system is not asked: no file ends there.
+    if (at + into.length > Number.MAX_SAFE_INTEGER) throw endError(this.path, this.#byteLength, into.length);
     for (let done = 0; done < into.length;) {
       const wanted = Math.min(MAX_TRANSFER, into.length - done);
       let count: number;

@@ -26,7 +26,8 @@ export async function prepareRuled(backend: Backend, plan: RuledPlan): Promise<R
     );
   }
   if (plan.kernel === "exact-softmax") return await prepareExactSoftmax(backend, plan);
-  const stabilised = plan.kernel === "softmax" && rules.name !== "exact";
+  // Exact features keep a maximum per row of queries: where rows are observed, e^{u − h} is on one scale by itself.
+  const stabilised = plan.kernel === "softmax" && (rules.name !== "exact" || plan.observed === true);
   const session = await (stabilised ? prepareStabilised(backend, plan, rules) : prepareMapped(backend, plan, rules));
   return new InOrder(session, rules);
 }
@@ -43,6 +44,10 @@ class InOrder implements RuledSession {
 
   get surveys(): boolean {
     return this.session.surveys;
+  }
+
+  get observation() {
+    return this.session.observation;
   }
 
   #next<T>(work: () => Promise<T>): Promise<T> {

@@ -1,7 +1,7 @@
 /** Profiles whose features a backend already has: exact softmax features, f(W x) + ε, performer-pytorch's `no_projection`. */
 import type { Backend, Session } from "./backend.ts";
 import { bindMap, type FeatureMap, featureMap, identity, type MapParameters } from "./feature_map.ts";
-import type { OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
+import type { Observation, OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
 import { type Rules, rulesNamed } from "./rules_table.ts";
 import { divide } from "./rules_divisor.ts";
 import { emptyState, type State } from "./state.ts";
@@ -83,6 +83,7 @@ class MappedSession implements RuledSession {
   /** Bidirectional no_projection: keys' features still have to be divided by their sums over the sequence. */
   #open = false;
   readonly #divides: boolean;
+  readonly observation?: Observation;
 
   constructor(
     readonly backend: Backend,
@@ -92,6 +93,8 @@ class MappedSession implements RuledSession {
     readonly session: Session,
   ) {
     this.#divides = rules.divisor.kind !== "plain" && plan.kernel === "generalized";
+    if (!plan.observed || plan.kernel !== "generalized") return;
+    this.observation = { parameters, width: plan.headDim, unit: 1, keys: async (k) => k, show: null };
   }
 
   async survey(): Promise<void> {}
@@ -107,10 +110,12 @@ class MappedSession implements RuledSession {
 
   async emit(q: Tile, own?: OwnRows | null, into?: FloatArray): Promise<Tile> {
     if (this.#open) await this.#close();
-    if (!this.#divides) return await this.session.emit(q, own, into);
+    const show = this.observation?.show;
+    if (!this.#divides && !show) return await this.session.emit(q, own, into);
     const denominators = floats(this.backend.limits.precision, q.rows * this.plan.heads);
     const out = await this.session.emit(q, own, into, denominators);
-    divide(out, denominators, this.rules.divisor, this.plan.valueDim);
+    await show?.(q, denominators);
+    if (this.#divides) divide(out, denominators, this.rules.divisor, this.plan.valueDim);
     return out;
   }
 

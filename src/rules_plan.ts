@@ -1,6 +1,6 @@
 /** One attention of a checkpoint, and a session that computes it: what rules.ts prepares. */
 import type { SessionCounts } from "./backend.ts";
-import type { Activation } from "./feature_map.ts";
+import type { Activation, MapParameters } from "./feature_map.ts";
 import type { Kernel, RulesName } from "./rules_table.ts";
 import type { FloatArray, Tile } from "./tensor.ts";
 
@@ -19,6 +19,21 @@ export interface RuledPlan {
   readonly valueDim: number;
   readonly causal: boolean;
   readonly tileRows: number;
+  /** `RuledSession.observation` is wanted: features of all rows have to be on one scale. */
+  readonly observed?: boolean;
+}
+
+/** What a bidirectional session lets others see of its features (rules_sums.ts). */
+export interface Observation {
+  /** The map that makes features of `keys` and of the rows that are shown, `width` columns per head. */
+  readonly parameters: MapParameters;
+  readonly width: number;
+  /** The denominators' factor in the profile's own features. */
+  readonly unit: number;
+  /** Keys as rows for the map, valid until the next; only between the session's own calls. */
+  keys(k: Tile): Promise<Tile>;
+  /** Is shown every emitted tile as rows for the map, valid until it settles, with its denominators, `rows × heads`. */
+  show: ((q: Tile, denominators: FloatArray) => Promise<void>) | null;
 }
 
 /** Keys and values of the rows that are being answered (causal). */
@@ -41,6 +56,8 @@ export interface RuledSession extends AsyncDisposable {
   absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void>;
   /** Outputs, `rows × heads·valueDim`, in `into` when given. */
   emit(q: Tile, own?: OwnRows | null, into?: FloatArray): Promise<Tile>;
+  /** Absent without `observed`, and for kernels that cannot. */
+  readonly observation?: Observation;
   /** Starts the next batch item: forgets keys, and what was surveyed unless the maximum is over all batch items. */
   reset(): Promise<void>;
 }

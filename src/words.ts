@@ -32,6 +32,13 @@ export function bytesText(bytes: number): string {
   return `${unit === 0 || bytes >= 100 ? Math.round(bytes) : bytes.toPrecision(3)} ${units[unit]}`;
 }
 
+/** Text on one line and without control characters, which a terminal would obey; no longer than `most` letters. */
+export function plain(text: string, most = Infinity): string {
+  // deno-lint-ignore no-control-regex
+  const visible = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g, "?");
+  return visible.length > most ? `${visible.slice(0, most)}…` : visible;
+}
+
 /** Names with their values: "depth 2, shape [1,64]". */
 export function factsText(facts: Iterable<readonly [string, unknown]>): string {
   return [...facts].map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`)
@@ -50,27 +57,36 @@ export function assumedText(
 
 /** The candidate nearest to `word` by edit distance, when it is near enough to be a slip; null otherwise. */
 export function nearest(word: string, candidates: readonly string[]): string | null {
+  const wanted = word.toLowerCase();
   let best: string | null = null;
   let least = Math.max(1, Math.floor(word.length * 0.4)) + 1;
   for (const candidate of candidates) {
-    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
+    // The distance is at least the difference in length: a file may hold very many names, and very long ones.
+    if (Math.abs(candidate.length - word.length) >= least) continue;
+    const distance = editDistance(wanted, candidate.toLowerCase(), least);
     if (distance < least) [best, least] = [candidate, distance];
   }
   return best;
 }
 
-/** Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours cost 1. */
-function editDistance(a: string, b: string): number {
-  const rows = Array.from({ length: a.length + 1 }, (_, i) => [i, ...new Array<number>(b.length).fill(0)]);
-  for (let j = 1; j <= b.length; j++) rows[0][j] = j;
+/** Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours cost 1. Some number ≥ `enough` where it is that. */
+function editDistance(a: string, b: string, enough: number): number {
+  let [before, last, next] = [0, 1, 2].map(() => new Uint32Array(b.length + 1));
+  for (let j = 1; j <= b.length; j++) last[j] = j;
+  let lowest = 0;
   for (let i = 1; i <= a.length; i++) {
+    const lowestBefore = lowest;
+    lowest = next[0] = i;
     for (let j = 1; j <= b.length; j++) {
       const change = a[i - 1] === b[j - 1] ? 0 : 1;
-      rows[i][j] = Math.min(rows[i - 1][j] + 1, rows[i][j - 1] + 1, rows[i - 1][j - 1] + change);
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
-        rows[i][j] = Math.min(rows[i][j], rows[i - 2][j - 2] + 1);
-      }
+      let steps = Math.min(last[j] + 1, next[j - 1] + 1, last[j - 1] + change);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) steps = Math.min(steps, before[j - 2] + 1);
+      next[j] = steps;
+      lowest = Math.min(lowest, steps);
     }
+    // Rows only build on the two before them.
+    if (lowest >= enough && lowestBefore >= enough) return enough;
+    [before, last, next] = [last, next, before];
   }
-  return rows[a.length][b.length];
+  return last[b.length];
 }

@@ -67,6 +67,14 @@ const FLAGS: readonly Flag[] = [
     default: "exact",
   },
   { name: "projection-matrix", value: "FILE", summary: "use this [m, d] or [heads, m, d] projection instead" },
+  {
+    name: "weights",
+    value: "FILE",
+    summary: "a checkpoint: INPUT is rows [L, dim], its layer makes queries, keys and values of them",
+  },
+  { name: "layer", value: "N", summary: "which layer of --weights, from 0 (default 0)", parse: wholeNumber(0) },
+  { name: "config", value: "FILE", summary: "JSON with what the tensors of --weights do not tell, as for run" },
+  { name: "part", value: "PREFIX", summary: "only tensors of --weights whose names start so" },
   { name: "causal", summary: "row i sees rows up to i" },
   { name: "heads", value: "H", summary: "heads to split the columns of [L, D] in (default 1)", parse: wholeNumber(1) },
   { name: "kv-heads", value: "K", summary: "heads of keys and values, where fewer (GQA, MQA)", parse: wholeNumber(1) },
@@ -126,6 +134,7 @@ export const attend: Command = {
     "performer attend input.npy --heads 8 -o output.npy",
     "performer attend qkv.npz --causal --features positive -m 512 --json | jq .error",
     "performer attend genome.fa --encode kmer:6",
+    "performer attend rows.npy --weights model.pt --layer 2 -o attended.npy",
   ],
   async run(invocation, terminal) {
     const { runAttend } = await import("./attend_run.ts");

@@ -22,6 +22,20 @@ export function positiveNumber(text: string): number {
   return value;
 }
 
+/** A number of at least 0. */
+export function notNegative(text: string): number {
+  const value = text.trim() === "" ? NaN : Number(text);
+  if (!(value >= 0 && Number.isFinite(value))) throw new UsageError("expected a number of at least 0");
+  return value;
+}
+
+/** A number above 0, at most 1. */
+export function probability(text: string): number {
+  const value = text.trim() === "" ? NaN : Number(text);
+  if (!(value > 0 && value <= 1)) throw new UsageError("expected a number above 0, at most 1");
+  return value;
+}
+
 /** "0.05" or "5%". */
 export function fraction(text: string): number {
   const percent = text.endsWith("%");

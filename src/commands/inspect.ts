@@ -1,5 +1,5 @@
 /** `performer inspect FILE`: what is in a tensor file. */
-import { bytesText, count } from "../words.ts";
+import { bytesText, count, plain } from "../words.ts";
 import type { Command } from "./command.ts";
 import { COMMON_FLAGS } from "./flags.ts";
 import { CONFIG_FLAG } from "./model_flags.ts";
@@ -34,7 +34,7 @@ export const inspect: Command = {
     for (const { name, length } of found.records ?? []) lines.push(`  ${name}  ${count(length)} residues`);
     if (model) lines.push(...modelWords(model));
     for (const [key, value] of Object.entries(found.metadata)) lines.push(`  metadata ${key} = ${value.slice(0, 200)}`);
-    terminal.out(lines.join("\n") + "\n");
+    terminal.out(lines.map((line) => plain(line)).join("\n") + "\n");
     return 0;
   },
 };

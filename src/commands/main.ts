@@ -1,6 +1,7 @@
 /** From argv to an exit code: parse, look up configuration, run, and turn errors into words. */
 import { PerformerError } from "../errors.ts";
 import { VERSION } from "../version.ts";
+import { plain } from "../words.ts";
 import type { Command, Invocation, Source, Terminal } from "./command.ts";
 import { COMMANDS, SUMMARY } from "./mod.ts";
 
@@ -51,7 +52,8 @@ export function explain(error: unknown, terminal: Terminal): number {
   if (terminal.signal.aborted) return 130;
   if ((error as { code?: string } | null)?.code === "EPIPE") return 141;
   if (error instanceof PerformerError) {
-    terminal.err(`performer: ${error.message}\n`);
+    // Names from a file stand in it, whatever they hold.
+    terminal.err(`performer: ${plain(error.message, 2000)}\n`);
     return error.exitCode;
   }
   const words = error instanceof Error ? error.stack ?? error.message : String(error);

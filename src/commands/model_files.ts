@@ -37,9 +37,6 @@ export function runnable(model: string, { layout, unknown, reason, title }: Desc
   if (unknown.length > 0) {
     throw new UsageError(`Cannot run "${model}": its tensors do not tell ${unknown.join("; ")}; say so with --config`);
   }
-  if (layout.encoder) {
-    throw new UsageError(`Cannot run "${model}" (${title}): tokens of an encoder and a decoder cannot be given yet`);
-  }
   return layout;
 }
 

@@ -1,9 +1,10 @@
 /** The story of `run`: recognise the model, read the tokens, open a backend, run, report. */
 import { openFirst, parseBackendList } from "../backends/mod.ts";
+import { UsageError } from "../errors.ts";
 import { openContainer } from "../formats/mod.ts";
 import type { OutputDType } from "../formats/decode.ts";
 import { openSink, outputFormat } from "../formats/sink.ts";
-import type { Assumption, ModelLayout } from "../model/description.ts";
+import type { Assumption } from "../model/description.ts";
 import { forward } from "../model/forward.ts";
 import { isClassifier, outputCols } from "../model/output.ts";
 import type { Warning } from "../report.ts";
@@ -13,8 +14,10 @@ import { assumedText, bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { describeModel, numericsWords, readConfiguration, runnable, summaryOf } from "./model_files.ts";
-import { readSequences } from "./model_inputs.ts";
+import { futureLeaks, readContexts, readSequences } from "./model_inputs.ts";
 import { Progress } from "./progress.ts";
+import type { AttentionWish } from "./run.ts";
+import { measureAttention } from "./run_attention.ts";
 
 /** Raised when a key of the JSON changes its meaning or goes away. */
 const SCHEMA = "performer-run/1";
@@ -31,8 +34,16 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
   });
   const layout = runnable(model, description);
   const rules = (flags.compat as RulesName | undefined) ?? description.rules;
-  const encodings = flags.encodings === true;
+  const wish = flags.attention as AttentionWish | undefined;
+  if (!wish && flags.rows !== undefined) throw new UsageError("Cannot use --rows without --attention top:K");
+  if (wish && flags.encodings === true) {
+    throw new UsageError("Cannot use --encodings with --attention: choose one output");
+  }
+  const encodings = flags.encodings === true || wish !== undefined;
   const sequences = await readSequences(tokens, flags.mask as string | undefined, layout);
+  const items = sequences.list.length;
+  const context = { context: flags.context as string | undefined, mask: flags["context-mask"] as string | undefined };
+  const seen = await readContexts(model, layout, context, items);
   const cols = outputCols(layout, encodings);
   const perSequence = isClassifier(layout, encodings) ? 1 : sequences.list[0].length;
   const { backend, refused } = await openFirst(candidates, {
@@ -40,7 +51,11 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
     speeds: speedsFile(terminal.env),
   });
   await using _backend = backend;
-  const shape = [
+  const measure = wish === undefined ? null : measureAttention({
+    ...{ wish, rows: flags.rows as string | undefined, backend, layout },
+    ...{ items, length: sequences.list[0].length, batched: sequences.batched },
+  });
+  const shape = measure ? measure.shape : [
     ...(sequences.batched ? [sequences.list.length] : []),
     ...(perSequence === 1 ? [] : [perSequence]),
     cols,
@@ -49,8 +64,7 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
     output,
     flags["output-dtype"] as OutputDType,
     shape,
-    sequences.list.length * perSequence,
-    cols,
+    ...(measure ? [1, shape.reduce((a, b) => a * b, 1)] as const : [items * perSequence, cols] as const),
   );
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let ledger;
@@ -61,16 +75,21 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
       rules,
       backend,
       sequences: sequences.list,
+      ...seen,
       encodings,
       tileRows: flags.tile as number | undefined,
       input: tokens,
       signal: terminal.signal,
       progress: (layer, layers) => progress.update("layers", layer, layers),
-      write: async (sequence, tile) => await sink?.write({ ...tile, start: sequence * perSequence + tile.start }),
+      watcher: measure?.watcher,
+      write: async (sequence, tile) => {
+        if (!measure) await sink?.write({ ...tile, start: sequence * perSequence + tile.start });
+      },
     });
   } finally {
     progress.clear();
   }
+  if (sink) await measure?.write(sink);
   await sink?.finish();
   const { seconds, flops } = ledger;
   const rows = sequences.list.reduce((sum, { length }) => sum + length, 0);
@@ -84,12 +103,13 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
     output: output === undefined ? null : { path: output, shape, encodings },
     seconds: { ...seconds, total: (performance.now() - started) / 1000 },
     flops: { ...flops, total: flops.attention + flops.feedForward + flops.other },
+    attention: measure?.summary() ?? null,
     tokensPerSecond: rows / compute,
     peakBytes: terminal.peakBytes(),
-    warnings: warningsOf(layout, rules),
+    warnings: layout.causal && leaksFuture(rules) ? [futureLeaks(rules)] : [],
   };
   if (flags.quiet && !flags.json) return 0;
-  const text = flags.json ? JSON.stringify(report, null, 2) + "\n" : words(report);
+  const text = flags.json ? JSON.stringify(report, null, 2) + "\n" : words(report, measure?.words() ?? []);
   if (output === "-") terminal.err(text);
   else terminal.out(text);
   return 0;
@@ -104,16 +124,6 @@ async function openRows(
 ): Promise<TensorSink> {
   // Rows of all sequences follow each other: one axis of rows for the sink, the shape as asked for in the header.
   return await openSink(path, { dtype, shape, rows, heads: 1, width: cols, layout: "lhd" });
-}
-
-function warningsOf({ causal }: ModelLayout, rules: RulesName): Warning[] {
-  if (!causal || !leaksFuture(rules)) return [];
-  return [{
-    code: "leaks-future",
-    message:
-      `Under ${rules} rules causal rows see the key maximum of the whole sequence: the future leaks into the past`,
-    remedy: "use --compat lucidrains-causal (maximum over the keys so far) or exact",
-  }];
 }
 
 interface RunReport {
@@ -137,6 +147,7 @@ interface RunReport {
 
 function words(
   { model, backend, input, output, seconds, flops, tokensPerSecond, peakBytes, warnings }: RunReport,
+  more: readonly string[],
 ): string {
   const compute = seconds.attention + seconds.feedForward + seconds.other;
   const share = (part: "attention" | "feedForward" | "other") =>
@@ -157,6 +168,7 @@ function words(
     `  other        ${share("other")}`,
     `  memory       ${bytesText(peakBytes)} peak`,
   ];
+  lines.push(...more);
   if (output) lines.push(`  output       ${output.path} [${output.shape.join(", ")}]`);
   for (const { message, remedy } of warnings) lines.push(`warning: ${message}; ${remedy}`);
   return lines.join("\n") + "\n";

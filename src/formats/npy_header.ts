@@ -3,6 +3,7 @@
  * Format: numpy/lib/_format_impl.py.
  */
 import type { DType } from "../tensor.ts";
+import { MAX_RANK } from "./view.ts";
 
 /** What a header says. */
 export interface NpyHeader {
@@ -31,6 +32,7 @@ export function parseNpyHeader(text: string): NpyHeader {
   if (!Array.isArray(shape) || !shape.every((n): n is number => Number.isSafeInteger(n) && (n as number) >= 0)) {
     throw new SyntaxError("shape is not a tuple of sizes");
   }
+  if (shape.length > MAX_RANK) throw new SyntaxError(`shape has ${shape.length} axes, expected at most ${MAX_RANK}`);
   const count = shape.reduce((a, b) => a * b, 1);
   if (!Number.isSafeInteger(count * 8)) throw new SyntaxError(`shape (${shape.join(", ")}) is beyond any file`);
   const descr = header.get("descr");

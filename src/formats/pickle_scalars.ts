@@ -1,4 +1,5 @@
 /** The instructions of a pickle that are one value: None, booleans, numbers, text and bytes. */
+import { Buffer } from "node:buffer";
 import { latin1, type PickleBytes } from "./pickle_bytes.ts";
 import { Opaque } from "./pickle_values.ts";
 
@@ -66,9 +67,9 @@ export function readScalar(code: number, input: PickleBytes): unknown {
 /** Little-endian two's complement of any length. */
 function wholeNumber(bytes: Uint8Array): number | bigint | Opaque {
   if (bytes.length > MAX_INTEGER) return new Opaque(`an integer of ${bytes.length} bytes`);
-  let value = 0n;
-  for (let i = bytes.length - 1; i >= 0; i--) value = value << 8n | BigInt(bytes[i]);
-  return narrowed(BigInt.asIntN(8 * bytes.length, value));
+  if (bytes.length === 0) return 0;
+  const digits = Buffer.from(bytes).reverse().toString("hex");
+  return narrowed(BigInt.asIntN(8 * bytes.length, BigInt(`0x${digits}`)));
 }
 
 /** Digits of protocol 0 as a number. */

@@ -2,6 +2,7 @@
  * What a pickle may hold, as data: None is null, a dict is a Map, lists, tuples and sets are arrays, bytes are Uint8Array,
  * integers beyond 2^53 are bigint. A class or function is only ever a name.
  */
+import { plain } from "../words.ts";
 
 /** The name of a class or function. Nothing is looked up by it. */
 export class Global {
@@ -32,11 +33,7 @@ export function entriesOf(holder: Holder): Iterable<[unknown, unknown]> {
 }
 
 /** A name from a file, short and without control characters, which a terminal would obey. */
-export function printable(text: string): string {
-  // deno-lint-ignore no-control-regex
-  const plain = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028-\u202e]/g, "?");
-  return plain.length > 200 ? `${plain.slice(0, 200)}…` : plain;
-}
+export const printable = (text: string): string => plain(text, 200);
 
 const MAX_NODES = 2000;
 const MAX_DEPTH = 12;
@@ -47,21 +44,23 @@ export function metadataText(value: unknown): string | null {
   if (value === null) return null;
   let nodes = 0;
   let letters = 0;
-  const plain = (inner: unknown, depth: number): unknown => {
+  const copied = (inner: unknown, depth: number): unknown => {
     // Depth also ends cycles, and the count what is shared a billion times.
     if (++nodes > MAX_NODES || depth > MAX_DEPTH) throw new RangeError("too much");
     if (typeof inner === "string" && (letters += inner.length) > MAX_TEXT) throw new RangeError("too much");
     if (typeof inner === "bigint") return String(inner);
     if (typeof inner === "number") return Number.isFinite(inner) ? inner : String(inner);
-    if (inner instanceof Opaque) return inner.state instanceof Map ? plain(inner.state, depth + 1) : `<${inner.name}>`;
+    if (inner instanceof Opaque) return inner.state instanceof Map ? copied(inner.state, depth + 1) : `<${inner.name}>`;
     if (inner instanceof Global) return inner.name;
     if (inner instanceof Uint8Array) return `<${inner.length} bytes>`;
-    if (Array.isArray(inner)) return inner.map((item) => plain(item, depth + 1));
-    if (!(inner instanceof Map)) return typeof inner === "object" && inner !== null ? `<${inner}>` : inner;
-    return Object.fromEntries([...inner].map(([key, item]) => [plain(keyText(key), depth), plain(item, depth + 1)]));
+    if (!isHolder(inner)) return typeof inner === "object" && inner !== null ? `<${inner}>` : inner;
+    // Before it is gone through: a long one may be named a thousand times.
+    if ((inner instanceof Map ? inner.size : inner.length) > MAX_NODES) throw new RangeError("too much");
+    if (!(inner instanceof Map)) return inner.map((item) => copied(item, depth + 1));
+    return Object.fromEntries([...inner].map(([key, item]) => [copied(keyText(key), depth), copied(item, depth + 1)]));
   };
   try {
-    const text = typeof value === "string" ? value : JSON.stringify(plain(value, 0));
+    const text = typeof value === "string" ? value : JSON.stringify(copied(value, 0));
     return text.length > MAX_TEXT ? null : text;
   } catch (error) {
     if (error instanceof RangeError) return null;

@@ -5,8 +5,10 @@
 import { InputError, UsageError } from "../errors.ts";
 import { type DType, DTYPE_BYTES } from "../tensor.ts";
 import type { Contents, Format, Frame, Frames, StoredTensor, TensorHeader } from "./container.ts";
+import { MAX_RANK } from "./view.ts";
 
-const MAX_HEADER = 100_000_000;
+/** A third of what the reference takes: as JSON it needs many times its length of memory. */
+const MAX_HEADER = 2 ** 25;
 
 const TYPES: Readonly<Record<string, DType>> = {
   F16: "f16",
@@ -61,9 +63,7 @@ export const safetensors: Format = {
     if (typeof header !== "object" || header === null || Array.isArray(header)) {
       throw new InputError(`Cannot read ${label}: its header is not a JSON object`);
     }
-    const { __metadata__: metadata, ...entries } = header as Record<string, Entry> & {
-      __metadata__?: Record<string, string>;
-    };
+    const { __metadata__: metadata, ...entries } = header;
     const data = 8 + length;
     const tensors = Object.entries(entries).map(([name, entry]): StoredTensor => {
       const { dtype, typeName, shape, begin, end } = validated(name, entry, source.byteLength - data, source.path);
@@ -72,10 +72,7 @@ export const safetensors: Format = {
       return { name, dtype, typeName, shape, byteLength: end - begin, order: "C", littleEndian: true, locate };
     });
     requireCover(tensors, entries, source.byteLength - data, label);
-    const words = Object.entries(metadata ?? {}).map((
-      [key, value],
-    ) => [key, typeof value === "string" ? value : JSON.stringify(value)]);
-    return { tensors, metadata: Object.fromEntries(words), async [Symbol.asyncDispose]() {} };
+    return { tensors, metadata: textsOf(metadata, label), async [Symbol.asyncDispose]() {} };
   },
   frame(dtype, shape): Frame {
     const head = safetensorsHeader([{ name: "out", dtype, shape }], {});
@@ -118,11 +115,24 @@ function safetensorsHeader(tensors: readonly TensorHeader[], metadata: Readonly<
 
 const isSize = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
 
+/** Notes of a header, which are texts by name. */
+function textsOf(metadata: unknown, label: string): Record<string, string> {
+  const given = metadata ?? {};
+  if (typeof given === "object" && !Array.isArray(given)) {
+    const texts = Object.entries(given);
+    if (texts.every((entry): entry is [string, string] => typeof entry[1] === "string")) {
+      return Object.fromEntries(texts);
+    }
+  }
+  throw new InputError(`Cannot read ${label}: its __metadata__ is not texts by name`);
+}
+
 function validated(name: string, entry: Entry, available: number, path: string) {
   const broken = (what: string) => new InputError(`Cannot read tensor "${name}" in "${path}": ${what}`);
   const { dtype: typeName, shape, data_offsets: offsets } = entry ?? {};
   if (typeof typeName !== "string") throw broken("its dtype is missing");
   if (!Array.isArray(shape) || !shape.every(isSize)) throw broken("its shape is not a list of sizes");
+  if (shape.length > MAX_RANK) throw broken(`its shape has ${shape.length} axes, expected at most ${MAX_RANK}`);
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize)) {
     throw broken("its data_offsets are not two positions");
   }
@@ -130,7 +140,7 @@ function validated(name: string, entry: Entry, available: number, path: string) 
   if (begin > end || end > available) {
     throw broken(`its bytes ${begin} to ${end} are not all in the file, which has ${available} bytes of data`);
   }
-  const dtype = TYPES[typeName] ?? null;
+  const dtype = Object.hasOwn(TYPES, typeName) ? TYPES[typeName] : null;
   const wanted = dtype === null ? end - begin : shape.reduce((product, n) => product * n, DTYPE_BYTES[dtype]);
   if (wanted !== end - begin) {
     throw broken(`shape [${shape.join(", ")}] of ${typeName} needs ${wanted} bytes, it has ${end - begin}`);

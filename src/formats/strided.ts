@@ -114,18 +114,21 @@ class BlockReader {
         new Uint8Array(into.buffer, into.byteOffset, only.size * into.BYTES_PER_ELEMENT),
       );
     }
-    await this.#gather(steps, spans(steps), this.#together(steps), first, into, 0);
+    const span = spans(steps);
+    await this.#gather(steps, span, this.#together(steps, span), first, into, 0);
   }
 
   /** How many of the steps, from the innermost, stand close enough in the file to be read together. */
-  #together(steps: readonly Step[]): number {
+  #together(steps: readonly Step[], span: readonly number[]): number {
     const bytes = DTYPE_BYTES[this.#placement.dtype];
-    let span = 1;
+    let [together, reads] = [0, 1];
     for (let k = 0; k < steps.length; k++) {
-      if ((steps[k].from - span) * bytes > GAP) return k;
-      span += (steps[k].size - 1) * steps[k].from;
+      if (together === k && (steps[k].from - span[k]) * bytes <= GAP) together++;
+      else reads *= steps[k].size;
+      // Views that overlap: very many reads of few bytes.
+      if (span[k + 1] <= SCRATCH && span[k + 1] * bytes <= reads * GAP) [together, reads] = [k + 1, 1];
     }
-    return steps.length;
+    return together;
   }
 
   /** Reads the block of `steps`, whose innermost `together` may share a read, from element `from` to `into[to]`. */

@@ -14,8 +14,9 @@ import { readTorchZip } from "./torch_zip.ts";
 import { strides } from "./view.ts";
 import { looksLikeZip } from "./zip.ts";
 
-/** Elements that repeats of one number (`expand`) may come to, beyond 4096 for each stored one. */
-const MAX_REPEATED = 2 ** 24;
+/** Elements that repeats of stored ones may come to: by `expand` (or 64 for each stored one), and by rows that overlap, which are slower. */
+const MAX_EXPANDED = 2 ** 25;
+const MAX_OVERLAPPING = 2 ** 20;
 
 /** The checkpoints of torch.save; only read. */
 export const torch: Format = {
@@ -104,7 +105,8 @@ function checkedCount({ storage, shape, strides, offset, itemBytes }: TorchTenso
   if (!(last < held)) {
     throw new InputError(`Cannot read ${label}: shape [${shape.join(", ")}] goes beyond the ${held} elements stored`);
   }
-  if (count > Math.max(MAX_REPEATED, 4096 * held)) {
+  const distinct = shape.reduce((product, n, i) => strides[i] === 0 ? product : product * n, 1);
+  if (count > Math.max(MAX_EXPANDED, 64 * held) || distinct > Math.max(MAX_OVERLAPPING, held)) {
     throw new InputError(`Cannot read ${label}: shape [${shape.join(", ")}] repeats ${held} stored elements too often`);
   }
   return count;

@@ -5,6 +5,7 @@
 import type { DType } from "../tensor.ts";
 import type { PickleHooks } from "./pickle.ts";
 import { Global, Opaque, printable } from "./pickle_values.ts";
+import { MAX_RANK } from "./view.ts";
 
 /** A run of elements that tensors share, as the pickle declares it. */
 export interface Storage {
@@ -82,8 +83,6 @@ function typeOf(value: unknown): readonly [DType | null, number] | null {
 
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
 
-/** Axes that any real tensor stays below. */
-const MAX_RANK = 64;
 /** Entries of dicts that are made from lists of pairs, each of which a pickle can name again and again. */
 const MAX_PAIRS = 1_000_000;
 

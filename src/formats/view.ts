@@ -19,6 +19,9 @@ export interface TensorView {
   readonly rows?: RowRange;
 }
 
+/** Axes that a stored tensor may have: as many as numpy and torch allow. */
+export const MAX_RANK = 64;
+
 /** Axes in the order of a tile: the row axis, head axes outermost first, the column axis. */
 export interface RowView {
   readonly axes: readonly Axis[];

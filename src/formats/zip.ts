@@ -1,5 +1,5 @@
 /** Zip archives (APPNOTE 6.3, zip64 included): the directory, and members read in place when stored, unpacked when deflated. */
-import { Readable } from "node:stream";
+import type { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
 import * as yauzl from "yauzl";
 import { type ByteSource, SpoolFile } from "../bytes.ts";
@@ -17,14 +17,40 @@ export type ZipEntry = yauzl.Entry;
 export const looksLikeZip = (head: Uint8Array): boolean =>
   head[0] === 0x50 && head[1] === 0x4b && (head[2] === 3 && head[3] === 4 || head[2] === 5 && head[3] === 6);
 
-/** yauzl asks for ranges as streams. */
+/** Bytes of the directory that are read at once: its entries are small. */
+const WINDOW = 65_536;
+
+/** Answers yauzl, which asks for a few bytes at a time. */
 class SourceReader extends yauzl.RandomAccessReader {
+  #window = new Uint8Array(0);
+  #start = 0;
+
   constructor(readonly source: ByteSource) {
     super();
   }
 
-  override _readStreamForRange(start: number, end: number): Readable {
-    return Readable.from(chunks(this.source, start, end - start));
+  override read(
+    into: Buffer,
+    offset: number,
+    length: number,
+    position: number,
+    done: (error: Error | null, read?: number) => void,
+  ) {
+    this.#bytes(length, position).then((bytes) => {
+      into.set(bytes, offset);
+      return length;
+    }).then((read) => done(null, read), done);
+  }
+
+  async #bytes(length: number, position: number): Promise<Uint8Array> {
+    let at = position - this.#start;
+    if (!(at >= 0 && at + length <= this.#window.length)) {
+      this.#window = new Uint8Array(Math.max(length, Math.min(WINDOW, this.source.byteLength - position)));
+      this.#start = position;
+      at = 0;
+      await this.source.read(this.#window, position);
+    }
+    return this.#window.subarray(at, at + length);
   }
 }
 
@@ -46,10 +72,23 @@ export function readDirectory(source: ByteSource): Promise<ZipEntry[]> {
       zip.on("error", refuse);
       zip.on("end", () => {
         zip.close();
-        resolve(entries);
+        const shared = overlapping(entries);
+        if (shared) refuse(new Error(`"${shared.fileName}" shares bytes with another member`));
+        else resolve(entries);
       });
       zip.readEntry();
     });
+  });
+}
+
+/** A member that begins before another ends: a few bytes that pass for any number of members. */
+function overlapping(entries: readonly ZipEntry[]): ZipEntry | undefined {
+  const byPlace = [...entries].sort((a, b) => a.relativeOffsetOfLocalHeader - b.relativeOffsetOfLocalHeader);
+  return byPlace.find((entry, i) => {
+    if (i === 0) return false;
+    const { relativeOffsetOfLocalHeader: start, compressedSize, fileName } = byPlace[i - 1];
+    // The same member listed twice is for the formats to refuse, by its name.
+    return entry.fileName !== fileName && entry.relativeOffsetOfLocalHeader < start + 30 + compressedSize;
   });
 }
 
@@ -58,6 +97,17 @@ function archiveError(source: ByteSource, error: unknown): Error {
   return new InputError(`Cannot read "${source.path}": the zip is damaged (${(error as Error).message})`, {
     cause: error,
   });
+}
+
+/** Memory for all that a file unpacks to, which stays until the file is closed; the rest goes to disk. */
+const MAX_UNPACKED = 2 ** 26;
+
+/** Adds an empty spool for one more unpacked member, with its share of the `most` bytes of memory that all may take. */
+export function spoolBeside(spools: SpoolFile[], path: string, most = MAX_UNPACKED): SpoolFile {
+  const taken = spools.reduce((sum, { onDisk, byteLength }) => onDisk ? sum : sum + byteLength, 0);
+  const spool = new SpoolFile(path, Math.min(most / 4, Math.max(0, most - taken)));
+  spools.push(spool);
+  return spool;
 }
 
 /** One member of a zip. `label` names it in errors. */
@@ -121,8 +171,7 @@ export class ZipMember {
   }
 
   async #unpack(spools: SpoolFile[]): Promise<SpoolFile> {
-    const spool = new SpoolFile(this.source.path);
-    spools.push(spool);
+    const spool = spoolBeside(spools, this.source.path);
     const { uncompressedSize: declared, crc32: checksum } = this.entry;
     let crc = 0;
     for await (const piece of this.#pieces()) {

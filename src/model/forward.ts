@@ -9,7 +9,8 @@ import { tileRowsFor } from "../plan.ts";
 import { prepareRuled } from "../rules.ts";
 import type { RulesName } from "../rules_table.ts";
 import { type FloatArray, floats, type Tile } from "../tensor.ts";
-import { AttentionLayer, type AttentionSettings, type AttentionWatcher, type Rotation } from "./attention_layer.ts";
+import { AttentionLayer, type AttentionSettings, type AttentionWatcher } from "./attention_layer.ts";
+import { type Rotation, rotationOf } from "./rotation.ts";
 import type { LayerLayout, ModelLayout } from "./description.ts";
 import { embed, type Sequence } from "./embedding.ts";
 import { FeedForward } from "./feed_forward.ts";
@@ -154,9 +155,7 @@ class Pass {
   async #settings(): Promise<AttentionSettings> {
     const { rules, numerics, watcher } = this.options;
     const { kernel, activation, causal, rotary } = this.#layout;
-    const rotation: Rotation | null = rotary?.kind === "interleaved"
-      ? { kind: "interleaved", table: await this.weights.tensor(rotary.table) }
-      : rotary;
+    const rotation = await rotationOf(rotary, this.weights);
     return {
       rules,
       kernel,

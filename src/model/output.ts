@@ -6,7 +6,13 @@ import type { Ledger } from "./ledger.ts";
 import { normalise, tilesOf } from "./rows.ts";
 import type { Norm, Weights } from "./weights.ts";
 
-/** Turns last rows into outputs; disposing gives back what it holds. */
+/** Turns tiles of last rows into tiles of outputs; disposing gives back what it holds. */
+export interface OutputHead extends AsyncDisposable {
+  readonly cols: number;
+  run(tile: Tile): Promise<Tile>;
+}
+
+/** Turns the last rows of whole sequences into outputs; disposing gives back what it holds. */
 export interface Outputs extends AsyncDisposable {
   /** The outputs of one sequence, tile by tile, in arrays of their own; a classifier makes one row. */
   of(x: FloatArray, rows: number): AsyncGenerator<Tile, void>;
@@ -27,6 +33,32 @@ export function isClassifier(layout: ModelLayout, encodings: boolean): boolean {
 }
 
 /** The final norm and the output layer on a backend. */
+export async function openHead(
+  backend: Backend,
+  weights: Weights,
+  layout: ModelLayout,
+  tileRows: number,
+  encodings: boolean,
+): Promise<OutputHead> {
+  const norm = layout.finalNorm && await weights.norm(layout.finalNorm);
+  const stages = encodings ? [] : await stagesOf(backend, weights, layout, tileRows);
+  const { precision } = backend.limits;
+  return {
+    cols: outputCols(layout, encodings),
+    async run(tile) {
+      const data = floats(precision, tile.rows * layout.dim);
+      normalise(norm, tile.data, data, tile.rows, layout.dim);
+      let rows: Tile = { ...tile, data };
+      for (const stage of stages) rows = { ...await stage.run(rows), start: tile.start };
+      return rows;
+    },
+    async [Symbol.asyncDispose]() {
+      for (const stage of stages) await stage.dispose();
+    },
+  };
+}
+
+/** The same for whole sequences, with the classifier of scBERT, which looks at all rows of one. */
 export async function openOutputs(
   backend: Backend,
   weights: Weights,
@@ -34,21 +66,13 @@ export async function openOutputs(
   { tileRows, encodings, ledger }: { readonly tileRows: number; readonly encodings: boolean; readonly ledger: Ledger },
 ): Promise<Outputs> {
   const { dim, output } = layout;
-  const norm = layout.finalNorm && await weights.norm(layout.finalNorm);
-  const stages = encodings ? [] : await stagesOf(backend, weights, layout, tileRows);
-  const { precision } = backend.limits;
-  const run = async (tile: Tile): Promise<Tile> => {
-    const data = floats(precision, tile.rows * dim);
-    normalise(norm, tile.data, data, tile.rows, dim);
-    let rows: Tile = { ...tile, data };
-    for (const stage of stages) rows = { ...await stage.run(rows), start: tile.start };
-    return rows;
-  };
+  const classifier = isClassifier(layout, encodings);
+  const head = await openHead(backend, weights, layout, tileRows, encodings || classifier);
   return {
     async *of(x, rows) {
-      const normal = isClassifier(layout, encodings) ? floats(precision, rows * dim) : null;
+      const normal = classifier ? floats(weights.precision, rows * dim) : null;
       for (const tile of tilesOf(x, rows, dim, tileRows)) {
-        const made = await ledger.book("other", () => run(tile));
+        const made = await ledger.book("other", () => head.run(tile));
         if (normal) normal.set(made.data.subarray(0, made.rows * dim), made.start * dim);
         else yield made;
       }
@@ -56,9 +80,7 @@ export async function openOutputs(
       const data = await ledger.book("other", () => classify(weights, output, normal, dim));
       yield { start: 0, rows: 1, cols: data.length, data };
     },
-    async [Symbol.asyncDispose]() {
-      for (const stage of stages) await stage.dispose();
-    },
+    [Symbol.asyncDispose]: () => head[Symbol.asyncDispose](),
   };
 }
 

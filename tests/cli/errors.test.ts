@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { safetensors } from "../formats/fuzz/mutate.ts";
 import { npyBytes, performer, ROOT, RUNTIMES, scratch, wave } from "./process.ts";
 
 const { path, remove } = scratch();
@@ -68,6 +69,20 @@ test.each(cases)("%p exits %p", async (args, exit, words) => {
   expect(stderr.length).toBeGreaterThan(10);
   expect(stdout).toBe("");
   expect(code).toBe(exit);
+});
+
+test("names from a file are shown on one line, without what a terminal obeys", async () => {
+  const entry = { dtype: "F32", shape: [3], data_offsets: [0, 8] };
+  const header = (name: string, shape: number[]) => JSON.stringify({ [name]: { ...entry, shape } });
+  writeFileSync(path("bad.safetensors"), safetensors(header("\x1b[2J\nw", [3]), new Uint8Array(8)));
+  const bad = await performer(["convert", "bad.safetensors", "out.npz"], { cwd: path(".") });
+  expect(bad.stderr).toBe(
+    'performer: Cannot read tensor "?[2J?w" in "bad.safetensors": shape [3] of F32 needs 12 bytes, it has 8\n',
+  );
+  expect([bad.code, readdirSync(path(".")).filter((name) => name.includes("out.npz"))]).toEqual([3, []]);
+  writeFileSync(path("good.safetensors"), safetensors(header("\x1b[2J\nw", [2]), new Uint8Array(8)));
+  const good = await performer(["inspect", "good.safetensors"], { cwd: path(".") });
+  expect(good.stdout).toBe("good.safetensors · safetensors · 81 B\n  ?[2J?w  f32 [2] · 8 B\n");
 });
 
 test("a single backend that is not there exits 4, a list falls through and says why", async () => {

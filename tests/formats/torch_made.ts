@@ -2,39 +2,53 @@
 import { crc32 } from "node:zlib";
 
 const bytesOf = (part: string | number[] | Uint8Array) =>
-  typeof part === "string" ? Uint8Array.from(part, (letter) => letter.charCodeAt(0)) : Uint8Array.from(part);
+  typeof part === "string" ? Buffer.from(part, "latin1") : Uint8Array.from(part);
 
 export function joined(...parts: (string | number[] | Uint8Array)[]): Uint8Array {
   return new Uint8Array(Buffer.concat(parts.map(bytesOf)));
 }
 
-/** A stored zip; `size` is what its directory says, `listed` how often it names the member. */
-export function zipOf(
-  members: readonly { name: string; data: Uint8Array; size?: number; listed?: number }[],
-): Uint8Array {
+/** A member of a zip made by hand, with what its directory says where that is not the truth. */
+export interface MadeMember {
+  readonly name: string | Uint8Array;
+  readonly data: Uint8Array;
+  /** The size it declares; the packed one is that of `data` where it is deflated. */
+  readonly size?: number;
+  /** How often the directory names it. */
+  readonly listed?: number;
+  /** `data` is deflated from bytes of this checksum. */
+  readonly deflated?: number;
+  /** Where the directory says it begins; nothing is written for it then. */
+  readonly at?: number;
+}
+
+/** A zip of stored or deflated members. */
+export function zipOf(members: readonly MadeMember[]): Uint8Array {
   const locals: Uint8Array[] = [];
   const directory: Uint8Array[] = [];
   let at = 0;
-  for (const { name, data, size = data.length, listed = 1 } of members) {
+  for (const { name, data, size = data.length, listed = 1, deflated, at: elsewhere } of members) {
     const common = Buffer.alloc(26);
     common.writeUInt16LE(20, 0);
-    common.writeUInt32LE(crc32(data), 10);
-    common.writeUInt32LE(size, 14);
+    common.writeUInt16LE(deflated === undefined ? 0 : 8, 4);
+    common.writeUInt32LE(deflated ?? crc32(data), 10);
+    common.writeUInt32LE(deflated === undefined ? size : data.length, 14);
     common.writeUInt32LE(size, 18);
     common.writeUInt16LE(name.length, 22);
     const rest = Buffer.alloc(14);
-    rest.writeUInt32LE(at, 10);
+    rest.writeUInt32LE(elsewhere ?? at, 10);
     for (let i = 0; i < listed; i++) {
       directory.push(joined([0x50, 0x4b, 1, 2, 20, 0], common, rest, name));
     }
+    if (elsewhere !== undefined) continue;
     locals.push(joined([0x50, 0x4b, 3, 4], common, name, data));
     at += locals.at(-1)!.length;
   }
   const listing = joined(...directory);
   const end = Buffer.alloc(22);
   end.writeUInt32LE(0x06054b50, 0);
-  end.writeUInt16LE(directory.length, 8);
-  end.writeUInt16LE(directory.length, 10);
+  end.writeUInt16LE(directory.length & 0xffff, 8);
+  end.writeUInt16LE(directory.length & 0xffff, 10);
   end.writeUInt32LE(listing.length, 12);
   end.writeUInt32LE(at, 16);
   return joined(...locals, listing, end);
@@ -86,4 +100,13 @@ export function tensor({ key = "0", count = 2, offset = 0, shape = [2], strides 
   const id = tuple(word("storage"), named("torch", type ?? "FloatStorage"), word(key), word("cpu"), number(count));
   const sizes = [tuple(...shape.map(number)), tuple(...strides.map(number))];
   return called(named("torch._utils", "_rebuild_tensor_v2"), `${id}Q`, number(offset), ...sizes, "\x89", "}");
+}
+
+/** Lists of ten times the list before, the first of a tensor: 10^levels of them. */
+export function laughs(levels: number): string {
+  let pickle = `${tensor()}q\x00`;
+  for (let i = 1; i <= levels; i++) {
+    pickle += `](${`h${String.fromCharCode(i - 1)}`.repeat(10)}eq${String.fromCharCode(i)}`;
+  }
+  return pickle;
 }

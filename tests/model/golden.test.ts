@@ -10,7 +10,7 @@ import { openContainer } from "../../src/formats/mod.ts";
 import { parseConfiguration } from "../../src/model/arguments.ts";
 import { forward, type ForwardOptions } from "../../src/model/forward.ts";
 import { recognise } from "../../src/model/recognise.ts";
-import type { RulesName } from "../../src/rules.ts";
+import { prepareRuled, type RulesName } from "../../src/rules.ts";
 import { describeBackends } from "../conformance/backends.ts";
 
 const CASES = fileURLToPath(new URL("../golden/lm/", import.meta.url));
@@ -36,8 +36,9 @@ async function distance(
   backend: Backend,
   name: string,
   file: "logits" | "encodings" | "logits_local_attention_1.4.4",
-  { configuration, ...changes }: {
+  { configuration, masked = true, ...changes }: {
     configuration?: Record<string, unknown>;
+    masked?: boolean;
     rules?: RulesName;
     numerics?: ForwardOptions["numerics"];
     tileRows?: number;
@@ -46,7 +47,7 @@ async function distance(
   const { container, description } = await describeCase(name, configuration);
   await using _container = container;
   const [tokens, wanted] = [await array(name, "tokens"), await array(name, file)];
-  const mask = existsSync(`${CASES}${name}/mask.npy`) ? await array(name, "mask") : null;
+  const mask = masked && existsSync(`${CASES}${name}/mask.npy`) ? await array(name, "mask") : null;
   const [items, length] = tokens.shape;
   const of = <T>(all: ArrayLike<number>, make: (part: number[]) => T, item: number) =>
     make(Array.from({ length }, (_, i) => all[item * length + i]));
@@ -76,6 +77,34 @@ async function distance(
   return worst;
 }
 
+type Prepare = NonNullable<NonNullable<ForwardOptions["numerics"]>["prepare"]>;
+
+/** The backend with gelu by its tanh approximation. */
+function withTanh(backend: Backend): Backend {
+  const gelu = (u: number) => 0.5 * u * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (u + 0.044715 * u ** 3)));
+  const prepareLinear: Backend["prepareLinear"] = async (plan) => {
+    const linear = await backend.prepareLinear(plan.activation === "gelu" ? { ...plan, activation: "none" } : plan);
+    if (plan.activation !== "gelu") return linear;
+    return {
+      async run(x, into) {
+        const tile = await linear.run(x, into);
+        for (let i = 0; i < tile.rows * tile.cols; i++) tile.data[i] = gelu(tile.data[i]);
+        return tile;
+      },
+      [Symbol.asyncDispose]: () => linear[Symbol.asyncDispose](),
+    };
+  };
+  return {
+    name: backend.name,
+    device: backend.device,
+    limits: backend.limits,
+    prepare: (plan) => backend.prepare(plan),
+    prepareExact: (plan) => backend.prepareExact(plan),
+    prepareLinear,
+    [Symbol.asyncDispose]: async () => {},
+  };
+}
+
 describeBackends("PerformerLM", (backend, slow) => {
   const quick = backend.name === "scalar" || backend.name === "wasm" || backend.name === "onnx";
   for (const name of slow ? [] : quick ? NAMES : ["noproj", "rotary_glu_scalenorm_causal"]) {
@@ -99,7 +128,7 @@ describeBackends("PerformerLM", (backend, slow) => {
   }
   if (backend.name !== "scalar") return;
 
-  test("the bound sees wrong rules: ε, key maximum, rotation, ε of LayerNorm", async () => {
+  test("the bound sees wrong rules: ε, key maximum, rotation, ε of LayerNorm, scale, activation, mask", async () => {
     const name = "plain_legacy_pickle";
     const away = (changes: Parameters<typeof distance>[3]) => distance(backend, name, "logits", changes);
     expect(await away({ rules: "exact" })).toBeGreaterThan(1e-3);
@@ -108,6 +137,13 @@ describeBackends("PerformerLM", (backend, slow) => {
     expect(await away({ numerics: { rotation: () => null } })).toBeGreaterThan(1e-3);
     const norm = { norm: <T extends { kind: string }>(given: T): T => ({ ...given, epsilon: 1e-6 }) };
     expect(await away({ numerics: norm })).toBeGreaterThan(5e-6); // right rules are within 6e-7 here
+    const prepare: Prepare = (on, plan) => {
+      const { projection, headDim } = plan;
+      return prepareRuled(on, { ...plan, projection: projection.map((w) => w * headDim ** 0.25) });
+    };
+    expect(await away({ numerics: { prepare } })).toBeGreaterThan(1e-3);
+    expect(await distance(withTanh(backend), name, "logits")).toBeGreaterThan(2e-5);
+    expect(await distance(backend, "masked_batch2", "logits", { masked: false })).toBeGreaterThan(1e-3);
   });
 });
 

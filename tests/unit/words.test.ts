@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { bytesText, count, duration, figure, nearest } from "../../src/words.ts";
+import { bytesText, count, duration, figure, nearest, plain } from "../../src/words.ts";
 
 test("numbers in words", () => {
   expect([0, 999, 1000, 4938920.4].map(count)).toEqual(["0", "999", "1,000", "4,938,920"]);
@@ -15,8 +15,15 @@ test("numbers in words", () => {
   expect([12, 1234, 212e6, 16.1e9].map(bytesText)).toEqual(["12 B", "1.23 kB", "212 MB", "16.1 GB"]);
 });
 
+test("text from a file stays on its line", () => {
+  expect(plain("a\x1b[2J\nb\u202e\x9b")).toBe("a?[2J?b??");
+  expect(plain("näme 漢", 4)).toBe("näme…");
+});
+
 test("suggestions are near, or none", () => {
   expect(nearest("hyperbolc", ["hyperbolic", "positive"])).toBe("hyperbolic");
   expect(nearest("webgp", ["webgpu", "scalar"])).toBe("webgpu");
   expect(nearest("zzz", ["webgpu", "scalar"])).toBeNull();
+  expect(nearest("to_k.weight", ["to_k.wieght", "to_k.weights", "to_v.weight"])).toBe("to_k.wieght");
+  expect(nearest("abcdefgh", ["x".repeat(1e6), "abcdefhg"])).toBe("abcdefhg");
 });

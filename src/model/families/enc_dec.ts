@@ -2,15 +2,13 @@
 import { Arguments } from "../arguments.ts";
 import type { Description } from "../description.ts";
 import { Keys } from "../keys.ts";
-import { type Family, prefixesOf } from "./family.ts";
+import { type Family, prefixesOf, withTensor } from "./family.ts";
 import { openRules, readLanguageModel, rulesOf } from "./performer_lm.ts";
 
 export const encDec: Family = {
   title: "PerformerEncDec",
   prefixes: (names) =>
-    prefixesOf(names, /^((?:.*\.)?)enc\.token_emb\.weight$/).filter((prefix) =>
-      names.includes(`${prefix}dec.net.token_emb.weight`)
-    ),
+    withTensor(prefixesOf(names, /^((?:.*\.)?)enc\.token_emb\.weight$/), names, "dec.net.token_emb.weight"),
   describe(candidate, prefix): Description {
     const enc = readLanguageModel(candidate, `${prefix}enc.`, { argumentPrefix: "enc_", crossing: false });
     const dec = readLanguageModel(candidate, `${prefix}dec.net.`, {

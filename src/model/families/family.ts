@@ -19,12 +19,22 @@ export interface Family {
   describe(candidate: Candidate, prefix: string): Description;
 }
 
+/** Letters of a name beyond which it is no model's: anchors take the square of it. */
+const LONGEST_NAME = 512;
+
 /** What stands before `anchor` in the names, each once. */
 export function prefixesOf(names: readonly string[], anchor: RegExp): string[] {
   const found = new Set<string>();
   for (const name of names) {
-    const match = /(^|\.)proj_updater\.instance\./.test(name) ? null : anchor.exec(name);
+    if (name.length > LONGEST_NAME || /(^|\.)proj_updater\.instance\./.test(name)) continue;
+    const match = anchor.exec(name);
     if (match) found.add(match[1]);
   }
   return [...found];
+}
+
+/** Those of the prefixes under which a tensor called `rest` stands. */
+export function withTensor(prefixes: readonly string[], names: readonly string[], rest: string): string[] {
+  const all = new Set(names);
+  return prefixes.filter((prefix) => all.has(prefix + rest));
 }

@@ -56,6 +56,7 @@ export function performerLayers(
   options: { readonly causal: boolean | { readonly assumed: boolean }; readonly crossing?: boolean },
 ): PerformerLayers {
   const { flow, pairs } = placesOf(keys, root);
+  if (pairs.length === 0) keys.need(`${root}net.layers.0.0.fn.to_q.weight`);
   const dim = dimOf(keys, pairs[0].attention);
   const causal = typeof options.causal === "boolean"
     ? options.causal
@@ -96,7 +97,6 @@ function placesOf(keys: Keys, root: string): { flow: "sequential" | "reversible"
   const pairs = Array.from({ length: Math.floor(count / 2) }, (_, i) => {
     return { attention: `${root}net.${2 * i}.fn`, feedForward: `${root}net.${2 * i + 1}.fn` };
   });
-  if (pairs.length === 0) keys.need(`${root}net.layers.0.0.fn.to_q.weight`);
   return { flow: "sequential", pairs };
 }
 
@@ -236,13 +236,7 @@ export function attentionTensors(
     : ["to_q", "to_k", "to_v"].map((name) => keys.dense(start + name, inner, dim));
   keys.get(`${start}fast_attention.calls_since_last_redraw`);
   const headDim = projection?.shape[1] ?? inner;
-  if (inner % headDim !== 0) {
-    throw new InputError(
-      `Cannot use "${keys.path}" as ${keys.title}: tensor "${q.weight}" makes ${inner} columns, ` +
-        `no multiple of the ${headDim} columns of "${projection!.name}"`,
-    );
-  }
-  const heads = inner / headDim;
+  const heads = projection ? headsOf(keys, q, headDim, projection.name) : 1;
   return {
     q,
     k,
@@ -255,6 +249,15 @@ export function attentionTensors(
     projection: projection ? { name: projection.name, transposed: false } : null,
     local: localAt(keys, `${start}local_attn.rel_pos.`, local, { window, era, heads, headDim }),
   };
+}
+
+/** How many heads of `headDim` columns a layer makes; throws InputError where they are no whole number. */
+export function headsOf(keys: Keys, { weight, outputs }: DenseLayout, headDim: number, projection: string): number {
+  if (outputs % headDim === 0) return outputs / headDim;
+  throw new InputError(
+    `Cannot use "${keys.path}" as ${keys.title}: tensor "${weight}" makes ${outputs} columns, ` +
+      `no multiple of the ${headDim} of "${projection}"`,
+  );
 }
 
 function joined(all: DenseLayout): DenseLayout[] {

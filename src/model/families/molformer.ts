@@ -3,7 +3,7 @@ import { Arguments } from "../arguments.ts";
 import type { AttentionLayout, Description, LayerLayout, ModelLayout, OutputLayout } from "../description.ts";
 import { countUnder, Keys } from "../keys.ts";
 import { type Candidate, type Family, prefixesOf } from "./family.ts";
-import { layerNorm } from "./layers.ts";
+import { headsOf, layerNorm } from "./layers.ts";
 
 /** Names of one layout, and where its numerics differ. */
 interface Names {
@@ -62,6 +62,7 @@ function describe(candidate: Candidate, prefix: string, names: Names): Descripti
   const keys = new Keys(candidate.path, names.title, prefix, candidate.headers);
   const args = new Arguments(candidate.path, candidate.configuration);
   const base = names.family === "molformer" && keys.under(`molformer.${names.layers}`) ? "molformer." : "";
+  keys.need(`${base}${names.layers}0.${names.features}`);
   const count = countUnder(keys, base + names.layers);
   const table = keys.need(`${base}${names.embedding}.weight`, [null, null]);
   const [tokens, dim] = table.shape;
@@ -132,8 +133,8 @@ function layerAt(keys: Keys, start: string, dim: number, names: Names): LayerLay
     k,
     v,
     out: keys.dense(start + names.out, dim, dim),
-    heads: dim / headDim,
-    kvHeads: dim / headDim,
+    heads: headsOf(keys, q, headDim, features.name),
+    kvHeads: headsOf(keys, q, headDim, features.name),
     headDim,
     features: count,
     projection: { name: features.name, transposed: true },

@@ -3,7 +3,7 @@ import { Arguments, boolean } from "../arguments.ts";
 import type { Description, ModelLayout, NormLayout } from "../description.ts";
 import { Keys } from "../keys.ts";
 import { performerVersions } from "../versions.ts";
-import { type Family, prefixesOf } from "./family.ts";
+import { type Family, prefixesOf, withTensor } from "./family.ts";
 import {
   attentionFacts,
   attentionTensors,
@@ -81,10 +81,11 @@ export const performer: Family = {
 
 export const scFoundation: Family = {
   title: "scFoundation's Performer decoder",
-  prefixes: (names) =>
-    prefixesOf(names, /^((?:.*\.)?decoder\.)performer\.net\.layers\.\d+\.0\..*to_q\.weight$/).filter((prefix) =>
-      !names.includes(`${prefix}token_emb.weight`)
-    ),
+  prefixes: (names) => {
+    const found = prefixesOf(names, /^((?:.*\.)?decoder\.)performer\.net\.layers\.\d+\.0\..*to_q\.weight$/);
+    const whole = new Set(withTensor(found, names, "token_emb.weight"));
+    return found.filter((prefix) => !whole.has(prefix));
+  },
   describe(candidate, prefix): Description {
     const keys = new Keys(candidate.path, "scFoundation decoder", prefix, candidate.headers);
     const args = new Arguments(candidate.path, candidate.configuration);
@@ -92,6 +93,7 @@ export const scFoundation: Family = {
     const net = performerLayers(keys, args, "performer.", { causal: false, crossing: false });
     args.accept("causal", "cross_attend", "max_seq_len");
     args.refuseUnknown();
+    const layout = rowsModel(net, layerNorm(keys, "norm", net.dim));
     return {
       family: "scfoundation",
       title: "scFoundation, its Performer decoder with the norm behind it",
@@ -102,7 +104,7 @@ export const scFoundation: Family = {
       assumed: args.assumed,
       unknown: args.unknown,
       extra: keys.extra(),
-      layout: rowsModel(net, layerNorm(keys, "norm", net.dim)),
+      layout,
       reason: null,
     };
   },
@@ -110,10 +112,10 @@ export const scFoundation: Family = {
 
 export const selfAttention: Family = {
   title: "SelfAttention of performer-pytorch",
-  prefixes: (names) =>
-    prefixesOf(names, /^((?:.*\.)?)fast_attention\.projection_matrix$/).filter((prefix) => {
-      return !/(^|\.)fn\.$/.test(prefix) && names.includes(`${prefix}to_q.weight`);
-    }),
+  prefixes: (names) => {
+    const found = prefixesOf(names, /^((?:.*\.)?)fast_attention\.projection_matrix$/);
+    return withTensor(found.filter((prefix) => !/(^|\.)fn\.$/.test(prefix)), names, "to_q.weight");
+  },
   describe(candidate, prefix): Description {
     const keys = new Keys(candidate.path, "SelfAttention", prefix, candidate.headers);
     const args = new Arguments(candidate.path, candidate.configuration);

@@ -214,10 +214,10 @@ export function openRules(args: Arguments, versions: VersionRange): void {
 
 export const performerLm: Family = {
   title: "PerformerLM of performer-pytorch, scBERT",
-  prefixes: (names) =>
-    prefixesOf(names, /^(.*?)token_emb\.weight$/).filter((prefix) => {
-      return names.some((name) => name.startsWith(`${prefix}performer.net.`));
-    }),
+  prefixes: (names) => {
+    const nets = new Set(prefixesOf(names, /^(.*?)performer\.net\./));
+    return prefixesOf(names, /^(.*?)token_emb\.weight$/).filter((prefix) => nets.has(prefix));
+  },
   describe(candidate, prefix): Description {
     const { keys, args, layout, versions, scbert, reason } = readLanguageModel(candidate, prefix);
     args.refuseUnknown();

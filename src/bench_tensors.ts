@@ -28,7 +28,13 @@ export class BenchTensors {
    * The first `length` rows of a role in tiles of `tileRows`. They share memory with other calls, unless `memory` is given, which
    * makes an array for a copy of those that are held.
    */
-  tiles(role: Role, length: number, tileRows: number, precision: Precision, memory?: (length: number) => FloatArray): Tile[] {
+  tiles(
+    role: Role,
+    length: number,
+    tileRows: number,
+    precision: Precision,
+    memory?: (length: number) => FloatArray,
+  ): Tile[] {
     const cols = this.cols(role);
     const all = this.#as(this.data[role], precision);
     const data = memory ? copied(all.subarray(0, length * cols), memory) : all;

@@ -11,6 +11,7 @@ import { compareOutputs } from "./metrics.ts";
 import type { AttentionShape } from "./plan.ts";
 import { RandomStream } from "./random.ts";
 import type { ErrorReport } from "./report.ts";
+import { ValueMean } from "./rules_uniform.ts";
 import { logInterval } from "./statistics.ts";
 import type { Tile } from "./tensor.ts";
 
@@ -89,10 +90,12 @@ export async function checkError(options: CheckOptions): Promise<ErrorReport> {
   const truth = await exact.emit();
   const baseline = uniform.tile();
   const compare = (approx: Tile) => compareOutputs(approx, truth, baseline, shape.heads, sizes.queryRows);
+  const asked = new Moments(shape.heads, shape.headDim); // the sampled queries stand for all of them
+  asked.add(queries);
   const samples = drawn.map((data) => compare({ ...truth, data }).relativeL2.value);
   return {
     ...compare(options.approx),
-    phi: keys.phi(queries, shape.heads, options.inputScale),
+    phi: keys.phi(asked, options.inputScale),
     redraws: samples.length > 0 ? { count: samples.length, ...logInterval(samples), samples } : null,
   };
 }
@@ -128,38 +131,26 @@ export function copySampled(out: Tile, rows: Float64Array, into: Float64Array | 
 
 /** Mean of the visible values per sampled row. */
 class UniformBaseline {
-  readonly #sum: Float64Array;
+  readonly #mean: ValueMean;
   readonly #out: Float64Array;
-  #weight = 0;
   #row = 0;
   #next = 0;
 
   constructor(readonly rows: Float64Array, readonly shape: AttentionShape) {
-    this.#sum = new Float64Array(shape.kvHeads * shape.valueDim);
+    this.#mean = new ValueMean(shape);
     this.#out = new Float64Array(rows.length * shape.heads * shape.valueDim);
   }
 
   add(v: Tile, weights?: Tile["data"]): void {
-    const sum = this.#sum;
     for (let i = 0; i < v.rows; i++) {
-      const weight = weights ? weights[i] : 1;
-      this.#weight += weight;
-      for (let c = 0, at = i * v.cols; c < v.cols; c++) sum[c] += weight * v.data[at + c];
+      this.#mean.add(v, i, weights ? weights[i] : 1);
       if (this.shape.causal && this.rows[this.#next] === this.#row) this.#write(this.#next++);
       this.#row++;
     }
   }
 
   #write(index: number): void {
-    const { heads, kvHeads, valueDim } = this.shape;
-    for (let h = 0; h < heads; h++) {
-      const kv = Math.floor(h * kvHeads / heads);
-      for (let c = 0; c < valueDim; c++) {
-        this.#out[(index * heads + h) * valueDim + c] = this.#weight > 0
-          ? this.#sum[kv * valueDim + c] / this.#weight
-          : 0;
-      }
-    }
+    this.#mean.write(this.#out, index);
   }
 
   tile(): Tile {
@@ -168,14 +159,19 @@ class UniformBaseline {
   }
 }
 
-/** Σy and Σ‖y‖² of the keys, for φ̄ = mean‖x‖² + mean‖y‖² + 2 x̄·ȳ. */
-class Moments {
+/** Σy and Σ‖y‖² of rows, for φ̄ = mean‖x‖² + mean‖y‖² + 2 x̄·ȳ of queries x and keys y. */
+export class Moments {
   readonly #sum: Float64Array;
   #squares = 0;
   #weight = 0;
 
   constructor(readonly heads: number, readonly width: number) {
     this.#sum = new Float64Array(heads * width);
+  }
+
+  /** Rows so far, as their weights count them. */
+  get weight(): number {
+    return this.#weight;
   }
 
   add(tile: Tile, weights?: Tile["data"]): void {
@@ -190,10 +186,9 @@ class Moments {
     }
   }
 
-  /** Mean over heads; `queries` stand for all queries. */
-  phi(queries: Tile, heads: number, inputScale: number): number {
-    const q = new Moments(heads, this.width);
-    q.add(queries);
+  /** φ̄ of these keys and the queries `q`, mean over heads. */
+  phi(q: Moments, inputScale: number): number {
+    const { heads } = q;
     let dot = 0;
     for (let h = 0; h < heads; h++) {
       const kv = Math.floor(h * this.heads / heads);

@@ -125,6 +125,9 @@ export const FEATURE_MAPS: readonly FeatureMap[] = [
 /** The name that asks for exact attention instead of a feature map. */
 export const EXACT = "softmax";
 
+/** The name that asks for the features a checkpoint brings along, under its own numerics. */
+export const OWN = "own";
+
 /** Finds a map by name; throws UsageError with the list otherwise. */
 export function featureMap(name: string): FeatureMap {
   const found = FEATURE_MAPS.find((map) => map.name === name);

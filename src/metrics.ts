@@ -147,6 +147,41 @@ export function compareOutputs(
   };
 }
 
+/** A relative L2 error that never travels without its baseline; see ErrorSummary. */
+export interface ErrorFigures {
+  readonly relativeL2: number;
+  readonly uniformBaseline: number;
+  readonly skill: number;
+}
+
+/** The same figures of all rows as they pass, tile by tile; nothing is kept but three sums. */
+export class ErrorSums {
+  #error = 0;
+  #norm = 0;
+  #base = 0;
+
+  /** Adds rows; `kept` holds one number per row of the tile, 0 = left out. */
+  add(approx: Tile, exact: Tile, uniform: Tile, kept?: ArrayLike<number> | null): void {
+    const { rows, cols: width } = exact;
+    for (let i = 0; i < rows; i++) {
+      if (kept && kept[i] === 0) continue;
+      const pair = { approx: approx.data, exact: exact.data, at: i * width, width };
+      const { error, exact2 } = moments(pair);
+      this.#error += error;
+      this.#norm += exact2;
+      this.#base += moments({ ...pair, approx: uniform.data }).error;
+    }
+  }
+
+  figures(): ErrorFigures {
+    return {
+      relativeL2: Math.sqrt(this.#error / this.#norm),
+      uniformBaseline: Math.sqrt(this.#base / this.#norm),
+      skill: skillOf(this.#error, this.#base),
+    };
+  }
+}
+
 /** 1 when there is no error at all; values that are all alike leave nothing to be skilful about (NaN → 1 or −∞). */
 function skillOf(error: number, base: number): number {
   return error === 0 ? 1 : 1 - error / base;

@@ -60,6 +60,8 @@ export interface Report {
     readonly masked: boolean;
     readonly tileRows: number;
   };
+  /** The checkpoint's layer that made queries, keys and values of the input's rows; null: the input holds them. */
+  readonly layer: { readonly path: string; readonly model: string; readonly index: number } | null;
   readonly output: { readonly path: string; readonly dtype: string; readonly shape: readonly number[] } | null;
   /**
    * Wall time in seconds. Phases overlap where a backend computes while files are read and written; `compute` is the time in which

@@ -7,6 +7,7 @@
  */
 import type { Backend } from "./backend.ts";
 import { UsageError } from "./errors.ts";
+import { prepareExactSoftmax } from "./rules_exact.ts";
 import { prepareMapped } from "./rules_mapped.ts";
 import type { OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
 import { prepareStabilised } from "./rules_stabilised.ts";
@@ -24,6 +25,7 @@ export async function prepareRuled(backend: Backend, plan: RuledPlan): Promise<R
       `Cannot use --compat ${rules.name} with a ${plan.kernel} kernel: it has ${rules.kernels.join(" and ")}`,
     );
   }
+  if (plan.kernel === "exact-softmax") return await prepareExactSoftmax(backend, plan);
   const stabilised = plan.kernel === "softmax" && rules.name !== "exact";
   const session = await (stabilised ? prepareStabilised(backend, plan, rules) : prepareMapped(backend, plan, rules));
   return new InOrder(session, rules);

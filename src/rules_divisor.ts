@@ -19,7 +19,8 @@ export function divide(
   });
 }
 
-function divisorOf(D: number, { kind, epsilon }: Rules["divisor"]): number {
+/** What a profile divides by instead of D. */
+export function divisorOf(D: number, { kind, epsilon }: Rules["divisor"]): number {
   switch (kind) {
     case "plain":
       return D;

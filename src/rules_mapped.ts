@@ -2,7 +2,7 @@
 import type { Backend, Session } from "./backend.ts";
 import { bindMap, type FeatureMap, featureMap, identity, type MapParameters } from "./feature_map.ts";
 import type { OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
-import type { Rules } from "./rules_table.ts";
+import { type Rules, rulesNamed } from "./rules_table.ts";
 import { divide } from "./rules_divisor.ts";
 import { emptyState, type State } from "./state.ts";
 import { type FloatArray, floats, type Tile } from "./tensor.ts";
@@ -37,7 +37,8 @@ export function pointwiseParameters(
   };
 }
 
-function parametersOf(plan: RuledPlan, rules: Rules): MapParameters {
+/** The map of a plan whose features a backend has as they are. */
+export function parametersOf(plan: RuledPlan, rules: Rules): MapParameters {
   const { kernel, headDim, projection } = plan;
   const scale = 1 / Math.sqrt(headDim);
   if (kernel === "softmax") {
@@ -54,6 +55,18 @@ function parametersOf(plan: RuledPlan, rules: Rules): MapParameters {
     inputScale: rules.scalesGeneralised ? Math.sqrt(scale) : 1,
     epsilon: rules.generalisedEpsilon,
   });
+}
+
+/** Attention by a feature map of our own, without ε, instead of the checkpoint's; keys and values may have fewer heads. */
+export async function prepareFeatures(
+  backend: Backend,
+  plan: RuledPlan,
+  parameters: MapParameters,
+): Promise<RuledSession> {
+  const { heads, kvHeads = heads, headDim, valueDim, causal, tileRows } = plan;
+  const session = await backend.prepare({ heads, kvHeads, headDim, valueDim, causal, tileRows, parameters });
+  const own = { ...plan, kernel: "softmax" } as const;
+  return new MappedSession(backend, own, rulesNamed("exact"), parameters, session);
 }
 
 export async function prepareMapped(backend: Backend, plan: RuledPlan, rules: Rules): Promise<RuledSession> {

@@ -1,19 +1,20 @@
 /** One attention of a checkpoint, and a session that computes it: what rules.ts prepares. */
 import type { SessionCounts } from "./backend.ts";
 import type { Activation } from "./feature_map.ts";
-import type { RulesName } from "./rules_table.ts";
+import type { Kernel, RulesName } from "./rules_table.ts";
 import type { FloatArray, Tile } from "./tensor.ts";
 
 /** One attention of a checkpoint. */
 export interface RuledPlan {
   readonly rules: RulesName;
-  /** Softmax features, f(W x) + ε, or performer-pytorch's `no_projection` (softmax over queries' columns and keys' rows). */
-  readonly kernel: "softmax" | "generalized" | "no-projection";
+  readonly kernel: Kernel;
   /** f of "generalized". */
   readonly activation: Activation;
-  /** W, `m × d`, shared by all heads; not used by "no-projection". */
+  /** W, `m × d`, shared by all heads; not used by "no-projection" and "exact-softmax". */
   readonly projection: Float64Array;
   readonly heads: number;
+  /** Heads of keys and values where they are fewer; only "exact-softmax" has fewer. */
+  readonly kvHeads?: number;
   readonly headDim: number;
   readonly valueDim: number;
   readonly causal: boolean;

@@ -11,6 +11,12 @@ export type RulesName =
   | "molformer"
   | "molformer-ibm";
 
+/**
+ * What attention is made of: softmax features, f(W x) + ε, performer-pytorch's `no_projection` (softmax over queries' columns and
+ * keys' rows), or every pair of rows: the attention of ordinary transformers.
+ */
+export type Kernel = "softmax" | "generalized" | "no-projection" | "exact-softmax";
+
 /** Numbers of a profile; sources in docs/models.md. */
 export interface Rules {
   readonly name: RulesName;
@@ -31,7 +37,7 @@ export interface Rules {
   readonly paired: boolean;
   /** A mask removes keys, or only their values: then masked keys stay in denominators. */
   readonly masks: "keys" | "values";
-  readonly kernels: readonly ("softmax" | "generalized" | "no-projection")[];
+  readonly kernels: readonly Kernel[];
 }
 
 const PLAIN = { kind: "plain", epsilon: 0 } as const;
@@ -66,6 +72,7 @@ export const RULES: readonly Rules[] = [
     keyTop: "none",
     causalDelta: 0,
     masks: "keys",
+    kernels: [...LUCIDRAINS.kernels, "exact-softmax"],
   },
   {
     ...LUCIDRAINS,

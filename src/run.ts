@@ -24,7 +24,7 @@ import { type ErrorReport, type Refusal, type Report, REPORT_SCHEMA } from "./re
 import { type FloatArray, floats, type Precision, type TensorSink, type Tile } from "./tensor.ts";
 import { prepareRuled, type RuledSession } from "./rules.ts";
 import { TileStore } from "./tile_store.ts";
-import { Stopwatch, timed } from "./timing.ts";
+import { type Phase, Stopwatch, timed } from "./timing.ts";
 import { warningsFor } from "./warnings.ts";
 
 export interface AttendOptions {
@@ -42,6 +42,8 @@ export interface AttendOptions {
     | (TensorSink & { readonly path: string; readonly dtype: string; readonly shape: readonly number[] })
     | null;
   readonly encoding: string | null;
+  /** Inputs are computed from rows by a checkpoint's layer, which shares the clock: `flops` of its dense layers per row count. */
+  readonly layer?: Report["layer"] & { readonly watch: Stopwatch; flops(rows: number): number };
   readonly peakBytes: () => number;
   /** Called after every tile with rows done of `total`, over all passes. */
   readonly progress?: (stage: string, done: number, total: number) => void;
@@ -73,7 +75,8 @@ export async function attend(options: AttendOptions): Promise<Report> {
   const error = await run.error();
   const seconds = run.watch.seconds();
   const { parameters, shape } = run;
-  const flops = flopCount(attention, sizes, parameters);
+  const { layer } = options;
+  const flops = flopCount(attention, sizes, parameters) + (layer?.flops(sizes.queryRows) ?? 0);
   const seeded = parameters !== null && parameters.map.projection !== "none" && !attention.given;
   const projected = parameters !== null && parameters.map.projection !== "none";
   const { info } = inputs.q;
@@ -107,6 +110,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
       masked: inputs.weights !== null,
       tileRows: shape.tileRows,
     },
+    layer: layer ? { path: layer.path, model: layer.model, index: layer.index } : null,
     output: options.sink && { path: options.sink.path, dtype: options.sink.dtype, shape: options.sink.shape },
     seconds,
     stages: run.stages,
@@ -123,13 +127,17 @@ export async function attend(options: AttendOptions): Promise<Report> {
 abstract class Run implements Disposable {
   /** Seconds per stage, where the backend measured them. */
   stages: Report["stages"] = null;
-  readonly watch = new Stopwatch();
+  readonly watch: Stopwatch;
+  /** What waiting for tiles is: reading, or a checkpoint's dense layers, which read by themselves. */
+  protected readonly reading: Phase;
   readonly shape: AttentionShape;
   /** In use at once: one tile being read, and those of the calls in flight. */
   protected readonly store: TileStore;
   abstract readonly parameters: ReturnType<typeof parametersFor> | null;
 
   constructor(readonly options: AttendOptions, readonly sizes: Sizes) {
+    this.watch = options.layer?.watch ?? new Stopwatch();
+    this.reading = options.layer ? "compute" : "read";
     const { heads, kvHeads, headDim, valueDim } = sizes;
     const widest = Math.max(heads * headDim, kvHeads * headDim, kvHeads * valueDim, heads * valueDim);
     const tileRows = tileRowsFor(options.backend.limits, widest, options.tileRows);
@@ -222,7 +230,9 @@ class LinearRun extends Run {
     if (attention.compat === "exact") return await backend.prepare({ ...shape, parameters });
     const session = await prepareRuled(backend, ruledPlanFor(attention, sizes, parameters, shape.tileRows));
     if (!session.surveys) return session;
-    for await (const { k } of timed(watch, "read", inputs.tiles(shape.tileRows, backend.limits.precision, null))) {
+    for await (
+      const { k } of timed(watch, this.reading, inputs.tiles(shape.tileRows, backend.limits.precision, null))
+    ) {
       await watch.time("compute", () => session.survey(k));
       this.step("keys", k.start + k.rows, sizes.keyRows);
       await this.breathe();
@@ -236,7 +246,9 @@ class LinearRun extends Run {
     const { precision, inFlight } = backend.limits;
     const absorbing = new InFlight<void>(inFlight);
     const { store } = this;
-    for await (const { k, v, weights } of timed(watch, "read", inputs.tiles(shape.tileRows, precision, null, store))) {
+    for await (
+      const { k, v, weights } of timed(watch, this.reading, inputs.tiles(shape.tileRows, precision, null, store))
+    ) {
       await absorbing.push(watch.time("compute", () => session.absorb(k, v, weights)));
       this.step("keys", k.start + k.rows, sizes.keyRows);
       await this.breathe();
@@ -244,7 +256,7 @@ class LinearRun extends Run {
     await absorbing.drain();
     const emitted: Emitted[] = [];
     const emitting = this.#emitting(emitted);
-    for await (const q of timed(watch, "read", inputs.queryTiles(shape.tileRows, precision, store))) {
+    for await (const q of timed(watch, this.reading, inputs.queryTiles(shape.tileRows, precision, store))) {
       copySampled(q, this.#rows, this.#queries.data);
       const memory = store.output();
       await emitting.push(watch.time("compute", async () => ({ tile: await session.emit(q, null, memory), memory })));
@@ -262,7 +274,9 @@ class LinearRun extends Run {
     const { precision } = backend.limits;
     const emitted: Emitted[] = [];
     const emitting = this.#emitting(emitted);
-    for await (const tiles of timed(watch, "read", inputs.tiles(shape.tileRows, precision, inputs.q, this.store))) {
+    for await (
+      const tiles of timed(watch, this.reading, inputs.tiles(shape.tileRows, precision, inputs.q, this.store))
+    ) {
       const q = tiles.q!;
       copySampled(q, this.#rows, this.#queries.data);
       const memory = this.store.output();
@@ -302,13 +316,13 @@ class ExactRun extends Run {
     const { precision } = backend.limits;
     const scale = logitScale(attention, sizes.headDim);
     await using session = await backend.prepareExact({ ...shape, scale, queryRows: shape.tileRows });
-    for await (const q of timed(watch, "read", inputs.queryTiles(shape.tileRows, precision))) {
+    for await (const q of timed(watch, this.reading, inputs.queryTiles(shape.tileRows, precision))) {
       const last = q.start + q.rows - 1;
       const positions = Float64Array.from({ length: q.rows }, (_, i) => q.start + i);
       await watch.time("compute", () => session.pose(q, positions));
       const absorbing = new InFlight<void>(backend.limits.inFlight);
       const tiles = inputs.tiles(shape.tileRows, precision, null, this.store);
-      for await (const { k, v, weights } of timed(watch, "read", tiles)) {
+      for await (const { k, v, weights } of timed(watch, this.reading, tiles)) {
         if (shape.causal && k.start > last) break;
         await watch.time("compute", () => absorbing.push(session.absorb(k, v, weights)));
         this.step("rows", q.start + q.rows * Math.min(1, (k.start + k.rows) / sizes.keyRows), sizes.queryRows);

@@ -39,6 +39,22 @@ export function plain(text: string, most = Infinity): string {
   return visible.length > most ? `${visible.slice(0, most)}…` : visible;
 }
 
+/** Names with their values: "depth 2, shape [1,64]". */
+export function factsText(facts: Iterable<readonly [string, unknown]>): string {
+  return [...facts].map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`)
+    .join(", ");
+}
+
+/** Values that a model's tensors do not tell, and where each came from. */
+export function assumedText(
+  assumed: readonly { readonly argument: string; readonly value: unknown; readonly from: "config" | "default" }[],
+): string {
+  const said = assumed.map(({ argument, value, from }) => {
+    return [argument, from === "config" ? value : `${JSON.stringify(value)} (not in the tensors)`] as const;
+  });
+  return `${factsText(said)}; --config says otherwise`;
+}
+
 /** The candidate nearest to `word` by edit distance, when it is near enough to be a slip; null otherwise. */
 export function nearest(word: string, candidates: readonly string[]): string | null {
   const wanted = word.toLowerCase();

@@ -33,7 +33,7 @@ const LAYERS: readonly RegExp[] = [
   /^src\/(bytes|disk|random|feature_map|plan|state|rules_table)\.ts$/,
   /^src\/(projection|attention|backend|metrics|rules_plan)\.ts$/,
   /^src\/(backends|formats)\//,
-  /^src\/(inputs|report|warnings|check|run|tile_store|rules\w*|bench(_\w+)?)\.ts$|^src\/exporters\//,
+  /^src\/(inputs|report|warnings|check|run|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/exporters\//,
   /^src\/model\//,
   /^src\/commands\//,
   /^(cli|mod)\.ts$/,

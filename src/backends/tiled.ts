@@ -35,6 +35,8 @@ export interface TileKernels extends AsyncDisposable {
    * `into`, which is as long as they are.
    */
   queries(q: Tile, state: State, version: number, into?: Float32Array): Promise<TileOutput>;
+  /** Numbers that stay as they are until their call settles: `data` itself where it lies in lent memory, else a copy. */
+  keep?(data: FloatArray): FloatArray;
   /** Takes back a state it returned, for its next one: fresh memory is slow to touch. */
   recycle?(state: State): void;
   /** Seconds per stage so far, where they are measured. */
@@ -120,8 +122,8 @@ export class TiledSession implements Session {
   }
 
   #emitRepaired(q: Tile, into?: Float32Array): Promise<TileOutput> {
-    const copy = { ...q, data: q.data.slice() }; // the caller's tile may be gone when the denominators are known
-    const settled = this.#inTurn(copy, async (held) => {
+    const kept = this.#kept(q); // the caller's tile may be gone when the denominators are known
+    const settled = this.#inTurn(kept, async (held) => {
       const result = await this.kernels.queries(held, this.#state, this.#version, into);
       this.#recompute(held, this.#state, result);
       return result;
@@ -164,10 +166,14 @@ export class TiledSession implements Session {
     return await settled;
   }
 
+  #kept(q: Tile): Tile {
+    return { ...q, data: this.kernels.keep?.(q.data) ?? q.data.slice() };
+  }
+
   /** Starts `call` when all earlier absorbs are merged and before any later one is. */
   async #inTurn<T>(q: Tile, call: (q: Tile) => Promise<T>): Promise<T> {
     if (this.#pending === 0) return call(q);
-    const held = { ...q, data: q.data.slice() };
+    const held = this.#kept(q);
     let started: Promise<T> | undefined;
     const turn = this.#merged.then(() => {
       started = call(held);

@@ -173,7 +173,7 @@ export class WasmExact implements ExactKernels {
           result.top[cell] = block[i] < NONE ? -Infinity : block[i] * Math.LN2;
           result.total[cell] = block[BLOCK + i];
           const sums = 2 * BLOCK + i * line;
-          result.sums.set(block.subarray(sums, sums + valueDim), cell * valueDim);
+          for (let c = 0; c < valueDim; c++) result.sums[cell * valueDim + c] = block[sums + c];
         }
         this.kernels.forget(this.#area.at, at);
       }

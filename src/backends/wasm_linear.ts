@@ -55,8 +55,8 @@ export class WasmLinear implements TileKernels {
   readonly #owned: number[] = [];
   /** Scratch memory per thread. */
   readonly #scratch: number[];
-  /** Causal: units per thread, and pieces per head. */
-  readonly #units: Unit[][];
+  /** Causal: units, and pieces per head. */
+  readonly #units: Unit[];
   readonly #pieces: number;
   readonly #partBytes: number;
   readonly #spare: State[] = [];
@@ -70,7 +70,7 @@ export class WasmLinear implements TileKernels {
     this.#layout = new StateLayout(shared, parameters, kvHeads, valueDim, panel, valueLine);
     const m = parameters.projections;
     this.#units = causal ? units(kvHeads, m, panel, pool.threads) : [];
-    this.#pieces = Math.max(1, ...this.#units.flat().map(({ piece }) => piece + 1));
+    this.#pieces = Math.max(1, ...this.#units.map(({ piece }) => piece + 1));
     this.#partBytes = kernels.partsBytes(at, plan.tileRows);
     this.#uploads = causal ? [] : Array.from({ length: 2 }, () => ({ units: this.#states(1), version: -1, users: 0 }));
     this.#slots = new Slots(Array.from({ length: causal ? 2 : SLOTS }, () => this.#slot()));
@@ -100,7 +100,7 @@ export class WasmLinear implements TileKernels {
     const k = this.#take(bytes(Math.max(kvHeads, causal ? 0 : heads) * headDim));
     const v = this.#take(bytes(Math.max(kvHeads, causal ? 0 : heads) * valueDim));
     const unitAreas = () =>
-      this.#units.flat().map(({ head, projections }) => {
+      this.#units.map(({ head, projections }) => {
         return { head, projections, at: this.#take(this.#layout.bytes(projections)) };
       });
     return {
@@ -194,6 +194,10 @@ export class WasmLinear implements TileKernels {
     this.#layout.read(sums, state);
     state.keys = keys;
     return state;
+  }
+
+  keep(data: FloatArray): FloatArray {
+    return this.shared.keep(data);
   }
 
   recycle(state: State): void {
@@ -290,29 +294,25 @@ export class WasmLinear implements TileKernels {
       () => void ([base, rows, data] = [copyState(state), this.#keepRows(own), this.shared.keep(data)]),
       async (slot, { at, put }) => {
         const out = this.#outAddress(slot, into);
-        await this.pool.runAll(this.#causalCalls(q.rows, slot, at, put, out));
+        await this.pool.share(this.#causalTasks(q.rows, slot, at, put, out), this.#scratch);
         if (this.#pieces > 1) await this.pool.share(this.#combineTasks(q.rows, slot, out), this.#scratch);
         return { ...this.#output(q.rows, slot, into), own: this.#read(slot.own, put.seen) };
       },
     );
   }
 
-  #causalCalls(rows: number, slot: Slot, q: number, { k, v, weights }: Placed, out: number): Call[][] {
+  #causalTasks(rows: number, slot: Slot, q: number, { k, v, weights }: Placed, out: number): Call[][] {
     const { heads, kvHeads, parameters: { matrices } } = this.plan;
     const group = heads / kvHeads;
     const plan = this.#area.at;
-    let index = 0;
-    return this.#units.map((list, thread) =>
-      list.flatMap(({ head, piece, projections: { from, to } }): Call[] => {
-        const [run, sums] = [slot.run[index].at, slot.own[index].at];
-        index++;
-        const stride = this.#pieces * this.#partBytes;
-        const parts = this.#pieces > 1 ? slot.parts + head * group * stride + piece * this.#partBytes : 0;
-        const what = [head, group, head % matrices, from, to - from, q, k, v, weights, rows];
-        const where = [run, sums, out, slot.denominators, parts, stride, this.#scratch[thread]];
-        return [["clearState", plan, to - from, sums], ["causal", plan, ...what, ...where]];
-      })
-    );
+    const stride = this.#pieces * this.#partBytes;
+    return this.#units.map(({ head, piece, projections: { from, to } }, index): Call[] => {
+      const [run, sums] = [slot.run[index].at, slot.own[index].at];
+      const parts = this.#pieces > 1 ? slot.parts + head * group * stride + piece * this.#partBytes : 0;
+      const what = [head, group, head % matrices, from, to - from, q, k, v, weights, rows];
+      const where = [run, sums, out, slot.denominators, parts, stride, SCRATCH];
+      return [["clearState", plan, to - from, sums], ["causal", plan, ...what, ...where]];
+    });
   }
 
   #combineTasks(rows: number, slot: Slot, out: number): Call[][] {

@@ -86,7 +86,9 @@ export class Pool {
   /** Runs one list of calls per thread; settles when all are done. Rejects with TransientError when a thread is gone. */
   async runAll(lists: readonly (readonly Call[])[]): Promise<void> {
     await this.#post(lists.flatMap((calls, thread) => {
-      return calls.length === 0 ? [] : [{ thread, job: { id: ++this.#last, tasks: [calls], counter: null, scratch: 0 } }];
+      return calls.length === 0
+        ? []
+        : [{ thread, job: { id: ++this.#last, tasks: [calls], counter: null, scratch: 0 } }];
     }));
   }
 

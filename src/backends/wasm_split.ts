@@ -54,17 +54,16 @@ export interface Unit {
 }
 
 /**
- * Units of a causal pass, per thread. Rows of a head depend on each other, so heads are cut by features, in whole panels, when
- * threads would stay idle or uneven; the pieces of a head are joined afterwards as parts of one softmax are.
+ * Units of a causal pass. Rows of a head depend on each other, so heads are cut by features, in whole panels, when threads would stay
+ * idle or uneven; the pieces of a head are joined afterwards as parts of one softmax are.
  */
-export function units(heads: number, projections: number, panel: number, threads: number): Unit[][] {
+export function units(heads: number, projections: number, panel: number, threads: number): Unit[] {
   const panels = Math.ceil(projections / panel);
   const wanted = threads / greatestDivisor(heads, threads);
   const pieces = cut(projections, Math.min(wanted, panels), panel);
-  const all = Array.from({ length: heads }, (_, head) => {
+  return Array.from({ length: heads }, (_, head) => {
     return pieces.map((range, piece): Unit => ({ head, piece, projections: range }));
   }).flat();
-  return cut(all.length, threads, 1).map(({ from, to }) => all.slice(from, to));
 }
 
 function greatestDivisor(a: number, b: number): number {

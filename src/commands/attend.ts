@@ -3,7 +3,16 @@ import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
 import type { Command, Flag } from "./command.ts";
-import { BACKEND_FLAG, COMMON_FLAGS, fraction, positiveNumber, rowSlice, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import {
+  BACKEND_FLAG,
+  COMMON_FLAGS,
+  FORMAT_FLAG,
+  fraction,
+  positiveNumber,
+  rowSlice,
+  THREADS_FLAG,
+  wholeNumber,
+} from "./flags.ts";
 
 const FLAGS: readonly Flag[] = [
   {
@@ -58,6 +67,14 @@ const FLAGS: readonly Flag[] = [
     default: "exact",
   },
   { name: "projection-matrix", value: "FILE", summary: "use this [m, d] or [heads, m, d] projection instead" },
+  {
+    name: "weights",
+    value: "FILE",
+    summary: "a checkpoint: INPUT is rows [L, dim], its layer makes queries, keys and values of them",
+  },
+  { name: "layer", value: "N", summary: "which layer of --weights, from 0 (default 0)", parse: wholeNumber(0) },
+  { name: "config", value: "FILE", summary: "JSON with what the tensors of --weights do not tell, as for run" },
+  { name: "part", value: "PREFIX", summary: "only tensors of --weights whose names start so" },
   { name: "causal", summary: "row i sees rows up to i" },
   { name: "heads", value: "H", summary: "heads to split the columns of [L, D] in (default 1)", parse: wholeNumber(1) },
   { name: "kv-heads", value: "K", summary: "heads of keys and values, where fewer (GQA, MQA)", parse: wholeNumber(1) },
@@ -104,13 +121,7 @@ const FLAGS: readonly Flag[] = [
   },
   { name: "profile", summary: "measure and report the time of every stage of the computation (wasm)" },
   { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
-  {
-    name: "format",
-    value: "NAME",
-    summary: "form of the report",
-    choices: ["text", "json", "csv", "md"],
-    default: "text",
-  },
+  FORMAT_FLAG,
   ...COMMON_FLAGS,
 ];
 
@@ -123,6 +134,7 @@ export const attend: Command = {
     "performer attend input.npy --heads 8 -o output.npy",
     "performer attend qkv.npz --causal --features positive -m 512 --json | jq .error",
     "performer attend genome.fa --encode kmer:6",
+    "performer attend rows.npy --weights model.pt --layer 2 -o attended.npy",
   ],
   async run(invocation, terminal) {
     const { runAttend } = await import("./attend_run.ts");

@@ -144,8 +144,8 @@ class Opener {
 
   /** Causal attention without a check reads its rows once, in order. */
   #onePass(): boolean {
-    const { causal, check, features, rows } = this.flags;
-    return causal === true && check === 0 && features !== EXACT && rows === undefined;
+    const { causal, check, features, rows, weights } = this.flags;
+    return causal === true && check === 0 && features !== EXACT && rows === undefined && weights === undefined;
   }
 
   readonly #inOrder = (shape: readonly number[]): boolean => {

@@ -7,6 +7,7 @@ import { featureMap } from "../feature_map.ts";
 import type { Report } from "../report.ts";
 import { attend, sizesOf } from "../run.ts";
 import { attentionFrom, openInputs, openOutputFor } from "./attend_files.ts";
+import { chooseLayer, layerAttention, openLayer } from "./attend_layer.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { Progress, useColor } from "./progress.ts";
@@ -26,24 +27,33 @@ export async function runAttend(invocation: Invocation, terminal: Terminal): Pro
 async function run(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<Report> {
   const { flags } = invocation;
   const candidates = parseBackendList(String(flags.backend));
-  const attention = await attentionFrom(invocation);
+  await using chosen = await chooseLayer(invocation);
+  const attention = chosen ? await layerAttention(chosen, invocation) : await attentionFrom(invocation);
   refuseContradictions(flags, attention);
   const opened = await openInputs(invocation, terminal);
   await using _files = opened.files;
-  const sizes = sizesOf(opened.inputs, attention.causal);
+  if (!chosen) sizesOf(opened.inputs, attention.causal); // refuses what does not fit before a backend is open
   const { backend, refused } = await openFirst(candidates, {
     threads: flags.threads as number | undefined,
     profile: flags.profile === true,
     speeds: speedsFile(terminal.env),
   });
   await using _backend = backend;
-  await using sink = await openOutputFor(flags, opened, sizes);
+  const wish = flags.tile as number | undefined;
+  await using layer = chosen && await openLayer(chosen, backend, opened.inputs, wish);
+  const inputs = layer?.inputs ?? opened.inputs;
+  const sizes = sizesOf(inputs, attention.causal);
+  const columns = chosen ? { heads: 1, valueDim: chosen.layout.out.outputs } : {};
+  await using file = await openOutputFor(flags, opened, { ...sizes, ...columns });
+  const { path = "", dtype = "", shape = [] } = file ?? {};
+  const sink = file && layer ? Object.assign(layer.sources.sink(file), { path, dtype, shape }) : file;
   return await attend({
-    inputs: opened.inputs,
+    inputs,
     attention,
     backend,
     refused,
-    tileRows: flags.tile as number | undefined,
+    tileRows: layer?.tileRows ?? wish,
+    layer: layer?.options,
     check: Number(flags.check),
     redraws: Number(flags.redraws),
     sink,

@@ -2,32 +2,8 @@
 import { UsageError } from "../errors.ts";
 import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
-import { nearest } from "../words.ts";
 import type { Command, Flag } from "./command.ts";
-import { COMMON_FLAGS, fraction, positiveNumber, wholeNumber } from "./flags.ts";
-
-/** The parts of a comma list, each parsed, repetitions dropped; errors name the part. */
-function listOf<T>(parse: (text: string) => T): (text: string) => T[] {
-  return (text) => {
-    const parts = text.split(",").map((part) => {
-      try {
-        return parse(part.trim());
-      } catch (error) {
-        if (!(error instanceof UsageError) || !text.includes(",")) throw error;
-        throw new UsageError(`"${part.trim()}": ${error.message}`);
-      }
-    });
-    return [...new Set(parts)];
-  };
-}
-
-function oneOf(names: readonly string[]): (text: string) => string {
-  return (text) => {
-    if (names.includes(text)) return text;
-    const near = nearest(text, names);
-    throw new UsageError(`${near ? `did you mean ${near}? ` : ""}expected a list of ${names.join(", ")}`);
-  };
-}
+import { COMMON_FLAGS, fraction, listOf, oneOf, positiveNumber, wholeNumber } from "./flags.ts";
 
 /** "16_384" or "2^14". */
 function length(text: string): number {

@@ -1,6 +1,7 @@
 /** Parsers of flag values, and the flags several commands share. */
 import { UsageError } from "../errors.ts";
 import type { RowRange } from "../tensor.ts";
+import { nearest } from "../words.ts";
 import type { Flag } from "./command.ts";
 
 /** A whole number from `least` on. */
@@ -21,6 +22,20 @@ export function positiveNumber(text: string): number {
   return value;
 }
 
+/** A number of at least 0. */
+export function notNegative(text: string): number {
+  const value = text.trim() === "" ? NaN : Number(text);
+  if (!(value >= 0 && Number.isFinite(value))) throw new UsageError("expected a number of at least 0");
+  return value;
+}
+
+/** A number above 0, at most 1. */
+export function probability(text: string): number {
+  const value = text.trim() === "" ? NaN : Number(text);
+  if (!(value > 0 && value <= 1)) throw new UsageError("expected a number above 0, at most 1");
+  return value;
+}
+
 /** "0.05" or "5%". */
 export function fraction(text: string): number {
   const percent = text.endsWith("%");
@@ -31,6 +46,30 @@ export function fraction(text: string): number {
   return value;
 }
 
+/** The parts of a comma list, each parsed, repetitions dropped; errors name the part. */
+export function listOf<T>(parse: (text: string) => T): (text: string) => T[] {
+  return (text) => {
+    const parts = text.split(",").map((part) => {
+      try {
+        return parse(part.trim());
+      } catch (error) {
+        if (!(error instanceof UsageError) || !text.includes(",")) throw error;
+        throw new UsageError(`"${part.trim()}": ${error.message}`);
+      }
+    });
+    return [...new Set(parts)];
+  };
+}
+
+/** One of some names; errors list them. */
+export function oneOf(names: readonly string[]): (text: string) => string {
+  return (text) => {
+    if (names.includes(text)) return text;
+    const near = nearest(text, names);
+    throw new UsageError(`${near ? `did you mean ${near}? ` : ""}expected a list of ${names.join(", ")}`);
+  };
+}
+
 /** "A:B", "A:" or ":B"; negative numbers count from the end, resolved by `resolveRows`. */
 export function rowSlice(text: string): { start: number | null; end: number | null } {
   const match = /^(-?\d*):(-?\d*)$/.exec(text);
@@ -39,17 +78,18 @@ export function rowSlice(text: string): { start: number | null; end: number | nu
   return { start: side(match[1]), end: side(match[2]) };
 }
 
-/** A slice of `total` rows as Python would read it, except that ends beyond the rows are errors. */
+/** A slice of `total` rows (or layers) as Python would read it, except that ends beyond them are errors. */
 export function resolveRows(
   slice: { start: number | null; end: number | null },
   total: number,
   label: string,
+  { flag, unit }: { readonly flag: string; readonly unit: string } = { flag: "--rows", unit: "rows" },
 ): RowRange {
   const at = (value: number | null, otherwise: number) =>
     value === null ? otherwise : value < 0 ? total + value : value;
   const range = { start: at(slice.start, 0), end: at(slice.end, total) };
   if (range.start < 0 || range.end > total || range.start > range.end) {
-    throw new UsageError(`Cannot use --rows ${slice.start ?? ""}:${slice.end ?? ""}: ${label} has ${total} rows`);
+    throw new UsageError(`Cannot use ${flag} ${slice.start ?? ""}:${slice.end ?? ""}: ${label} has ${total} ${unit}`);
   }
   return range;
 }
@@ -67,6 +107,14 @@ export const BACKEND_FLAG: Flag = {
   value: "LIST",
   summary: "auto, or an ordered list of webgpu, onnx, wasm, gpujs, scalar; one name alone never falls back",
   default: "auto",
+};
+
+export const FORMAT_FLAG: Flag = {
+  name: "format",
+  value: "NAME",
+  summary: "form of the report",
+  choices: ["text", "json", "csv", "md"],
+  default: "text",
 };
 
 export const THREADS_FLAG: Flag = {

@@ -2,17 +2,14 @@
 import { bytesText, count, plain } from "../words.ts";
 import type { Command } from "./command.ts";
 import { COMMON_FLAGS } from "./flags.ts";
+import { CONFIG_FLAG } from "./model_flags.ts";
 
 export const inspect: Command = {
   name: "inspect",
   summary: "what is in a .npy, .npz, .safetensors, PyTorch or FASTA file",
   arguments: [{ name: "FILE", summary: "the file, or - for stdin" }],
   flags: [
-    {
-      name: "config",
-      value: "FILE",
-      summary: 'of a model: JSON {"model": {…}} with the constructor arguments that the tensors do not tell',
-    },
+    { ...CONFIG_FLAG, summary: `of a model: ${CONFIG_FLAG.summary}` },
     ...COMMON_FLAGS,
   ],
   examples: ["performer inspect input.npy", "performer inspect model.pt --json | jq .model"],

@@ -3,14 +3,18 @@ import { InputError } from "../errors.ts";
 import type { FileDescription } from "../formats/mod.ts";
 import type { Description } from "../model/description.ts";
 import { recognise } from "../model/recognise.ts";
-import { rulesNamed } from "../rules_table.ts";
-import { readConfiguration, summaryOf } from "./model_files.ts";
+import type { Kernel } from "../rules_table.ts";
+import { assumedText, factsText } from "../words.ts";
+import { numericsWords, readConfiguration, summaryOf } from "./model_files.ts";
 
 /** Fewer tensors than a smallest attention layer has are no model. */
 const FEWEST = 4;
 
 /** A model, what it must be told to run, and why it cannot; null where it can. */
-export type InspectedModel = ReturnType<typeof summaryOf> & Pick<Description, "unknown" | "reason">;
+export type InspectedModel =
+  & ReturnType<typeof summaryOf>
+  & Pick<Description, "unknown" | "reason">
+  & { readonly kernel: Kernel | null };
 
 /** The model of a file; null for files of other tensors, or why it is none of the known ones. */
 export async function inspectModel(
@@ -21,7 +25,8 @@ export async function inspectModel(
   const configuration = await readConfiguration(config);
   try {
     const description = recognise(path, tensors, { configuration });
-    return { ...summaryOf(description), unknown: description.unknown, reason: description.reason };
+    const { unknown, reason, layout } = description;
+    return { ...summaryOf(description), kernel: layout?.kernel ?? null, unknown, reason };
   } catch (error) {
     if (!(error instanceof InputError) || configuration) throw error;
     return { family: null, reason: error.message };
@@ -31,22 +36,13 @@ export async function inspectModel(
 /** The same in words. */
 export function modelWords(model: NonNullable<Awaited<ReturnType<typeof inspectModel>>>): string[] {
   if (model.family === null) return [`  model        ${model.reason}`];
-  const { title, versions, rules, architecture, assumed, unknown, extra, reason } = model;
-  const list = (facts: Iterable<[string, unknown]>) =>
-    [...facts].map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(
-      ", ",
-    );
+  const { title, versions, rules, kernel, architecture, assumed, unknown, extra, reason } = model;
   const lines = [
     `  model        ${title}${versions ? `, performer-pytorch ${versions}` : ""}`,
-    `  architecture ${list(Object.entries(architecture))}`,
-    `  numerics     ${rules}: ${rulesNamed(rules).summary}`,
+    `  architecture ${factsText(Object.entries(architecture))}`,
+    `  numerics     ${numericsWords(rules, kernel)}`,
   ];
-  if (assumed.length > 0) {
-    const said = assumed.map(({ argument, value, from }): [string, unknown] => {
-      return [argument, from === "config" ? value : `${JSON.stringify(value)} (not in the tensors)`];
-    });
-    lines.push(`  assumed      ${list(said)}; --config says otherwise`);
-  }
+  if (assumed.length > 0) lines.push(`  assumed      ${assumedText(assumed)}`);
   for (const what of unknown) lines.push(`  must be told ${what}`);
   for (const { name, nearest } of extra) {
     lines.push(`  extra        ${name}${nearest ? `, nearest is ${nearest}` : ""}`);

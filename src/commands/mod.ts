@@ -5,10 +5,12 @@ import { bench } from "./bench.ts";
 import type { Command } from "./command.ts";
 import { convert } from "./convert.ts";
 import { doctor } from "./doctor.ts";
+import { drift } from "./drift.ts";
+import { generate } from "./generate.ts";
 import { inspect } from "./inspect.ts";
 import { run } from "./run.ts";
 
-export const COMMANDS: readonly Command[] = [attend, run, bench, inspect, convert, backends, doctor];
+export const COMMANDS: readonly Command[] = [attend, run, generate, drift, bench, inspect, convert, backends, doctor];
 
 /** One line about the program. */
 export const SUMMARY =

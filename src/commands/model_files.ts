@@ -1,10 +1,11 @@
 /** A checkpoint and its configuration as files. */
 import { openFile } from "../bytes.ts";
-import { InputError } from "../errors.ts";
+import { InputError, UsageError } from "../errors.ts";
 import type { Container } from "../formats/container.ts";
 import { type Configuration, parseConfiguration } from "../model/arguments.ts";
-import type { Description } from "../model/description.ts";
+import type { Description, ModelLayout } from "../model/description.ts";
 import { recognise } from "../model/recognise.ts";
+import { type Kernel, type RulesName, rulesNamed } from "../rules_table.ts";
 
 /** A configuration longer than this is another file by mistake. */
 const MOST_BYTES = 1 << 24;
@@ -30,7 +31,24 @@ export function describeModel(
   return recognise(container.path, container.members, { configuration, part });
 }
 
-/** What `run` and `inspect` say of a model. */
+/** The layout of a model that can be run; throws UsageError with the reason for others. */
+export function runnable(model: string, { layout, unknown, reason, title }: Description): ModelLayout {
+  if (!layout) throw new UsageError(`Cannot run "${model}" (${title}): ${reason}`);
+  if (unknown.length > 0) {
+    throw new UsageError(`Cannot run "${model}": its tensors do not tell ${unknown.join("; ")}; say so with --config`);
+  }
+  return layout;
+}
+
+/** What attention computes, in words. */
+export function numericsWords(rules: RulesName, kernel: Kernel | null): string {
+  if (kernel === "exact-softmax") {
+    return "exact softmax attention, no features; performer drift measures what features change";
+  }
+  return `${rules}: ${rulesNamed(rules).summary}`;
+}
+
+/** What `run`, `drift` and `inspect` say of a model. */
 export function summaryOf({ family, title, versions, rules, architecture, assumed, extra }: Description) {
   return { family, title, versions: versions?.text ?? null, rules, architecture, assumed, extra };
 }

@@ -1,8 +1,11 @@
 /** Tokens, rows and masks of `run`. */
-import { InputError } from "../errors.ts";
+import { InputError, UsageError } from "../errors.ts";
 import { openContainer } from "../formats/mod.ts";
 import type { ModelLayout } from "../model/description.ts";
 import type { Sequence } from "../model/embedding.ts";
+import type { ForwardOptions } from "../model/forward.ts";
+import type { Warning } from "../report.ts";
+import type { RulesName } from "../rules_table.ts";
 
 export interface Sequences {
   readonly list: readonly Sequence[];
@@ -10,8 +13,12 @@ export interface Sequences {
   readonly batched: boolean;
 }
 
-/** Reads TOKENS and `--mask` for a model. Throws InputError for shapes and numbers that do not fit. */
-export async function readSequences(path: string, mask: string | undefined, layout: ModelLayout): Promise<Sequences> {
+/** Reads TOKENS and `--mask` for a model, or what it attends to. Throws InputError for shapes and numbers that do not fit. */
+export async function readSequences(
+  path: string,
+  mask: string | undefined,
+  layout: Pick<ModelLayout, "embedding" | "dim">,
+): Promise<Sequences> {
   await using container = await openContainer(path);
   const { shape, data } = await container.readAll(undefined, "f64");
   const width = layout.embedding ? [] : [layout.dim];
@@ -46,6 +53,33 @@ export async function readSequences(path: string, mask: string | undefined, layo
   return { list, batched: axes.length === 2 };
 }
 
+/** What `--context` gives a model: rows that cross attention sees, or the tokens of a PerformerEncDec's encoder. */
+export async function readContexts(
+  model: string,
+  layout: ModelLayout,
+  { context, mask }: { readonly context: string | undefined; readonly mask: string | undefined },
+  items: number,
+): Promise<Pick<ForwardOptions, "contexts" | "sources">> {
+  const crosses = layout.layers.some(({ attention }) => attention.kind === "cross");
+  if (!crosses && context !== undefined) {
+    throw new UsageError(`Cannot use --context: "${model}" has no cross attention`);
+  }
+  if (context === undefined) {
+    if (mask !== undefined) throw new UsageError("Cannot use --context-mask without --context");
+    if (!crosses) return {};
+    const what = layout.encoder ? "the tokens of its encoder" : `rows [L, ${layout.dim}] or [b, L, ${layout.dim}]`;
+    throw new UsageError(`Cannot run "${model}" without --context: it attends to ${what}`);
+  }
+  const { list } = await readSequences(context, mask, layout.encoder ?? { embedding: null, dim: layout.dim });
+  if (list.length !== items) {
+    throw new InputError(
+      `Cannot use "${context}": it holds ${list.length} sequences, expected ${items} as the input does`,
+    );
+  }
+  if (layout.encoder) return { sources: list };
+  return { contexts: list.map(({ length, rows, mask }) => ({ rows: length, data: rows!, mask })) };
+}
+
 async function readMask(path: string, items: number, length: number): Promise<Float64Array> {
   await using container = await openContainer(path);
   const { shape, data } = await container.readAll(undefined, "f64");
@@ -57,4 +91,14 @@ async function readMask(path: string, items: number, length: number): Promise<Fl
     );
   }
   return Float64Array.from(data, (value) => value === 0 ? 0 : 1);
+}
+
+/** What a causal run under rules that leak the future has to say. */
+export function futureLeaks(rules: RulesName): Warning {
+  return {
+    code: "leaks-future",
+    message:
+      `Under ${rules} rules causal rows see the key maximum of the whole sequence: the future leaks into the past`,
+    remedy: "use --compat lucidrains-causal (maximum over the keys so far) or exact",
+  };
 }

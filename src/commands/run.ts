@@ -1,13 +1,29 @@
-/** `performer run MODEL TOKENS`: a whole Performer model forward. */
+/** `performer run MODEL TOKENS`: a whole model forward. */
 import { RULES } from "../rules_table.ts";
 import type { Command } from "./command.ts";
+import { UsageError } from "../errors.ts";
 import { BACKEND_FLAG, COMMON_FLAGS, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import { CONFIG_FLAG, MASK_FLAG, MODEL_ARGUMENT, PART_FLAG } from "./model_flags.ts";
+
+/** What of the attention is wanted. */
+export interface AttentionWish {
+  /** Keys per row, or null for what tokens receive. */
+  readonly top: number | null;
+}
+
+function attentionWish(text: string): AttentionWish {
+  if (text === "received") return { top: null };
+  const top = /^top:(\d+)$/.exec(text);
+  if (!top || Number(top[1]) < 1) throw new UsageError("expected received or top:K, such as top:10");
+  return { top: Number(top[1]) };
+}
 
 export const run: Command = {
   name: "run",
-  summary: "a whole Performer model forward: tokens to logits, or to the rows before the output layer",
+  summary:
+    "a whole model forward, Performer or softmax transformer: tokens to logits, or to the rows before the output layer",
   arguments: [
-    { name: "MODEL", summary: "a checkpoint: .pt, .pth, .bin, .ckpt, .safetensors or .npz; nothing in it is executed" },
+    MODEL_ARGUMENT,
     {
       name: "TOKENS",
       summary: "a .npy of whole numbers [L] or [b, L], or of rows [L, dim] for a model without embedding",
@@ -20,18 +36,33 @@ export const run: Command = {
       value: "FILE",
       summary: "write the outputs: .npy, .npz or .safetensors; - is stdout (.npy)",
     },
+    CONFIG_FLAG,
+    MASK_FLAG,
     {
-      name: "config",
+      name: "context",
       value: "FILE",
-      summary: 'JSON {"model": {…}} with the constructor arguments that the tensors do not tell',
+      summary: "what cross attention sees: rows [L, dim] or [b, L, dim], or the tokens of a PerformerEncDec's encoder",
     },
-    { name: "mask", value: "FILE", summary: "one number per token, 0 = padding" },
+    { name: "context-mask", value: "FILE", summary: "one number per row or token of --context, 0 = padding" },
     {
       name: "output-dtype",
       value: "NAME",
       summary: "element type of the output; scalar computes in f64",
       choices: ["f32", "f64", "f16"],
       default: "f32",
+    },
+    {
+      name: "attention",
+      value: "WHAT",
+      summary:
+        "write attention instead of outputs: received (by every token from all rows, [layers, heads, L]) or top:K (the K keys " +
+        "that every row of --rows looks at most)",
+      parse: attentionWish,
+    },
+    {
+      name: "rows",
+      value: "LIST",
+      summary: "rows whose top keys are wanted: 0,5,17 or A:B (at most 256 of them)",
     },
     { name: "encodings", summary: "the rows before the output layer instead of its outputs" },
     {
@@ -40,7 +71,7 @@ export const run: Command = {
       summary: "numerics instead of those the tensors tell",
       choices: RULES.map((rules) => rules.name),
     },
-    { name: "part", value: "PREFIX", summary: "only tensors whose names start so: one model of several in a file" },
+    PART_FLAG,
     BACKEND_FLAG,
     THREADS_FLAG,
     { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
@@ -49,6 +80,7 @@ export const run: Command = {
   examples: [
     "performer run model.pt tokens.npy --config config.json -o logits.npy",
     "performer run scbert.pth cells.npy --encodings -o genes.npy --json",
+    "performer run scbert.pth cells.npy --attention received -o received.npy",
   ],
   async run(invocation, terminal) {
     const { runModel } = await import("./run_model.ts");

@@ -4,18 +4,19 @@ import { UsageError } from "../errors.ts";
 import { openContainer } from "../formats/mod.ts";
 import type { OutputDType } from "../formats/decode.ts";
 import { openSink, outputFormat } from "../formats/sink.ts";
-import type { Description, ModelLayout } from "../model/description.ts";
 import { forward } from "../model/forward.ts";
 import { isClassifier, outputCols } from "../model/output.ts";
 import type { Warning } from "../report.ts";
-import { leaksFuture, type RulesName, rulesNamed } from "../rules_table.ts";
+import { type Kernel, leaksFuture, type RulesName } from "../rules_table.ts";
 import type { TensorSink } from "../tensor.ts";
 import { bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
-import { describeModel, readConfiguration, summaryOf } from "./model_files.ts";
-import { readSequences } from "./model_inputs.ts";
+import { describeModel, numericsWords, readConfiguration, runnable, summaryOf } from "./model_files.ts";
+import { futureLeaks, readContexts, readSequences } from "./model_inputs.ts";
 import { Progress } from "./progress.ts";
+import type { AttentionWish } from "./run.ts";
+import { measureAttention } from "./run_attention.ts";
 
 /** Raised when a key of the JSON changes its meaning or goes away. */
 const SCHEMA = "performer-run/1";
@@ -32,8 +33,16 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
   });
   const layout = runnable(model, description);
   const rules = (flags.compat as RulesName | undefined) ?? description.rules;
-  const encodings = flags.encodings === true;
+  const wish = flags.attention as AttentionWish | undefined;
+  if (!wish && flags.rows !== undefined) throw new UsageError("Cannot use --rows without --attention top:K");
+  if (wish && flags.encodings === true) {
+    throw new UsageError("Cannot use --encodings with --attention: choose one output");
+  }
+  const encodings = flags.encodings === true || wish !== undefined;
   const sequences = await readSequences(tokens, flags.mask as string | undefined, layout);
+  const items = sequences.list.length;
+  const context = { context: flags.context as string | undefined, mask: flags["context-mask"] as string | undefined };
+  const seen = await readContexts(model, layout, context, items);
   const cols = outputCols(layout, encodings);
   const perSequence = isClassifier(layout, encodings) ? 1 : sequences.list[0].length;
   const { backend, refused } = await openFirst(candidates, {
@@ -41,7 +50,11 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
     speeds: speedsFile(terminal.env),
   });
   await using _backend = backend;
-  const shape = [
+  const measure = wish === undefined ? null : measureAttention({
+    ...{ wish, rows: flags.rows as string | undefined, backend, layout },
+    ...{ items, length: sequences.list[0].length, batched: sequences.batched },
+  });
+  const shape = measure ? measure.shape : [
     ...(sequences.batched ? [sequences.list.length] : []),
     ...(perSequence === 1 ? [] : [perSequence]),
     cols,
@@ -50,8 +63,7 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
     output,
     flags["output-dtype"] as OutputDType,
     shape,
-    sequences.list.length * perSequence,
-    cols,
+    ...(measure ? [1, shape.reduce((a, b) => a * b, 1)] as const : [items * perSequence, cols] as const),
   );
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let ledger;
@@ -62,16 +74,21 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
       rules,
       backend,
       sequences: sequences.list,
+      ...seen,
       encodings,
       tileRows: flags.tile as number | undefined,
       input: tokens,
       signal: terminal.signal,
       progress: (layer, layers) => progress.update("layers", layer, layers),
-      write: async (sequence, tile) => await sink?.write({ ...tile, start: sequence * perSequence + tile.start }),
+      watcher: measure?.watcher,
+      write: async (sequence, tile) => {
+        if (!measure) await sink?.write({ ...tile, start: sequence * perSequence + tile.start });
+      },
     });
   } finally {
     progress.clear();
   }
+  if (sink) await measure?.write(sink);
   await sink?.finish();
   const { seconds, flops } = ledger;
   const rows = sequences.list.reduce((sum, { length }) => sum + length, 0);
@@ -79,32 +96,22 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
   const report = {
     schema: SCHEMA,
     command: "run",
-    model: { path: model, ...summaryOf(description), rules },
+    model: { path: model, ...summaryOf(description), rules, kernel: layout.kernel },
     backend: { name: backend.name, device: backend.device, refused },
     input: { path: tokens, sequences: sequences.list.length, rows, masked: flags.mask !== undefined },
     output: output === undefined ? null : { path: output, shape, encodings },
     seconds: { ...seconds, total: (performance.now() - started) / 1000 },
     flops: { ...flops, total: flops.attention + flops.feedForward + flops.other },
+    attention: measure?.summary() ?? null,
     tokensPerSecond: rows / compute,
     peakBytes: terminal.peakBytes(),
-    warnings: warningsOf(layout, rules),
+    warnings: layout.causal && leaksFuture(rules) ? [futureLeaks(rules)] : [],
   };
   if (flags.quiet && !flags.json) return 0;
-  const text = flags.json ? JSON.stringify(report, null, 2) + "\n" : words(report);
+  const text = flags.json ? JSON.stringify(report, null, 2) + "\n" : words(report, measure?.words() ?? []);
   if (output === "-") terminal.err(text);
   else terminal.out(text);
   return 0;
-}
-
-function runnable(model: string, { layout, unknown, reason, title }: Description): ModelLayout {
-  if (!layout) throw new UsageError(`Cannot run "${model}" (${title}): ${reason}`);
-  if (unknown.length > 0) {
-    throw new UsageError(`Cannot run "${model}": its tensors do not tell ${unknown.join("; ")}; say so with --config`);
-  }
-  if (layout.encoder) {
-    throw new UsageError(`Cannot run "${model}" (${title}): tokens of an encoder and a decoder cannot be given yet`);
-  }
-  return layout;
 }
 
 async function openRows(
@@ -118,18 +125,8 @@ async function openRows(
   return await openSink(path, { dtype, shape, rows, heads: 1, width: cols, layout: "lhd" });
 }
 
-function warningsOf({ causal }: ModelLayout, rules: RulesName): Warning[] {
-  if (!causal || !leaksFuture(rules)) return [];
-  return [{
-    code: "leaks-future",
-    message:
-      `Under ${rules} rules causal rows see the key maximum of the whole sequence: the future leaks into the past`,
-    remedy: "use --compat lucidrains-causal (maximum over the keys so far) or exact",
-  }];
-}
-
 interface RunReport {
-  readonly model: { path: string; title: string; versions: string | null; rules: RulesName };
+  readonly model: { path: string; title: string; versions: string | null; rules: RulesName; kernel: Kernel };
   readonly backend: { device: string; name: string };
   readonly input: { sequences: number; rows: number };
   readonly output: { path: string; shape: readonly number[] } | null;
@@ -142,6 +139,7 @@ interface RunReport {
 
 function words(
   { model, backend, input, output, seconds, flops, tokensPerSecond, peakBytes, warnings }: RunReport,
+  more: readonly string[],
 ): string {
   const compute = seconds.attention + seconds.feedForward + seconds.other;
   const share = (part: "attention" | "feedForward" | "other") =>
@@ -150,7 +148,7 @@ function words(
     `performer run ${model.path} · ${count(input.rows)} tokens in ${count(input.sequences)} ` +
     (input.sequences === 1 ? "sequence" : "sequences"),
     `  model        ${model.title}${model.versions ? `, performer-pytorch ${model.versions}` : ""}`,
-    `  numerics     ${model.rules}: ${rulesNamed(model.rules).summary}`,
+    `  numerics     ${numericsWords(model.rules, model.kernel)}`,
     `  backend      ${backend.name} · ${backend.device}`,
     `  throughput   ${count(Math.round(tokensPerSecond))} tokens/s · ${
       (flops.total / compute / 1e9).toFixed(1)
@@ -160,6 +158,7 @@ function words(
     `  other        ${share("other")}`,
     `  memory       ${bytesText(peakBytes)} peak`,
   ];
+  lines.push(...more);
   if (output) lines.push(`  output       ${output.path} [${output.shape.join(", ")}]`);
   for (const { message, remedy } of warnings) lines.push(`warning: ${message}; ${remedy}`);
   return lines.join("\n") + "\n";

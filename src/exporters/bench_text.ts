@@ -41,7 +41,8 @@ export function benchTitle({ settings }: BenchReport): string {
   return `performer bench · ${rows} · ${heads} head${heads === 1 ? "" : "s"}${shared} × ${width}`;
 }
 
-function aligned({ header, rows, right }: BenchTable): string[] {
+/** Lines of a table whose columns are aligned, the header first. */
+export function aligned({ header, rows, right }: Pick<BenchTable, "header" | "rows" | "right">): string[] {
   const widths = header.map((name, i) => Math.max(name.length, ...rows.map((row) => row[i].length)));
   return [header, ...rows].map((row) => {
     return row.map((text, i) => right.has(header[i]) ? text.padStart(widths[i]) : text.padEnd(widths[i])).join("  ")

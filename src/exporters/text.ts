@@ -1,6 +1,7 @@
 /** The report for people. */
 import { FEATURE_MAPS } from "../feature_map.ts";
 import type { ErrorReport, Report } from "../report.ts";
+import { rulesNamed } from "../rules_table.ts";
 import { bytesText, count, duration, figure } from "../words.ts";
 import type { Exporter } from "./mod.ts";
 
@@ -15,6 +16,12 @@ export const text: Exporter = (report, { color, verbose }) => {
   line("backend", `${report.backend.name} · ${report.backend.device}`);
   for (const { name, reason } of report.backend.refused) line("", paint("dim", `${name} refused: ${reason}`));
   line("features", features(report));
+  const { compat } = report.attention;
+  if (compat !== "exact" || report.layer) line("numerics", `${compat}: ${rulesNamed(compat).summary}`);
+  if (report.layer) {
+    const { path, model, index } = report.layer;
+    line("layer", `${index} of ${path} (${model}); the error is that of its heads, before the output projection`);
+  }
   line("throughput", throughput(report));
   if (report.stages) line("stages", stages(report.stages));
   line("memory", `${bytesText(report.peakBytes)} peak`);

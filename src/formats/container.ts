@@ -89,7 +89,7 @@ export interface Format {
   matches(head: Uint8Array): boolean;
   open(source: ByteSource): Promise<Contents>;
   /** How one tensor in C order is written; absent where a format is only read. */
-  frame?(dtype: "f16" | "f32" | "f64", shape: readonly number[]): Frame;
+  frame?(dtype: "f16" | "f32" | "f64" | "i32", shape: readonly number[]): Frame;
   /** How many tensors are written; throws UsageError for what the format cannot hold. */
   frames?(tensors: readonly TensorHeader[], metadata: Readonly<Record<string, string>>): Frames;
 }

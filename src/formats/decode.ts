@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer";
 import { type DType, DTYPE_BYTES, type FloatArray } from "../tensor.ts";
 
 /** Types that a tensor can be written in. */
-export type OutputDType = "f16" | "f32" | "f64";
+export type OutputDType = "f16" | "f32" | "f64" | "i32";
 
 let halves: Float32Array | undefined;
 
@@ -86,7 +86,7 @@ export function swap(bytes: Uint8Array, size: number): void {
 export function elements(
   dtype: OutputDType,
   count: number,
-): { values: Float16Array | FloatArray; bytes: Uint8Array } {
-  const values = new { f16: Float16Array, f32: Float32Array, f64: Float64Array }[dtype](count);
+): { values: Float16Array | FloatArray | Int32Array; bytes: Uint8Array } {
+  const values = new { f16: Float16Array, f32: Float32Array, f64: Float64Array, i32: Int32Array }[dtype](count);
   return { values, bytes: new Uint8Array(values.buffer) };
 }

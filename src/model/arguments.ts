@@ -1,7 +1,8 @@
 /**
  * Constructor arguments: what the tensors tell, what a configuration adds, what is left to defaults.
  *
- * A configuration is JSON, `{ "model": { constructor arguments } }` ("module" for a single layer); other keys beside it are not ours.
+ * A configuration is JSON, `{ "model": { constructor arguments } }` ("module" for a single layer; other keys beside it are not ours),
+ * or a config.json of Hugging Face as it is.
  */
 import { InputError, UsageError } from "../errors.ts";
 import { type Activation, ACTIVATIONS } from "../feature_map.ts";
@@ -12,9 +13,11 @@ import type { Assumption } from "./description.ts";
 export interface Configuration {
   readonly path: string;
   readonly values: Readonly<Record<string, unknown>>;
+  /** A config.json of Hugging Face: much of it is about training and generation, so names nobody knows are no mistake. */
+  readonly huggingFace?: boolean;
 }
 
-/** Reads the text of a configuration. Throws InputError for what is no JSON object with `model`. */
+/** Reads the text of a configuration. Throws InputError for what is no JSON object with `model`, nor one of Hugging Face. */
 export function parseConfiguration(path: string, text: string): Configuration {
   let json: unknown;
   try {
@@ -25,10 +28,14 @@ export function parseConfiguration(path: string, text: string): Configuration {
   const object = (value: unknown): value is Record<string, unknown> =>
     typeof value === "object" && value !== null && !Array.isArray(value);
   const values = object(json) ? json.model ?? json.module : undefined;
-  if (!object(values)) {
-    throw new InputError(`Cannot use "${path}": expected {"model": {…}} with the constructor arguments of the model`);
+  if (object(values)) return { path, values };
+  if (object(json) && (typeof json.model_type === "string" || Array.isArray(json.architectures))) {
+    return { path, values: json, huggingFace: true };
   }
-  return { path, values };
+  throw new InputError(
+    `Cannot use "${path}": expected {"model": {…}} with the constructor arguments of the model, or a config.json of ` +
+      `Hugging Face with "model_type"`,
+  );
 }
 
 /** Arguments of performer-pytorch that do not change a forward pass. */
@@ -97,6 +104,21 @@ export class Arguments {
     return undefined;
   }
 
+  /** An argument that may only have these values; throws InputError for others, with what they would need. */
+  only(name: string, values: readonly unknown[], needs: string): void {
+    const given = this.#given(name);
+    if (given === undefined || given === null || values.includes(given)) return;
+    throw new InputError(
+      `Cannot use ${this.prefix}${name} = ${JSON.stringify(given)} of "${this.configuration!.path}": ${needs}, ` +
+        `expected ${values.map((value) => JSON.stringify(value)).join(" or ")}`,
+    );
+  }
+
+  /** What the configuration says of an argument that other arguments are read from; undefined where it says nothing. */
+  given(name: string): unknown {
+    return this.#given(name) ?? undefined;
+  }
+
   /** Arguments that are of no use here, but no mistake. */
   accept(...names: readonly string[]): void {
     for (const name of names) this.#known.add(name);
@@ -104,6 +126,7 @@ export class Arguments {
 
   /** Throws InputError for arguments of the configuration that nobody knows. */
   refuseUnknown(others: readonly Arguments[] = []): void {
+    if (this.configuration?.huggingFace) return;
     const names = new Set([this, ...others].flatMap((part) => [...part.#known].map((name) => part.prefix + name)));
     for (const name of Object.keys(this.configuration?.values ?? {})) {
       if (names.has(name)) continue;
@@ -123,6 +146,8 @@ export class Arguments {
 
 /** Readers for `open` and `ask`. */
 export const boolean = (value: unknown): boolean | undefined => typeof value === "boolean" ? value : undefined;
+export const aboveZero = (value: unknown): number | undefined =>
+  typeof value === "number" && value > 0 && Number.isFinite(value) ? value : undefined;
 export const positive = (value: unknown): number | undefined =>
   Number.isSafeInteger(value) && (value as number) > 0 ? value as number : undefined;
 

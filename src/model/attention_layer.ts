@@ -5,18 +5,14 @@ import type { RuledPlan, RuledSession } from "../rules.ts";
 import { type RulesName, rulesNamed } from "../rules_table.ts";
 import { type FloatArray, floats, type Tile } from "../tensor.ts";
 import type { AttentionLayout, DenseLayout } from "./description.ts";
-import { attendLocally, localFlops } from "./local_attention.ts";
+import { attendLocally, localFlops, LocalHistory } from "./local_attention.ts";
 import type { Room } from "./room.ts";
-import { addTile, frequenciesOf, rotateHalfTile, rotateInterleaved, tilesOf } from "./rows.ts";
+import { rotate, type Rotation } from "./rotation.ts";
+import { addTile, tilesOf } from "./rows.ts";
 import type { Weights } from "./weights.ts";
 
 /** Numbers of keys kept between two passes over them; beyond, keys are computed again. */
 const KEPT_KEYS = 2 ** 26;
-
-/** How positions turn queries and keys: a table of sines and cosines by rows, or frequencies. */
-export type Rotation =
-  | { readonly kind: "interleaved"; readonly table: FloatArray }
-  | { readonly kind: "half-split" };
 
 /** What all attention layers of a model share. */
 export interface AttentionSettings {
@@ -26,18 +22,24 @@ export interface AttentionSettings {
   readonly causal: boolean;
   readonly tileRows: number;
   readonly rotation: Rotation | null;
-  readonly prepare: (backend: Backend, plan: RuledPlan) => Promise<RuledSession>;
+  /** `layer` is the index of the layer. */
+  readonly prepare: (backend: Backend, plan: RuledPlan, layer: number) => Promise<RuledSession>;
   /** Sees what enters attention; for measures such as the attention that tokens receive. */
   readonly watcher?: AttentionWatcher | null;
 }
 
 /**
- * Looks on as a layer attends. Tiles are of global heads, rotated, and valid until the promise settles; keys of an item come before
- * its queries unless the layer is causal.
+ * Looks on as layers attend, one after the other. Tiles are of global heads, rotated, and valid until the promise settles; keys of an
+ * item come before its queries unless the layer is causal. Where the profile surveys keys, all items' are shown first.
  */
 export interface AttentionWatcher {
+  open(layer: number, plan: RuledPlan): Promise<void>;
+  survey(layer: number, k: Tile): Promise<void>;
   keys(layer: number, item: number, k: Tile, mask: FloatArray | null): Promise<void>;
   queries(layer: number, item: number, q: Tile): Promise<void>;
+  /** No more rows of the item come. */
+  finish(layer: number, item: number): Promise<void>;
+  close(layer: number): Promise<void>;
 }
 
 /** Rows that attend. Cross attention has keys and values from `context`, `rows × dim`, with its own mask. */
@@ -55,6 +57,8 @@ type Dense = { readonly q: Linear; readonly k: Linear; readonly v: Linear };
 
 export class AttentionLayer implements AsyncDisposable {
   readonly #kept = new Map<AttentionItem, FloatArray>();
+  /** Local heads of rows that come a few at a time. */
+  #history: LocalHistory | null = null;
 
   private constructor(
     readonly layout: AttentionLayout,
@@ -72,22 +76,25 @@ export class AttentionLayer implements AsyncDisposable {
     settings: AttentionSettings,
     index: number,
   ): Promise<AttentionLayer> {
-    const { heads, headDim, local } = layout;
+    const { heads, kvHeads, headDim, local } = layout;
     const globalHeads = heads - (local?.heads ?? 0);
+    const globalKeys = kvHeads - (local?.heads ?? 0);
     const { tileRows } = settings;
     const part = (dense: DenseLayout, from: number, to: number) =>
       weights.linear(backend, dense, tileRows, { rows: [from * headDim, to * headDim] });
-    const parts = async (from: number, to: number): Promise<Dense> => ({
-      q: await part(layout.q, from, to),
-      k: await part(layout.k, from, to),
-      v: await part(layout.v, from, to),
+    const parts = async (q: readonly [number, number], kv: readonly [number, number]): Promise<Dense> => ({
+      q: await part(layout.q, ...q),
+      k: await part(layout.k, ...kv),
+      v: await part(layout.v, ...kv),
     });
-    const global = globalHeads === 0 ? null : {
-      ...await parts(0, globalHeads),
-      session: await settings.prepare(backend, await planOf(weights, layout, settings, globalHeads)),
+    const plan = globalHeads === 0 ? null : await planOf(weights, layout, settings, globalHeads, globalKeys);
+    const global = plan && {
+      ...await parts([0, globalHeads], [0, globalKeys]),
+      session: await settings.prepare(backend, plan, index),
     };
+    if (plan) await settings.watcher?.open(index, plan);
     const windows = !local ? null : {
-      ...await parts(globalHeads, heads),
+      ...await parts([globalHeads, heads], [globalKeys, kvHeads]),
       table: await weights.tensor(local.tensor, "f64"),
     };
     const out = await weights.linear(backend, layout.out, tileRows);
@@ -104,14 +111,25 @@ export class AttentionLayer implements AsyncDisposable {
     return (heads - (local?.heads ?? 0)) * headDim;
   }
 
+  get #keyWidth(): number {
+    const { kvHeads, headDim, local } = this.layout;
+    return (kvHeads - (local?.heads ?? 0)) * headDim;
+  }
+
   /** Operations for `rows` queries and `keys` keys. */
   flops(rows: number, keys = rows): number {
     const { q, k, v, out, features, headDim, heads, local } = this.layout;
     const dense = 2 *
       (rows * (q.inputs * q.outputs + out.inputs * out.outputs) + keys * (k.inputs * k.outputs + v.inputs * v.outputs));
-    const m = this.settings.kernel === "no-projection" ? headDim : features;
-    const projected = this.settings.kernel === "no-projection" ? 0 : 2 * m * headDim;
-    const linear = (heads - (local?.heads ?? 0)) * (rows + keys) * (projected + 2 * m * headDim);
+    const { kernel } = this.settings;
+    const globalHeads = heads - (local?.heads ?? 0);
+    if (kernel === "exact-softmax") {
+      const pairs = this.causal ? rows * (rows + 1) / 2 : rows * keys;
+      return dense + globalHeads * pairs * 4 * headDim;
+    }
+    const m = kernel === "no-projection" ? headDim : features;
+    const projected = kernel === "no-projection" ? 0 : 2 * m * headDim;
+    const linear = globalHeads * (rows + keys) * (projected + 2 * m * headDim);
     return dense + linear + (local ? localFlops({ ...this.#localShape(rows), heads: local.heads }) : 0);
   }
 
@@ -122,6 +140,7 @@ export class AttentionLayer implements AsyncDisposable {
 
   /** Adds gain · attention to the targets of all items (batch items: some rules look at all of them first). */
   async run(items: readonly AttentionItem[], gain: number, room: Room): Promise<void> {
+    this.#reserve(Math.max(...items.flatMap(({ rows, context }) => [rows, context?.rows ?? 0])), room);
     const surveys = this.global?.session.surveys ?? false;
     const together = surveys && rulesNamed(this.settings.rules).keyTop === "all";
     if (together) { for (const item of items) await this.#survey(item, room, items.length); }
@@ -130,29 +149,60 @@ export class AttentionLayer implements AsyncDisposable {
       const local = this.local ? await this.#attendLocally(item) : null;
       if (this.global && !this.causal) await this.#absorbAll(item, index, room);
       await this.#emitAll(item, index, local, gain, room);
+      if (this.global) await this.settings.watcher?.finish(this.index, index);
       this.#kept.delete(item);
       await this.global?.session.reset();
     }
   }
 
+  /**
+   * Causal self attention of rows that follow those of earlier calls: at most `tileRows`, `x.start` is the position of the first.
+   * Adds gain · output to `target`, `rows × dim`. Not to be mixed with `run`.
+   */
+  async extend(x: Tile, target: FloatArray, gain: number, room: Room): Promise<void> {
+    const item: AttentionItem = { x: x.data, rows: x.rows, mask: null, context: null, target };
+    this.#reserve(x.rows, room);
+    const local = this.local ? await this.#extendLocally(x) : null;
+    const [, query] = await this.#query(x, room, 0);
+    const global = query && await this.#emit(item, 0, x, query, room);
+    const heads = local === null ? global! : this.#joined({ ...x, start: 0 }, global, local, room);
+    const result = await this.out.run(heads, room.take("result", x.rows * this.layout.out.outputs));
+    addTile(target, { ...result, start: 0 }, gain);
+  }
+
+  /** Takes the memory of tiles that will be made while others are in flight. */
+  #reserve(rows: number, room: Room): void {
+    if (!this.global) return;
+    const numbers = Math.min(rows, this.settings.tileRows) * this.#globalWidth;
+    for (const role of ["q", "k", "v"]) for (const turn of [0, 1]) room.take(`${role} ${turn}`, numbers);
+  }
+
+  async #extendLocally(x: Tile): Promise<FloatArray> {
+    const { q, k, v, table } = this.local!;
+    const { rows: _, ...shape } = this.#localShape(x.rows);
+    this.#history ??= new LocalHistory(shape, table);
+    const [queries, keys, values] = [await q.run(x), await k.run(x), await v.run(x)];
+    return this.#history.extend(queries.data, keys.data, values.data);
+  }
+
   /** Shows all keys of an item to the session, and keeps them where there is room. */
   async #survey(item: AttentionItem, room: Room, share: number): Promise<void> {
     const { rows } = this.#keySide(item);
-    const width = this.#globalWidth;
+    const width = this.#keyWidth;
     const kept = rows * width <= KEPT_KEYS / share ? floats(precisionOf(item.x), rows * width) : null;
-    for (const tile of this.#keyTiles(item)) {
-      const k = await this.#keys(tile, room);
+    for await (const k of ahead(this.#keyTiles(item), (tile, turn) => this.#keys(tile, room, turn))) {
       kept?.set(k.data.subarray(0, k.rows * width), k.start * width);
       await this.global!.session.survey(k);
+      await this.settings.watcher?.survey(this.index, k);
     }
     if (kept) this.#kept.set(item, kept);
   }
 
   async #absorbAll(item: AttentionItem, index: number, room: Room): Promise<void> {
     const { mask } = this.#keySide(item);
-    for (const tile of this.#keyTiles(item)) {
-      const k = await this.#keysOf(item, tile, room);
-      const v = await this.#dense(this.global!.v, tile, "v", room);
+    for await (
+      const [tile, k, v] of ahead(this.#keyTiles(item), (tile, turn) => this.#keyValues(item, tile, room, turn))
+    ) {
       await this.settings.watcher?.keys(this.index, index, k, mask);
       await this.global!.session.absorb(k, v, maskOf(mask, tile));
     }
@@ -166,23 +216,34 @@ export class AttentionLayer implements AsyncDisposable {
     room: Room,
   ): Promise<void> {
     const { q, out } = this.layout;
-    for (const tile of tilesOf(item.x, item.rows, q.inputs, this.settings.tileRows)) {
-      const global = this.global ? await this.#emit(item, index, tile, room) : null;
+    const tiles = tilesOf(item.x, item.rows, q.inputs, this.settings.tileRows);
+    for await (const [tile, query] of ahead(tiles, (tile, turn) => this.#query(tile, room, turn))) {
+      const global = query && await this.#emit(item, index, tile, query, room);
       const heads = local === null ? global! : this.#joined(tile, global, local, room);
       const result = await this.out.run(heads, room.take("result", tile.rows * out.outputs));
       addTile(item.target, { ...result, start: tile.start }, gain);
     }
   }
 
+  /** The tile itself, its keys and its values, in memory of the turn. */
+  async #keyValues(item: AttentionItem, tile: Tile, room: Room, turn: number): Promise<readonly [Tile, Tile, Tile]> {
+    const keys = this.#keysOf(item, tile, room, turn);
+    const values = this.#dense(this.global!.v, tile, "v", turn, room);
+    return [tile, ...await Promise.all([keys, values])];
+  }
+
+  /** The tile itself and its queries, null without global heads. */
+  async #query(tile: Tile, room: Room, turn: number): Promise<readonly [Tile, Tile | null]> {
+    return [tile, this.global && this.#rotated(await this.#dense(this.global.q, tile, "q", turn, room))];
+  }
+
   /** Attention of a tile's rows through the session. Causal: with the tile's own keys and values, absorbed afterwards. */
-  async #emit(item: AttentionItem, index: number, tile: Tile, room: Room): Promise<Tile> {
-    const { q: dense, session, v: values } = this.global!;
-    const q = this.#rotated(await this.#dense(dense, tile, "q", room));
+  async #emit(item: AttentionItem, index: number, tile: Tile, q: Tile, room: Room): Promise<Tile> {
+    const { session } = this.global!;
     await this.settings.watcher?.queries(this.index, index, q);
     const into = room.take("heads", tile.rows * this.#globalWidth);
     if (!this.causal) return await session.emit(q, null, into);
-    const k = await this.#keysOf(item, tile, room);
-    const v = await this.#dense(values, tile, "v", room);
+    const [, k, v] = await this.#keyValues(item, tile, room, 0);
     await this.settings.watcher?.keys(this.index, index, k, item.mask);
     const weights = maskOf(item.mask, tile);
     const answer = await session.emit(q, { k, v, weights }, into);
@@ -227,58 +288,82 @@ export class AttentionLayer implements AsyncDisposable {
     return tilesOf(data, rows, this.layout.k.inputs, this.settings.tileRows);
   }
 
-  async #dense(dense: Linear, tile: Tile, role: string, room: Room): Promise<Tile> {
-    const result = await dense.run(tile, room.take(role, tile.rows * this.#globalWidth));
+  async #dense(dense: Linear, tile: Tile, role: "q" | "k" | "v", turn: number, room: Room): Promise<Tile> {
+    const width = role === "q" ? this.#globalWidth : this.#keyWidth;
+    const result = await dense.run(tile, room.take(`${role} ${turn}`, tile.rows * width));
     return { ...result, start: tile.start };
   }
 
-  async #keys(tile: Tile, room: Room): Promise<Tile> {
-    return this.#rotated(await this.#dense(this.global!.k, tile, "k", room));
+  async #keys(tile: Tile, room: Room, turn: number): Promise<Tile> {
+    return this.#rotated(await this.#dense(this.global!.k, tile, "k", turn, room));
   }
 
-  async #keysOf(item: AttentionItem, tile: Tile, room: Room): Promise<Tile> {
+  async #keysOf(item: AttentionItem, tile: Tile, room: Room, turn: number): Promise<Tile> {
     const kept = this.#kept.get(item);
-    if (!kept) return await this.#keys(tile, room);
-    const cols = this.#globalWidth;
+    if (!kept) return await this.#keys(tile, room, turn);
+    const cols = this.#keyWidth;
     const data = kept.subarray(tile.start * cols, (tile.start + tile.rows) * cols);
     return { start: tile.start, rows: tile.rows, cols, data };
   }
 
   /** Queries and keys of self attention turn with their positions. */
   #rotated(tile: Tile): Tile {
-    const { rotation } = this.settings;
-    if (!rotation || this.layout.kind === "cross") return tile;
-    if (rotation.kind === "interleaved") rotateInterleaved(tile, this.layout.headDim, rotation.table);
-    else rotateHalfTile(tile, frequenciesOf(this.layout.headDim));
+    if (this.layout.kind === "self") rotate(this.settings.rotation, tile, this.layout.headDim);
     return tile;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     const own = [this.global?.session, ...[this.global, this.local].flatMap((part) => [part?.q, part?.k, part?.v])];
     for (const part of [...own, this.out]) await part?.[Symbol.asyncDispose]();
+    if (this.global) await this.settings.watcher?.close(this.index);
   }
 }
 
-/** The plan of a layer's global heads; W is read in float64. */
-async function planOf(
+/** What `work` makes of every tile, the next one begun before one is used: turns 0 and 1 alternate. */
+async function* ahead<T>(tiles: Iterable<Tile>, work: (tile: Tile, turn: number) => Promise<T>): AsyncGenerator<T> {
+  let before: Promise<T> | null = null;
+  let turn = 0;
+  for (const tile of tiles) {
+    const next: Promise<T> = work(tile, turn);
+    next.catch(() => {}); // reported when its turn comes
+    turn = 1 - turn;
+    if (before) yield await before;
+    before = next;
+  }
+  if (before) yield await before;
+}
+
+/** W of a layer as it is stored, `m × d` in float64; empty where it has none. */
+export async function storedProjection(
   weights: Weights,
-  { headDim, projection, features, kind }: AttentionLayout,
-  { rules, kernel, activation, causal, tileRows }: AttentionSettings,
-  heads: number,
-): Promise<RuledPlan> {
-  const stored = projection && kernel !== "no-projection" ? await weights.tensor(projection.name, "f64") : null;
+  { headDim, projection, features }: AttentionLayout,
+): Promise<Float64Array> {
+  const stored = projection && await weights.tensor(projection.name, "f64");
   const matrix = new Float64Array(stored?.length ?? 0);
   for (let a = 0; stored && a < features; a++) {
     for (let l = 0; l < headDim; l++) {
       matrix[a * headDim + l] = stored[projection!.transposed ? l * features + a : a * headDim + l];
     }
   }
+  return matrix;
+}
+
+/** The plan of a layer's global heads. */
+async function planOf(
+  weights: Weights,
+  layout: AttentionLayout,
+  { rules, kernel, activation, causal, tileRows }: AttentionSettings,
+  heads: number,
+  kvHeads: number,
+): Promise<RuledPlan> {
+  const { headDim, kind } = layout;
   return {
     rules,
     kernel,
     activation,
-    projection: matrix,
+    projection: kernel === "no-projection" ? new Float64Array() : await storedProjection(weights, layout),
     heads,
+    kvHeads,
     headDim,
     valueDim: headDim,
     causal: causal && kind === "self",

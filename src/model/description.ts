@@ -2,7 +2,7 @@
  * What a checkpoint is: the model its tensors make, by their names, and what had to be assumed. Pure data; nothing is read here.
  */
 import type { Activation } from "../feature_map.ts";
-import type { RulesName } from "../rules.ts";
+import type { Kernel, RulesName } from "../rules_table.ts";
 
 /** A tensor of a checkpoint, as the header of its file tells it. */
 export interface TensorHeader {
@@ -34,11 +34,20 @@ export interface DenseLayout {
   readonly inputs: number;
   readonly outputs: number;
   readonly firstRow: number;
+  /** Wᵀ is stored, `inputs × outputs` (Conv1D of GPT-2); `firstRow` is then its first column. */
+  readonly transposed?: boolean;
 }
 
-/** How a row is normalised before a layer ("scale": g x / max(‖x‖, 1e-5)), or its output scaled by g ("rezero"). */
+/** Non-linearities between two dense layers; "gelu-tanh" is GPT-2's approximation, "silu" is x / (1 + e^{−x}). */
+export type DenseActivation = "relu" | "gelu" | "gelu-tanh" | "silu";
+
+/**
+ * How a row is normalised before or after a layer ("scale": g x / max(‖x‖, 1e-5), "rms": w x / √(mean x² + ε)), or its output
+ * scaled by g ("rezero").
+ */
 export type NormLayout =
   | { readonly kind: "layer"; readonly weight: string; readonly bias: string; readonly epsilon: number }
+  | { readonly kind: "rms"; readonly weight: string; readonly epsilon: number }
   | { readonly kind: "scale"; readonly g: string }
   | { readonly kind: "rezero"; readonly g: string };
 
@@ -46,14 +55,16 @@ export type NormLayout =
 export type RotaryLayout =
   /** Pairs (2j, 2j + 1); `table` is `positions × headDim`, sines before cosines. */
   | { readonly kind: "interleaved"; readonly table: string; readonly positions: number }
-  /** Pairs (j, j + d/2); angles t · 10000^{−2j/d}, rounded to float32. */
-  | { readonly kind: "half-split" };
+  /** Pairs (j, j + d/2); angles t · theta^{−2j/d}, rounded to float32. */
+  | { readonly kind: "half-split"; readonly theta: number };
 
 /** What is added to the token embeddings. */
 export type PositionLayout =
   | { readonly kind: "none" }
   /** `table` is `positions × dim`: learned, sinusoid or gene2vec (float64). */
   | { readonly kind: "absolute" | "sinusoid" | "gene2vec"; readonly table: string; readonly positions: number }
+  /** RoBERTa: tokens `padding` stand at position `padding`, the n-th other token (from 1) at `padding + n`. */
+  | { readonly kind: "padded"; readonly table: string; readonly positions: number; readonly padding: number }
   /** Row p gets `first[⌊p / columns⌋] + second[p mod columns]`. */
   | {
     readonly kind: "axial";
@@ -83,6 +94,8 @@ export interface AttentionLayout {
   readonly v: DenseLayout;
   readonly out: DenseLayout;
   readonly heads: number;
+  /** Heads of keys and values; query head h reads ⌊h · kvHeads / heads⌋. */
+  readonly kvHeads: number;
   readonly headDim: number;
   /** Features m, and W: `m × headDim`, or `headDim × m` where `transposed`. */
   readonly features: number;
@@ -95,8 +108,11 @@ export interface FeedForwardLayout {
   readonly shift: boolean;
   readonly first: DenseLayout;
   readonly second: DenseLayout;
+  readonly activation: DenseActivation;
   /** The first half of the first layer's outputs is activated and multiplies the second. */
   readonly gated: boolean;
+  /** A layer of the same rows whose outputs multiply the activated ones (up_proj of SwiGLU). */
+  readonly times: DenseLayout | null;
 }
 
 export interface LayerLayout {
@@ -111,10 +127,11 @@ export type OutputLayout =
   | { readonly kind: "dense"; readonly dense: DenseLayout; readonly norm: NormLayout | null }
   /** The token embedding itself, transposed. */
   | { readonly kind: "tied" }
-  /** MoLFormer: decoder(LayerNorm(gelu(transform x))). */
+  /** MoLFormer, BERT: decoder(LayerNorm(activation(transform x))). */
   | {
     readonly kind: "transformed";
     readonly transform: DenseLayout;
+    readonly activation: DenseActivation;
     readonly norm: NormLayout;
     readonly dense: DenseLayout;
   }
@@ -125,11 +142,19 @@ export type OutputLayout =
     readonly dense: readonly DenseLayout[];
   };
 
+/** `table` is `tokens × dim`; row 0 of `types` is added to every row, and `norm` comes after all sums. */
+export interface EmbeddingLayout {
+  readonly table: string;
+  readonly tokens: number;
+  readonly types?: string | null;
+  readonly norm?: NormLayout | null;
+}
+
 /** All that a forward pass needs to know, but for the numbers. */
 export interface ModelLayout {
   readonly dim: number;
   /** null: rows are given as they are, `L × dim`. */
-  readonly embedding: { readonly table: string; readonly tokens: number } | null;
+  readonly embedding: EmbeddingLayout | null;
   readonly positions: PositionLayout;
   readonly rotary: RotaryLayout | null;
   /** "bare": the attention layer alone, neither norm nor residual. */
@@ -140,7 +165,7 @@ export interface ModelLayout {
   /** Longest sequence, or null where nothing limits it. */
   readonly maxLength: number | null;
   readonly causal: boolean;
-  readonly kernel: "softmax" | "generalized" | "no-projection";
+  readonly kernel: Kernel;
   readonly activation: Activation;
   /** PerformerEncDec: what makes the context of the cross attention. */
   readonly encoder: ModelLayout | null;

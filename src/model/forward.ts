@@ -9,12 +9,13 @@ import { tileRowsFor } from "../plan.ts";
 import { prepareRuled } from "../rules.ts";
 import type { RulesName } from "../rules_table.ts";
 import { type FloatArray, floats, type Tile } from "../tensor.ts";
-import { AttentionLayer, type AttentionSettings, type AttentionWatcher, type Rotation } from "./attention_layer.ts";
+import { AttentionLayer, type AttentionSettings, type AttentionWatcher } from "./attention_layer.ts";
+import { type Rotation, rotationOf } from "./rotation.ts";
 import type { LayerLayout, ModelLayout } from "./description.ts";
 import { embed, type Sequence } from "./embedding.ts";
 import { FeedForward } from "./feed_forward.ts";
 import { Ledger } from "./ledger.ts";
-import { classify, isClassifier, openHead, outputCols, outputFlops, writeOutputs } from "./output.ts";
+import { classify, isClassifier, openHead, outputCols, outputFlops, outputTiles } from "./output.ts";
 import { Room } from "./room.ts";
 import { gainOf, normalise, shiftTokens } from "./rows.ts";
 import { type Norm, Weights } from "./weights.ts";
@@ -26,7 +27,7 @@ export interface Context {
   readonly mask: FloatArray | null;
 }
 
-export interface ForwardOptions {
+export interface PassOptions {
   readonly container: Container;
   readonly layout: ModelLayout;
   readonly rules: RulesName;
@@ -38,12 +39,9 @@ export interface ForwardOptions {
   /** The rows before the output layer instead of its outputs. */
   readonly encodings?: boolean;
   readonly tileRows?: number;
-  /** Gets the outputs of all sequences in order, tile by tile; a classifier makes one row per sequence. */
-  readonly write: (sequence: number, tile: Tile) => Promise<void>;
   /** Name of the input, for messages. */
   readonly input: string;
   readonly watcher?: AttentionWatcher | null;
-  readonly progress?: (layer: number, layers: number) => void;
   readonly signal?: AbortSignal;
   /** Replaces what attention is computed by: for tests that must see wrong rules fail. */
   readonly numerics?: {
@@ -53,22 +51,44 @@ export interface ForwardOptions {
   };
 }
 
+export interface ForwardOptions extends PassOptions {
+  /** Gets the outputs of all sequences in order, tile by tile; a classifier makes one row per sequence. */
+  readonly write: (sequence: number, tile: Tile) => Promise<void>;
+  readonly progress?: (layer: number, layers: number) => void;
+}
+
+/** Residual streams of one sequence, `rows × dim`: one, or the two of reversible layers. */
+export type Streams = readonly FloatArray[];
+
+/** What a pass goes through: the streams of all sequences behind each layer (valid until the next step), then the outputs. */
+export type Step =
+  | { readonly kind: "layer"; readonly layer: number; readonly streams: readonly Streams[] }
+  | { readonly kind: "output"; readonly sequence: number; readonly tile: Tile };
+
 /** Runs a model over all sequences; returns where time and arithmetic went. */
 export async function forward(options: ForwardOptions): Promise<Ledger> {
   const ledger = new Ledger();
+  for await (const step of forwardSteps(options, ledger)) {
+    if (step.kind === "output") await options.write(step.sequence, step.tile);
+    else options.progress?.(step.layer + 1, options.layout.layers.length);
+  }
+  return ledger;
+}
+
+/** The same step by step, so that several passes can be compared as they go. */
+export async function* forwardSteps(options: PassOptions, ledger = new Ledger()): AsyncGenerator<Step, void> {
   const weights = new Weights(options.container, options.backend.limits.precision);
   const { layout, sources } = options;
   using room = new Room(options.backend);
   const contexts = layout.encoder
     ? await encode(options, layout.encoder, sources!, weights, ledger, room)
     : options.contexts;
-  await new Pass({ ...options, contexts }, weights, ledger, room).run();
-  return ledger;
+  yield* new Pass({ ...options, contexts }, weights, ledger, room).steps();
 }
 
 /** The encoder's last rows of every source sequence. */
 async function encode(
-  options: ForwardOptions,
+  options: PassOptions,
   layout: ModelLayout,
   sources: readonly Sequence[],
   weights: Weights,
@@ -78,24 +98,21 @@ async function encode(
   const contexts = sources.map(({ length, mask }) => {
     return { rows: length, mask, data: floats(weights.precision, length * layout.dim) };
   });
-  const write = async (sequence: number, { start, rows, cols, data }: Tile) => {
-    contexts[sequence].data.set(data.subarray(0, rows * cols), start * cols);
-  };
-  const watcher = null;
-  await new Pass({ ...options, layout, sequences: sources, encodings: true, write, watcher }, weights, ledger, room)
-    .run();
+  const inner = { ...options, layout, sequences: sources, encodings: true, watcher: null };
+  for await (const step of new Pass(inner, weights, ledger, room).steps()) {
+    if (step.kind !== "output") continue;
+    const { start, rows, cols, data } = step.tile;
+    contexts[step.sequence].data.set(data.subarray(0, rows * cols), start * cols);
+  }
   return contexts;
 }
-
-/** Residual streams of one sequence: one, or the two of reversible layers. */
-type Streams = readonly FloatArray[];
 
 class Pass {
   readonly #layout: ModelLayout;
   readonly #tileRows: number;
 
   constructor(
-    readonly options: ForwardOptions,
+    readonly options: PassOptions,
     readonly weights: Weights,
     readonly ledger: Ledger,
     readonly room: Room,
@@ -108,8 +125,8 @@ class Pass {
     refuseTooLong(options);
   }
 
-  async run(): Promise<void> {
-    const { sequences, input, signal, progress } = this.options;
+  async *steps(): AsyncGenerator<Step, void> {
+    const { sequences, input, signal } = this.options;
     const { layers, dim, flow } = this.#layout;
     const first = await this.ledger.book("other", () => embed(this.weights, this.#layout, sequences, input));
     const streams = first.map((x): Streams => flow === "reversible" ? [x, x.slice()] : [x]);
@@ -118,21 +135,19 @@ class Pass {
       signal?.throwIfAborted();
       await this.#attend(layer, index, streams, settings);
       await this.#feedForward(layer, streams);
-      progress?.(index + 1, layers.length);
+      yield { kind: "layer", layer: index, streams };
     }
     const last = streams.map(([x, y]) => {
       if (y) { for (let i = 0; i < x.length; i++) x[i] += y[i]; }
       return x;
     });
-    await this.#output(last, dim);
+    yield* this.#output(last, dim);
   }
 
   async #settings(): Promise<AttentionSettings> {
     const { rules, numerics, watcher } = this.options;
     const { kernel, activation, causal, rotary } = this.#layout;
-    const rotation: Rotation | null = rotary?.kind === "interleaved"
-      ? { kind: "interleaved", table: await this.weights.tensor(rotary.table) }
-      : rotary;
+    const rotation = await rotationOf(rotary, this.weights);
     return {
       rules,
       kernel,
@@ -217,8 +232,8 @@ class Pass {
     });
   }
 
-  async #output(last: readonly FloatArray[], dim: number): Promise<void> {
-    const { backend, sequences, encodings = false, write } = this.options;
+  async *#output(last: readonly FloatArray[], dim: number): AsyncGenerator<Step, void> {
+    const { backend, sequences, encodings = false } = this.options;
     const classifier = isClassifier(this.#layout, encodings);
     const opened = await this.ledger.book(
       "load",
@@ -228,14 +243,14 @@ class Pass {
     for (const [i, x] of last.entries()) {
       const { length: rows } = sequences[i];
       const normal = classifier ? floats(this.weights.precision, rows * dim) : null;
-      await writeOutputs(head, x, { rows, dim, tileRows: this.#tileRows }, this.ledger, async (tile) => {
+      for await (const tile of outputTiles(head, x, { rows, dim, tileRows: this.#tileRows }, this.ledger)) {
         if (normal) normal.set(tile.data.subarray(0, tile.rows * dim), tile.start * dim);
-        else await write(i, tile);
-      });
+        else yield { kind: "output", sequence: i, tile };
+      }
       const { output } = this.#layout;
       if (!normal || output.kind !== "scbert-classifier") continue;
       const data = await this.ledger.book("other", () => classify(this.weights, output, normal, dim));
-      await write(i, { start: 0, rows: 1, cols: data.length, data });
+      yield { kind: "output", sequence: i, tile: { start: 0, rows: 1, cols: data.length, data } };
     }
     const rows = sequences.reduce((sum, { length }) => sum + length, 0);
     this.ledger.flops.other += outputFlops(this.#layout, encodings, rows, sequences.length);
@@ -250,7 +265,7 @@ function widest(layout: ModelLayout, encodings: boolean): number {
   return Math.max(layout.dim, outputCols(layout, encodings), ...layers);
 }
 
-function refuseTooLong({ layout, sequences, input, container, encodings = false }: ForwardOptions): void {
+function refuseTooLong({ layout, sequences, input, container, encodings = false }: PassOptions): void {
   const { maxLength, output } = layout;
   const longest = Math.max(0, ...sequences.map(({ length }) => length));
   if (maxLength !== null && longest > maxLength) {

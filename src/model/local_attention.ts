@@ -53,6 +53,54 @@ export function attendLocally(
   return out;
 }
 
+/** Rows of causal local attention that come a few at a time: keeps what the window at hand can see. */
+export class LocalHistory {
+  /** Where the kept rows start: a multiple of the window. */
+  #first = 0;
+  #rows = 0;
+  readonly #k: Float64Array;
+  readonly #v: Float64Array;
+
+  /** @param shape of the heads; its rows do not count */
+  constructor(readonly shape: Omit<LocalShape, "rows">, readonly table: FloatArray) {
+    const numbers = 2 * shape.window * shape.heads * shape.headDim;
+    this.#k = new Float64Array(numbers);
+    this.#v = new Float64Array(numbers);
+  }
+
+  /** Outputs of the rows that follow those of earlier calls, all `rows × (heads·headDim)`. */
+  extend(q: FloatArray, k: FloatArray, v: FloatArray): FloatArray {
+    const { window, heads, headDim } = this.shape;
+    const cols = heads * headDim;
+    const out = q.slice();
+    for (let at = 0; at < q.length; at += cols, this.#rows++) {
+      const own = this.#makeRoom() * cols;
+      this.#k.set(k.subarray(at, at + cols), own);
+      this.#v.set(v.subarray(at, at + cols), own);
+      const rows = this.#rows + 1 - this.#first;
+      const query = new Float64Array(rows * cols);
+      query.set(q.subarray(at, at + cols), own);
+      for (let head = 0; head < heads; head++) {
+        const view = new View({ ...this.shape, rows }, head, this.#k, this.#v, this.table, null);
+        view.move((rows - 1) - (rows - 1) % window);
+        view.answer(query, rows - 1, query);
+      }
+      out.set(query.subarray(own, own + cols), at);
+    }
+    return out;
+  }
+
+  /** Place of the next row; two full windows lose the first of them. */
+  #makeRoom(): number {
+    const { window, heads, headDim } = this.shape;
+    if (this.#rows - this.#first === 2 * window) {
+      for (const kept of [this.#k, this.#v]) kept.copyWithin(0, window * heads * headDim);
+      this.#first += window;
+    }
+    return this.#rows - this.#first;
+  }
+}
+
 /** The windows a window of queries sees, for one head. */
 class View {
   readonly #places: number;

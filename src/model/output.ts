@@ -1,7 +1,7 @@
 /** From the last rows to what is written: encodings, logits, or the classes of scBERT's finetuned head. */
 import type { Backend } from "../backend.ts";
 import { type FloatArray, floats, type Tile } from "../tensor.ts";
-import type { DenseLayout, ModelLayout, OutputLayout } from "./description.ts";
+import type { DenseActivation, DenseLayout, ModelLayout, OutputLayout } from "./description.ts";
 import type { Ledger } from "./ledger.ts";
 import { normalise, tilesOf } from "./rows.ts";
 import type { Norm, Weights } from "./weights.ts";
@@ -59,7 +59,7 @@ interface Stage {
 
 async function stagesOf(backend: Backend, weights: Weights, layout: ModelLayout, tileRows: number): Promise<Stage[]> {
   const { output, embedding, dim } = layout;
-  const dense = async (layer: DenseLayout, activation?: "gelu"): Promise<Stage> => {
+  const dense = async (layer: DenseLayout, activation?: DenseActivation): Promise<Stage> => {
     const linear = await weights.linear(backend, layer, tileRows, { activation });
     return { run: (tile) => linear.run(tile), dispose: async () => await linear[Symbol.asyncDispose]() };
   };
@@ -77,7 +77,7 @@ async function stagesOf(backend: Backend, weights: Weights, layout: ModelLayout,
     }
     case "transformed":
       return [
-        await dense(output.transform, "gelu"),
+        await dense(output.transform, output.activation),
         normStage(await weights.norm(output.norm), dim),
         await dense(output.dense),
       ];
@@ -132,13 +132,12 @@ export async function classify(
   return weights.precision === "f64" ? values : Float32Array.from(values);
 }
 
-/** Writes the outputs of one sequence, tile by tile. */
-export async function writeOutputs(
+/** The outputs of one sequence, tile by tile, in arrays of their own. */
+export async function* outputTiles(
   head: OutputHead,
   x: FloatArray,
   { rows, dim, tileRows }: { readonly rows: number; readonly dim: number; readonly tileRows: number },
   ledger: Ledger,
-  write: (tile: Tile) => Promise<void>,
-): Promise<void> {
-  for (const tile of tilesOf(x, rows, dim, tileRows)) await write(await ledger.book("other", () => head.run(tile)));
+): AsyncGenerator<Tile> {
+  for (const tile of tilesOf(x, rows, dim, tileRows)) yield await ledger.book("other", () => head.run(tile));
 }

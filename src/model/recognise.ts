@@ -2,10 +2,13 @@
 import { InputError, UsageError } from "../errors.ts";
 import type { Configuration } from "./arguments.ts";
 import type { Description, TensorHeader } from "./description.ts";
+import { bert } from "./families/bert.ts";
+import { bulkFormer } from "./families/bulkformer.ts";
 import { encDec } from "./families/enc_dec.ts";
 import type { Family } from "./families/family.ts";
+import { gpt2 } from "./families/gpt2.ts";
+import { llama } from "./families/llama.ts";
 import { molformer } from "./families/molformer.ts";
-import { named } from "./families/named.ts";
 import { performer, scFoundation, selfAttention } from "./families/performer.ts";
 import { performerLm } from "./families/performer_lm.ts";
 
@@ -13,12 +16,14 @@ import { performerLm } from "./families/performer_lm.ts";
 const FAMILIES: readonly Family[] = [
   encDec,
   performerLm,
-  ...named.filter(({ title }) => title === "BulkFormer"),
+  bulkFormer,
   scFoundation,
   performer,
   selfAttention,
   molformer,
-  ...named.filter(({ title }) => title !== "BulkFormer"),
+  bert,
+  gpt2,
+  llama,
 ];
 
 /** What can be told about a file before anything is read of its tensors. */

@@ -10,12 +10,14 @@ export function* tilesOf(data: FloatArray, rows: number, cols: number, tileRows:
   }
 }
 
-/** Normalised rows of `x` into `out` (may be `x`): LayerNorm with the biased variance, g x / max(‖x‖, 1e-5), or a copy. */
+/** Normalised rows of `x` into `out` (may be `x`): LayerNorm with the biased variance, RMSNorm, g x / max(‖x‖, 1e-5), or a copy. */
 export function normalise(norm: Norm | null, x: FloatArray, out: FloatArray, rows: number, dim: number): void {
   if (norm === null || norm.kind === "rezero") {
     if (out !== x) out.set(x.subarray(0, rows * dim));
   } else if (norm.kind === "scale") {
     scaleNorm(norm.g, x, out, rows, dim);
+  } else if (norm.kind === "rms") {
+    rmsNorm(norm, x, out, rows, dim);
   } else {
     layerNorm(norm, x, out, rows, dim);
   }
@@ -37,6 +39,23 @@ function layerNorm(
     for (let c = 0; c < dim; c++) squares += (x[at + c] - mean) ** 2;
     const scale = 1 / Math.sqrt(squares / dim + epsilon);
     for (let c = 0; c < dim; c++) out[at + c] = (x[at + c] - mean) * scale * weight[c] + bias[c];
+  }
+}
+
+/** RMSNorm (arXiv 1910.07467): w x / √(mean x² + ε). */
+function rmsNorm(
+  { weight, epsilon }: Extract<Norm, { kind: "rms" }>,
+  x: FloatArray,
+  out: FloatArray,
+  rows: number,
+  dim: number,
+): void {
+  for (let row = 0; row < rows; row++) {
+    const at = row * dim;
+    let squares = 0;
+    for (let c = 0; c < dim; c++) squares += x[at + c] ** 2;
+    const scale = 1 / Math.sqrt(squares / dim + epsilon);
+    for (let c = 0; c < dim; c++) out[at + c] = x[at + c] * scale * weight[c];
   }
 }
 
@@ -118,7 +137,7 @@ export function rotateHalfTile({ start, rows, cols, data }: Tile, frequencies: F
   }
 }
 
-/** 10000^{−2j/d} for j < d/2, as float32. */
-export function frequenciesOf(headDim: number): Float64Array {
-  return Float64Array.from({ length: headDim / 2 }, (_, j) => Math.fround(1 / Math.fround(10000 ** (2 * j / headDim))));
+/** theta^{−2j/d} for j < d/2, as float32. */
+export function frequenciesOf(headDim: number, theta = 10000): Float64Array {
+  return Float64Array.from({ length: headDim / 2 }, (_, j) => Math.fround(1 / Math.fround(theta ** (2 * j / headDim))));
 }

@@ -3,12 +3,14 @@ import type { Backend, Linear } from "../backend.ts";
 import { InputError } from "../errors.ts";
 import type { Container } from "../formats/container.ts";
 import type { LinearPlan } from "../plan.ts";
-import type { FloatArray, Precision } from "../tensor.ts";
-import type { DenseLayout, NormLayout } from "./description.ts";
+import { type FloatArray, floats, type Precision } from "../tensor.ts";
+import { Activated, isHostActivation } from "./activations.ts";
+import type { DenseActivation, DenseLayout, NormLayout } from "./description.ts";
 
 /** A norm with its numbers. */
 export type Norm =
   | { readonly kind: "layer"; readonly weight: FloatArray; readonly bias: FloatArray; readonly epsilon: number }
+  | { readonly kind: "rms"; readonly weight: FloatArray; readonly epsilon: number }
   | { readonly kind: "scale"; readonly g: number }
   | { readonly kind: "rezero"; readonly g: number };
 
@@ -29,19 +31,21 @@ export class Weights {
   }
 
   async norm(layout: NormLayout): Promise<Norm> {
-    if (layout.kind !== "layer") {
+    if (layout.kind === "scale" || layout.kind === "rezero") {
       const [g] = await this.tensor(layout.g, "f64");
       return { kind: layout.kind, g };
     }
-    const { weight, bias, epsilon } = layout;
-    return { kind: "layer", weight: await this.tensor(weight, "f64"), bias: await this.tensor(bias, "f64"), epsilon };
+    const weight = await this.tensor(layout.weight, "f64");
+    if (layout.kind === "rms") return { ...layout, weight };
+    return { ...layout, weight, bias: await this.tensor(layout.bias, "f64") };
   }
 
   /** W `outputs × inputs` and b of a dense layer. */
-  async dense({ weight, bias, inputs, outputs, firstRow }: DenseLayout): Promise<Pick<LinearPlan, "weight" | "bias">> {
+  async dense(layout: DenseLayout): Promise<Pick<LinearPlan, "weight" | "bias">> {
+    const { weight, bias, inputs, outputs, firstRow, transposed } = layout;
     const all = await this.tensor(weight);
     return {
-      weight: all.subarray(firstRow * inputs, (firstRow + outputs) * inputs),
+      weight: transposed ? transposedRows(all, layout) : all.subarray(firstRow * inputs, (firstRow + outputs) * inputs),
       bias: bias === null ? null : (await this.tensor(bias)).subarray(firstRow, firstRow + outputs),
     };
   }
@@ -51,19 +55,34 @@ export class Weights {
     backend: Backend,
     layout: DenseLayout,
     tileRows: number,
-    options: { readonly activation?: LinearPlan["activation"]; readonly rows?: readonly [number, number] } = {},
+    options: {
+      readonly activation?: LinearPlan["activation"] | DenseActivation;
+      readonly rows?: readonly [number, number];
+    } = {},
   ): Promise<Linear> {
     const { activation = "none", rows: [from, to] = [0, layout.outputs] } = options;
     const { weight, bias } = await this.dense({ ...layout, firstRow: layout.firstRow + from, outputs: to - from });
-    return await backend.prepareLinear({
+    const host = isHostActivation(activation);
+    const linear = await backend.prepareLinear({
       inputs: layout.inputs,
       outputs: to - from,
       weight,
       bias,
-      activation,
+      activation: host ? "none" : activation,
       tileRows,
     });
+    return host ? new Activated(linear, activation) : linear;
   }
+}
+
+/** Rows `firstRow …` of the transpose of a tensor with `inputs` rows. */
+function transposedRows(all: FloatArray, { inputs, outputs, firstRow }: DenseLayout): FloatArray {
+  const cols = all.length / inputs;
+  const rows = floats(all instanceof Float64Array ? "f64" : "f32", outputs * inputs);
+  for (let l = 0; l < inputs; l++) {
+    for (let o = 0; o < outputs; o++) rows[o * inputs + l] = all[l * cols + firstRow + o];
+  }
+  return rows;
 }
 
 function position(at: number, shape: readonly number[]): string {

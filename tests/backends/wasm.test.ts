@@ -176,7 +176,7 @@ describe("who computes what", () => {
         2,
       ]]
     ) {
-      const all = units(heads, m, panel, threads).flat();
+      const all = units(heads, m, panel, threads);
       for (let head = 0; head < heads; head++) {
         const ranges = all.filter((unit) => unit.head === head).map((unit) => unit.projections);
         expect(ranges.every(({ from }) => from % panel === 0)).toBeTrue();

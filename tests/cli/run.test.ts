@@ -40,6 +40,23 @@ describe.each(Object.keys(RUNTIMES))("%s", (runtime) => {
     expect(await apart(out, of("logits.npy"))).toBeLessThan(1e-5);
   });
 
+  test("an encoder and a decoder with cross attention, a masked context: logits of a torch program", async () => {
+    const of = (file: string) => join(ROOT, "tests/fixtures/enc_dec", file);
+    const out = path(`enc-dec-${runtime}.npy`);
+    const args = ["run", of("model.pt"), of("target.npy"), "-o", out, "--output-dtype", "f64"];
+    const context = ["--context", of("source.npy"), "--context-mask", of("source_mask.npy")];
+    for (const [backend, bound] of [["scalar", 1e-12], ["wasm", 2e-5]] as const) {
+      const { code } = await performer([...args, ...context, "--backend", backend], { runtime });
+      expect(code).toBe(0);
+      expect(await apart(out, of("logits.npy"))).toBeLessThan(bound);
+    }
+    const unmasked = await performer([...args, ...context.slice(0, 2), "--backend", "scalar"], { runtime });
+    expect(unmasked.code).toBe(0);
+    expect(await apart(out, of("logits.npy"))).toBeGreaterThan(1e-3);
+    const alone = await performer(args, { runtime });
+    expect([alone.code, alone.stderr]).toEqual([2, expect.stringContaining("the tokens of its encoder")]);
+  });
+
   test("encodings, and a causal model that is told to leak or not to", async () => {
     const of = (file: string) => golden("lm/rotary_glu_scalenorm_causal", file);
     const out = path(`encodings-${runtime}.npy`);

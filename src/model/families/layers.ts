@@ -243,6 +243,7 @@ export function attentionTensors(
     v,
     out,
     heads,
+    kvHeads: heads,
     headDim,
     features: projection?.shape[0] ?? 0,
     projection: projection ? { name: projection.name, transposed: false } : null,
@@ -290,7 +291,8 @@ function feedForwardAt({ keys, dim }: Settings, base: string): FeedForwardLayout
   const first = keys.dense(start + (old ? "net.0" : "w1"), null, dim);
   const gated = first.outputs === 2 * second.inputs;
   if (!gated && first.outputs !== second.inputs) keys.dense(start + (old ? "net.0" : "w1"), second.inputs, dim);
-  return { norm: normAt(keys, base, dim), shift: start === starts[1], first, second, gated };
+  const shift = start === starts[1];
+  return { norm: normAt(keys, base, dim), shift, first, second, gated, activation: "gelu", times: null };
 }
 
 /** Everything the layers tell of the arguments of Performer. */

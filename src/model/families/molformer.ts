@@ -92,7 +92,7 @@ function describe(candidate: Candidate, prefix: string, names: Names): Descripti
     dim,
     embedding: { table: table.name, tokens },
     positions: { kind: "none" },
-    rotary: { kind: "half-split" },
+    rotary: { kind: "half-split", theta: 10000 },
     flow: "post-norm",
     layers,
     finalNorm: layerNorm(keys, base + names.finalNorm, dim, names.epsilon),
@@ -134,6 +134,7 @@ function layerAt(keys: Keys, start: string, dim: number, names: Names): LayerLay
     v,
     out: keys.dense(start + names.out, dim, dim),
     heads: headsOf(keys, q, headDim, features.name),
+    kvHeads: headsOf(keys, q, headDim, features.name),
     headDim,
     features: count,
     projection: { name: features.name, transposed: true },
@@ -146,7 +147,9 @@ function layerAt(keys: Keys, start: string, dim: number, names: Names): LayerLay
     first: keys.dense(start + names.first, second.inputs, dim),
     second,
     gated: false,
-  };
+    activation: "gelu",
+    times: null,
+  } as const;
   return { attention, feedForward };
 }
 
@@ -156,6 +159,7 @@ function headOf(keys: Keys, dim: number, tokens: number, names: Names): OutputLa
   return {
     kind: "transformed",
     transform: keys.dense(transform, dim, dim),
+    activation: "gelu",
     norm: layerNorm(keys, norm, dim, names.epsilon),
     dense: keys.dense(decoder, tokens, dim),
   };

@@ -1,0 +1,76 @@
+/** Attention that ignores its queries: every row gets the mean of the values it sees. The baseline of every error. */
+import type { AttentionShape } from "./plan.ts";
+import type { OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
+import { type FloatArray, floats, type Precision, type Tile } from "./tensor.ts";
+
+/** A running mean of values, per head of keys. */
+export class ValueMean {
+  readonly #sum: Float64Array;
+  #weight = 0;
+
+  constructor(readonly shape: Pick<AttentionShape, "heads" | "kvHeads" | "valueDim">) {
+    this.#sum = new Float64Array(shape.kvHeads * shape.valueDim);
+  }
+
+  /** Adds row `i` of a tile. */
+  add({ data, cols }: Tile, i: number, weight: number): void {
+    this.#weight += weight;
+    for (let c = 0, at = i * cols; c < cols; c++) this.#sum[c] += weight * data[at + c];
+  }
+
+  /** The mean as output row `index`, `heads × valueDim`; 0 while nothing is seen. */
+  write(out: FloatArray, index: number): void {
+    const { heads, kvHeads, valueDim } = this.shape;
+    for (let h = 0; h < heads; h++) {
+      const kv = Math.floor(h * kvHeads / heads);
+      for (let c = 0; c < valueDim; c++) {
+        out[(index * heads + h) * valueDim + c] = this.#weight > 0 ? this.#sum[kv * valueDim + c] / this.#weight : 0;
+      }
+    }
+  }
+
+  clear(): void {
+    this.#sum.fill(0);
+    this.#weight = 0;
+  }
+}
+
+/** The baseline as a session; masked keys are left out. */
+export class UniformSession implements RuledSession {
+  readonly counts = { emptyRows: 0, nonPositive: 0, recomputed: 0 };
+  readonly surveys = false;
+  readonly #mean: ValueMean;
+  /** Causal: own rows of the last `emit`, which are in the mean already when they are absorbed. */
+  #ahead: Tile | null = null;
+
+  constructor(readonly plan: RuledPlan, readonly precision: Precision) {
+    const { heads, kvHeads = heads, valueDim } = plan;
+    this.#mean = new ValueMean({ heads, kvHeads, valueDim });
+  }
+
+  async survey(): Promise<void> {}
+
+  async absorb(_: Tile, v: Tile, weights?: FloatArray): Promise<void> {
+    if (this.#ahead !== v) { for (let i = 0; i < v.rows; i++) this.#mean.add(v, i, weights?.[i] ?? 1); }
+    this.#ahead = null;
+  }
+
+  async emit(q: Tile, own?: OwnRows | null, into?: FloatArray): Promise<Tile> {
+    const { heads, valueDim } = this.plan;
+    const cols = heads * valueDim;
+    const data = into?.subarray(0, q.rows * cols) ?? floats(this.precision, q.rows * cols);
+    for (let i = 0; i < q.rows; i++) {
+      if (own) this.#mean.add(own.v, i, own.weights?.[i] ?? 1);
+      this.#mean.write(data, i);
+    }
+    this.#ahead = own?.v ?? null;
+    return { start: q.start, rows: q.rows, cols, data };
+  }
+
+  async reset(): Promise<void> {
+    this.#mean.clear();
+    this.#ahead = null;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}

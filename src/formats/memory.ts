@@ -19,3 +19,22 @@ export function memoryBytes(bytes: Uint8Array, path = "memory"): ByteSource {
     async [Symbol.asyncDispose]() {},
   };
 }
+
+/** The same bytes for many small reads near each other: `window` bytes are read at once and kept. Does not own the source. */
+export function nearby(source: ByteSource, window: number): ByteSource {
+  let [kept, start] = [new Uint8Array(0), 0];
+  return {
+    path: source.path,
+    byteLength: source.byteLength,
+    async read(into, at) {
+      if (!(at >= start && at + into.length <= start + kept.length)) {
+        const length = Math.min(window, source.byteLength - at);
+        if (!(length >= into.length)) return await source.read(into, at);
+        [kept, start] = [new Uint8Array(length), at];
+        await source.read(kept, at);
+      }
+      into.set(kept.subarray(at - start, at - start + into.length));
+    },
+    async [Symbol.asyncDispose]() {},
+  };
+}

@@ -82,6 +82,12 @@ function describe(descr: Literal): Pick<NpyHeader, "dtype" | "typeName" | "itemS
   return { ...unread, typeName: letter in REFUSED ? `"${descr}" (${REFUSED[letter]})` : `"${descr}"` };
 }
 
+const STRING = /(?:'((?:[^'\\\n]|\\.)*)'|"((?:[^"\\\n]|\\.)*)")/y;
+/** Python 2 wrote long integers with an L. */
+const INTEGER = /(-?\d+)L?(?![\w.])/y;
+const WORD = /(True|False|None)\b/y;
+const SPACE = /[ \t\r\n]*/y;
+
 /** Strings, integers, True, False, None, tuples, lists and dictionaries with string keys. */
 class LiteralReader {
   readonly #text: string;
@@ -105,12 +111,11 @@ class LiteralReader {
     if (start === "{") return this.#dictionary(depth);
     if (start === "(") return this.#sequence(")", depth);
     if (start === "[") return this.#sequence("]", depth);
-    const string = this.#take(/(?:'((?:[^'\\\n]|\\.)*)'|"((?:[^"\\\n]|\\.)*)")/y);
+    const string = this.#take(STRING);
     if (string) return string[1] ?? string[2];
-    // Python 2 wrote long integers with an L.
-    const integer = this.#take(/(-?\d+)L?(?![\w.])/y);
+    const integer = this.#take(INTEGER);
     if (integer) return Number(integer[1]);
-    const word = this.#take(/(True|False|None)\b/y);
+    const word = this.#take(WORD);
     if (!word) throw this.#unexpected();
     return word[1] === "None" ? null : word[1] === "True";
   }
@@ -142,7 +147,7 @@ class LiteralReader {
   }
 
   #space(): void {
-    this.#take(/[ \t\r\n]*/y);
+    this.#take(SPACE);
   }
 
   #skip(token: string): boolean {

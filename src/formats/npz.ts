@@ -2,7 +2,7 @@
 import type { ByteSource, SpoolFile } from "../bytes.ts";
 import { InputError } from "../errors.ts";
 import { type Contents, ForeignError, type Format, type StoredTensor } from "./container.ts";
-import { memoryBytes } from "./memory.ts";
+import { memoryBytes, nearby } from "./memory.ts";
 import { MAX_NPY_HEADER, readNpy } from "./npy.ts";
 import { npzFrame, npzFrames } from "./npz_frame.ts";
 import { looksLikeZip, readDirectory, type ZipEntry, ZipMember } from "./zip.ts";
@@ -16,9 +16,10 @@ export const npz: Format = {
     const spools: SpoolFile[] = [];
     const entries = await readDirectory(source);
     const tensors = new Map<string, StoredTensor>();
+    const near = nearby(source, 4096);
     for (const entry of entries) {
       if (!entry.fileName.endsWith(".npy")) continue;
-      const tensor = await member(source, entry, spools);
+      const tensor = await member(source, near, entry, spools);
       if (tensors.has(tensor.name)) {
         throw new InputError(`Cannot read "${source.path}": it holds "${tensor.name}" twice`);
       }
@@ -46,12 +47,19 @@ function noTensors(source: ByteSource, entries: readonly ZipEntry[]): InputError
   );
 }
 
-async function member(source: ByteSource, entry: ZipEntry, spools: SpoolFile[]): Promise<StoredTensor> {
+/** `near` are the bytes of the source for its headers. */
+async function member(
+  source: ByteSource,
+  near: ByteSource,
+  entry: ZipEntry,
+  spools: SpoolFile[],
+): Promise<StoredTensor> {
   const name = entry.fileName.slice(0, -4);
   const label = `tensor "${name}" in "${source.path}"`;
-  const found = await ZipMember.open(source, entry, label);
+  const found = await ZipMember.open(source, entry, label, near);
   if (found.isStored) {
-    return { ...await readNpy(source, found.start, found.start + entry.uncompressedSize, label), name };
+    const { offset, ...tensor } = await readNpy(near, found.start, found.start + entry.uncompressedSize, label);
+    return { ...tensor, name, locate: async () => ({ source, offset }) };
   }
   const head = memoryBytes(await found.head(12 + MAX_NPY_HEADER), source.path);
   const { offset, ...tensor } = await readNpy(head, 0, entry.uncompressedSize, label);

@@ -5,6 +5,7 @@ import * as yauzl from "yauzl";
 import { type ByteSource, SpoolFile } from "../bytes.ts";
 import { InputError, PerformerError } from "../errors.ts";
 import { chunks, inflated, isZlib } from "./inflate.ts";
+import { nearby } from "./memory.ts";
 
 const MAX_ENTRIES = 100_000;
 /** Deflate makes at most this many bytes of one: a member that declares more is a lie or a bomb. */
@@ -17,16 +18,13 @@ export type ZipEntry = yauzl.Entry;
 export const looksLikeZip = (head: Uint8Array): boolean =>
   head[0] === 0x50 && head[1] === 0x4b && (head[2] === 3 && head[3] === 4 || head[2] === 5 && head[3] === 6);
 
-/** Bytes of the directory that are read at once: its entries are small. */
-const WINDOW = 65_536;
+/** Answers yauzl, which asks for a few bytes of the directory at a time. */
+class DirectoryReader extends yauzl.RandomAccessReader {
+  readonly #near: ByteSource;
 
-/** Answers yauzl, which asks for a few bytes at a time. */
-class SourceReader extends yauzl.RandomAccessReader {
-  #window = new Uint8Array(0);
-  #start = 0;
-
-  constructor(readonly source: ByteSource) {
+  constructor(source: ByteSource) {
     super();
+    this.#near = nearby(source, 65_536);
   }
 
   override read(
@@ -36,21 +34,7 @@ class SourceReader extends yauzl.RandomAccessReader {
     position: number,
     done: (error: Error | null, read?: number) => void,
   ) {
-    this.#bytes(length, position).then((bytes) => {
-      into.set(bytes, offset);
-      return length;
-    }).then((read) => done(null, read), done);
-  }
-
-  async #bytes(length: number, position: number): Promise<Uint8Array> {
-    let at = position - this.#start;
-    if (!(at >= 0 && at + length <= this.#window.length)) {
-      this.#window = new Uint8Array(Math.max(length, Math.min(WINDOW, this.source.byteLength - position)));
-      this.#start = position;
-      at = 0;
-      await this.source.read(this.#window, position);
-    }
-    return this.#window.subarray(at, at + length);
+    this.#near.read(into.subarray(offset, offset + length), position).then(() => done(null, length), done);
   }
 }
 
@@ -59,7 +43,7 @@ export function readDirectory(source: ByteSource): Promise<ZipEntry[]> {
   return new Promise((resolve, reject) => {
     const refuse = (error: unknown) => reject(archiveError(source, error));
     const options = { lazyEntries: true, autoClose: false, validateEntrySizes: true };
-    yauzl.fromRandomAccessReader(new SourceReader(source), source.byteLength, options, (error, zip) => {
+    yauzl.fromRandomAccessReader(new DirectoryReader(source), source.byteLength, options, (error, zip) => {
       if (error) return refuse(error);
       const entries: ZipEntry[] = [];
       zip.on("entry", (entry: ZipEntry) => {
@@ -122,8 +106,8 @@ export class ZipMember {
     readonly start: number,
   ) {}
 
-  /** Reads the header in front of the member; throws InputError where it cannot be what the directory says. */
-  static async open(source: ByteSource, entry: ZipEntry, label: string): Promise<ZipMember> {
+  /** Reads the header in front of the member, from `near`; throws InputError where it cannot be what the directory says. */
+  static async open(source: ByteSource, entry: ZipEntry, label: string, near = source): Promise<ZipMember> {
     if (entry.isEncrypted()) throw new InputError(`Cannot read ${label}: it is encrypted`);
     if (entry.compressionMethod !== 0 && entry.compressionMethod !== 8) {
       throw new InputError(
@@ -136,7 +120,7 @@ export class ZipMember {
       );
     }
     const local = new Uint8Array(30);
-    await source.read(local, entry.relativeOffsetOfLocalHeader);
+    await near.read(local, entry.relativeOffsetOfLocalHeader);
     const view = new DataView(local.buffer);
     if (view.getUint32(0, true) !== 0x04034b50) {
       throw new InputError(`Cannot read ${label}: the zip is damaged (it is not where the directory says)`);

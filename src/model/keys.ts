@@ -118,21 +118,20 @@ export class Keys {
   }
 }
 
-/** Numbers that follow `start` in names like `start + "3." …`; throws InputError where one is left out. */
+/** How many numbers follow `start` in names like `start + "3." …`; throws InputError where there are none, or one is left out. */
 export function countUnder(keys: Keys, start: string): number {
   const found = new Set<number>();
   for (const name of keys.names) {
     const match = name.startsWith(start) ? /^(\d+)\./.exec(name.slice(start.length)) : null;
     if (match) found.add(Number(match[1]));
   }
-  for (let i = 0; i < found.size; i++) {
-    if (!found.has(i)) {
-      const last = [...found].reduce((most, layer) => Math.max(most, layer));
-      throw new InputError(
-        `Cannot use "${keys.path}" as ${keys.title}: it has no tensors under "${keys.prefix}${start}${i}", ` +
-          `but some of layer ${last}`,
-      );
-    }
+  for (let i = 0; i < Math.max(1, found.size); i++) {
+    if (found.has(i)) continue;
+    const last = [...found].reduce((most, layer) => Math.max(most, layer), -1);
+    throw new InputError(
+      `Cannot use "${keys.path}" as ${keys.title}: it has no tensors under "${keys.prefix}${start}${i}."` +
+        (last < 0 ? "" : `, but some of layer ${last}`),
+    );
   }
   return found.size;
 }

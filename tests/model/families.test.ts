@@ -175,7 +175,13 @@ test("layers without numbers, and heads that are no whole number", async () => {
   await using dir = folder();
   const path = dir.file("m.safetensors");
   const nameless = { "token_emb.weight": [1, 1], "performer.net.layers.x": [1], "norm.weight": [1], "norm.bias": [1] };
-  expect((await inspected(path, nameless)).words).toContain("performer.net.layers.0.0.fn.to_q.weight");
+  expect((await inspected(path, nameless)).words).toContain('no tensors under "performer.net.layers.0."');
+  const stray = { "encoder.layer.0.attention.self.query.weight": [1], "bert.encoder.layer.x": [1] };
+  const tables = ["word_embeddings.weight", "position_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias"];
+  const bert = Object.fromEntries(
+    tables.map((name) => [`bert.embeddings.${name}`, /Norm/.test(name) ? [64] : [64, 64]]),
+  );
+  expect((await inspected(path, { ...stray, ...bert })).words).toContain('no tensors under "bert.encoder.layer.0."');
   const odd = { ...hugging, "molformer.encoder.layer.0.attention.self.feature_map.weight": [5, M] };
   expect((await inspected(path, odd)).words).toContain("no multiple of the 5");
 });

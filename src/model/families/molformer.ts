@@ -62,7 +62,6 @@ function describe(candidate: Candidate, prefix: string, names: Names): Descripti
   const keys = new Keys(candidate.path, names.title, prefix, candidate.headers);
   const args = new Arguments(candidate.path, candidate.configuration);
   const base = names.family === "molformer" && keys.under(`molformer.${names.layers}`) ? "molformer." : "";
-  keys.need(`${base}${names.layers}0.${names.features}`);
   const count = countUnder(keys, base + names.layers);
   const table = keys.need(`${base}${names.embedding}.weight`, [null, null]);
   const [tokens, dim] = table.shape;

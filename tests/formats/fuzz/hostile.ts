@@ -206,7 +206,7 @@ export const HOSTILE: Readonly<Record<string, (pick: Pick, size: number) => Uint
     return zipOf([first, ...numbered(Math.min(size / 10, 20_000), (i) => ({ ...first, name: `${i + 1}.npy`, at: 0 }))]);
   },
   "many small bombs": (_, size) => zipOf(numbered(size / 50, (i) => bomb(`${i}.npy`, f32(20_000), 80_000))),
-  "many members": (_, size) => zipOf(numbered(size / 3, (i) => ({ name: `${i}.npy`, data: f32(0) }))),
+  "many members": (_, size) => zipOf(numbered(size / 4, (i) => ({ name: `${i}.npy`, data: f32(0) }))),
   "members that overlap": (pick) => {
     const data = joined(f32(2), eight);
     return zipOf([{ name: "q.npy", data }, { name: "k.npy", data, at: one(pick, [0, 1, 30, 35]) }]);

@@ -81,13 +81,13 @@ function safetensorsOf(bytes: Uint8Array): Seen[] {
   }));
 }
 
-/** The members of a zip; throws for zip64 and whatever else is unusual. */
-export function unzipped(bytes: Uint8Array): Packed[] {
+/** The members of a zip, the first `most` of them; throws for zip64 and whatever else is unusual. */
+export function unzipped(bytes: Uint8Array, most = 1000): Packed[] {
   const all = view(bytes);
   const end = latin1(bytes).lastIndexOf("PK\x05\x06");
   if (end < 0) throw new Error("no end");
   let at = all.getUint32(end + 16, true);
-  return Array.from({ length: all.getUint16(end + 10, true) }, () => {
+  return Array.from({ length: Math.min(most, all.getUint16(end + 10, true)) }, () => {
     const [method, packed, size, start] = [
       all.getUint16(at + 10, true),
       all.getUint32(at + 20, true),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bun
 /** The command line: the only file that touches `process`. */
 import process from "node:process";
-import { temporaries, writeStandard } from "./src/bytes.ts";
+import { peakResident, temporaries, writeStandard } from "./src/bytes.ts";
 import type { Terminal } from "./src/commands/command.ts";
 import { explain, main } from "./src/commands/main.ts";
 
@@ -43,7 +43,7 @@ const terminal: Terminal = {
   runtime: versions.bun ? `Bun ${versions.bun}` : versions.deno ? `Deno ${versions.deno}` : `Node ${versions.node}`,
   out: (text) => writeStandard(1, text),
   err: (text) => writeStandard(2, text),
-  peakBytes: () => process.resourceUsage().maxRSS * 1024,
+  peakBytes: () => peakResident() ?? process.resourceUsage().maxRSS * 1024,
   signal: abort.signal,
 };
 

@@ -8,7 +8,7 @@
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { CHUNK, DiskFile, makeFolder, readSome, temporaries, temporaryFile, writeFully } from "./disk.ts";
+import { CHUNK, DiskFile, makeFolder, peakResident, readSome, temporaries, temporaryFile, writeFully } from "./disk.ts";
 import { InputError, UsageError } from "./errors.ts";
 import { code, endError, readError, writeError } from "./system_errors.ts";
 
@@ -32,7 +32,7 @@ export interface ByteSink extends AsyncDisposable {
   commit(): Promise<void>;
 }
 
-export { CHUNK, makeFolder, temporaries };
+export { CHUNK, makeFolder, peakResident, temporaries };
 
 /** What a spool holds in memory before it goes to disk. */
 const SPOOL_MEMORY = 16 * 2 ** 20;

@@ -7,6 +7,20 @@ import { code, endError, readError, writeError } from "./system_errors.ts";
 export const CHUNK = 2 ** 20;
 /** One system call moves less than 2 GiB. */
 const MAX_TRANSFER = 2 ** 30;
+
+/**
+ * Largest resident set of this process in bytes, where Linux tells; null elsewhere. Unlike `getrusage` it does not count what the
+ * process was forked from.
+ */
+export function peakResident(): number | null {
+  try {
+    const line = /^VmHWM:\s*(\d+) kB$/m.exec(fs.readFileSync("/proc/self/status", "latin1"));
+    return line && 1024 * Number(line[1]);
+  } catch {
+    return null;
+  }
+}
+
 /** Makes a folder and those above it. */
 export async function makeFolder(path: string): Promise<void> {
   await fs.promises.mkdir(path, { recursive: true });

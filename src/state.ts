@@ -42,9 +42,14 @@ export function clearState(state: State): void {
   state.keys = 0;
 }
 
-/** An independent copy. */
-export function copyState(state: State): State {
-  return { ...state, c: state.c.slice(), z: state.z.slice(), S: state.S.slice() };
+/** An independent copy, in the memory of `into` where there is a state of that shape: fresh memory is slow to touch. */
+export function copyState(state: State, into?: State | null): State {
+  if (!into) return { ...state, c: state.c.slice(), z: state.z.slice(), S: state.S.slice() };
+  into.c.set(state.c);
+  into.z.set(state.z);
+  into.S.set(state.S);
+  into.keys = state.keys;
+  return into;
 }
 
 /** `into ← into ⊕ other`. Throws RangeError when the shapes differ. */

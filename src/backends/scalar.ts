@@ -23,13 +23,15 @@ class ScalarSession implements Session {
   #state: State;
   /** Causal: the state past a tile that was emitted but is not yet absorbed, so that its keys are computed once. */
   #ahead: { readonly k: Tile; readonly state: State } | null = null;
+  /** A state that is no longer needed. */
+  #spare: State | null = null;
 
   constructor(readonly plan: Plan) {
     this.#state = emptyState(plan.kvHeads, plan.parameters.features, plan.valueDim);
   }
 
   async absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void> {
-    if (this.#ahead?.k === k) this.#state = this.#ahead.state;
+    if (this.#ahead?.k === k) [this.#state, this.#spare] = [this.#ahead.state, this.#state];
     else absorbKeys(this.plan.parameters, this.plan, this.#state, k, v, weights);
     this.#ahead = null;
   }
@@ -44,7 +46,8 @@ class ScalarSession implements Session {
     const length = q.rows * plan.heads * plan.valueDim;
     const data = into?.subarray(0, length) ?? new Float64Array(length);
     if (own) {
-      const ahead = copyState(this.#state);
+      const ahead = copyState(this.#state, this.#spare);
+      this.#spare = null;
       emitCausal(plan.parameters, plan, ahead, q, own.k, own.v, own.weights, data, this.counts, denominators);
       this.#ahead = { k: own.k, state: ahead };
     } else {

@@ -15,6 +15,8 @@ const LANES = 16;
 const ACTIVATIONS = ["none", "relu", "gelu", "gelu-glu"] as const;
 /** Calls in flight that have areas of their own. */
 const SLOTS = 3;
+/** Operations that are done sooner than they are handed to threads: 50 µs of work. */
+const SMALL = 2e6;
 
 /** What one call in flight works on. */
 interface Slot {
@@ -28,7 +30,7 @@ export class WasmDense implements Linear {
   readonly #biases: number;
   readonly #slots: Slots<Slot>;
   readonly #owned: number[] = [];
-  /** Scratch memory per thread. */
+  /** Scratch memory per thread, and that of the main thread. */
   readonly #scratch: number[];
 
   /** Allocates everything; call only while the pool is idle. */
@@ -44,7 +46,7 @@ export class WasmDense implements Linear {
         x: this.#take(tileRows * inputs * 4),
         out: this.#take(tileRows * this.#width * 4),
       })));
-      this.#scratch = Array.from({ length: pool.threads }, () => this.#take(kernels.denseScratch(inputs)));
+      this.#scratch = Array.from({ length: pool.threads + 1 }, () => this.#take(kernels.denseScratch(inputs)));
     } catch (error) {
       this.#release();
       throw error;
@@ -71,7 +73,13 @@ export class WasmDense implements Linear {
     }
     try {
       const out = lent ?? slot.out;
-      await this.pool.runAll(this.#calls(x.rows, this.shared.put(slot.x, data), out));
+      const at = this.shared.put(slot.x, data);
+      const { threads } = this.pool;
+      if (2 * x.rows * this.plan.inputs * this.plan.outputs > SMALL) {
+        await this.pool.runAll(this.#calls(x.rows, at, out, threads, 0));
+      } else {
+        this.pool.here(this.#calls(x.rows, at, out, 1, threads).flat());
+      }
       const result = into?.subarray(0, length) ?? new Float32Array(length);
       if (out === slot.out) result.set(this.shared.floats(out, length));
       return { start: x.start, rows: x.rows, cols: this.#width, data: result };
@@ -80,14 +88,15 @@ export class WasmDense implements Linear {
     }
   }
 
-  #calls(rows: number, x: number, out: number): Call[][] {
+  /** Shares of `threads` threads, whose scratch memory starts with number `first`. */
+  #calls(rows: number, x: number, out: number, threads: number, first: number): Call[][] {
     const { inputs, activation } = this.plan;
     const panels = Math.ceil(this.#width / eachPanel(this.plan));
-    return layerShares(rows, panels, this.pool.threads).map((share, thread) => {
+    return layerShares(rows, panels, threads).map((share, thread) => {
       if (share.rows.from === share.rows.to || share.panels.from === share.panels.to) return [];
       const layer = [ACTIVATIONS.indexOf(activation), inputs, this.#width, this.#weights, this.#biases];
       const where = [x, share.rows.from, share.rows.to, share.panels.from, share.panels.to];
-      return [["dense", ...layer, ...where, out, this.#scratch[thread]]];
+      return [["dense", ...layer, ...where, out, this.#scratch[first + thread]]];
     });
   }
 

@@ -128,6 +128,11 @@ export class Pool {
     }));
   }
 
+  /** Runs a few calls now, on the main thread; their memory must be no thread's. */
+  here(calls: readonly Call[]): void {
+    runJob(this.kernels, { id: 0, tasks: [calls], counter: null, scratch: 0 }, this.#taken);
+  }
+
   /** Does the threads' jobs on the main thread. */
   #runHere(posts: readonly { readonly thread: number; readonly job: Job }[]): void {
     const from = performance.now();

@@ -93,6 +93,13 @@ export const generate: Command = {
       default: 256,
       parse: wholeNumber(0),
     },
+    {
+      name: "warm-up",
+      value: "SECONDS",
+      summary: "decode for so long and throw it away before the clock starts: for timing",
+      default: 0,
+      parse: notNegative,
+    },
     { name: "part", value: "PREFIX", summary: "only tensors whose names start so: one model of several in a file" },
     BACKEND_FLAG,
     THREADS_FLAG,

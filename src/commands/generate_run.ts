@@ -55,7 +55,15 @@ export async function runGenerate({ arguments: [model], flags }: Invocation, ter
     for (const [sequence, prompt] of prompts.list.entries()) {
       const own: number[] = [];
       const settings = { tokens, sampling, seed: Number(flags.seed), stop: (flags.stop as number | undefined) ?? null };
-      const stream = { ...shared, ...settings, prompt, sequence, recompute, signal: terminal.signal };
+      const stream = {
+        ...shared,
+        ...settings,
+        prompt,
+        sequence,
+        recompute,
+        warmUp: Number(flags["warm-up"]),
+        signal: terminal.signal,
+      };
       for await (const { token, seconds: taken } of generate(stream)) {
         if (own.length === 0) first += taken;
         else seconds.push(taken);

@@ -184,6 +184,12 @@ export class AttentionLayer implements AsyncDisposable {
     return this.#history.extend(queries.data, keys.data, values.data);
   }
 
+  /** Forgets all rows of `extend`. */
+  async restart(): Promise<void> {
+    this.#history = null;
+    await this.global?.session.reset();
+  }
+
   /** Shows all keys of an item to the session, and keeps them where there is room. */
   async #survey(item: AttentionItem, room: Room, share: number): Promise<void> {
     const { rows } = this.#keySide(item);

@@ -108,6 +108,26 @@ export class Decoder implements AsyncDisposable {
     return logits.data;
   }
 
+  /** Takes tokens for so many seconds and forgets them: compilers settle before a clock starts. */
+  async warmUp(tokens: readonly number[], seconds: number): Promise<void> {
+    const end = performance.now() + 1000 * seconds;
+    await this.advance(tokens);
+    while (performance.now() < end) {
+      if (this.#position >= this.options.positions) await this.#restart();
+      await this.advance(tokens.slice(-1));
+    }
+    await this.#restart();
+  }
+
+  async #restart(): Promise<void> {
+    this.#position = 0;
+    for (const { attention, feedForward } of this.layers) {
+      await attention.layer.restart();
+      attention.before?.fill(0);
+      feedForward?.before?.fill(0);
+    }
+  }
+
   /** Last hidden rows of at most CHUNK tokens. */
   async #rows(tokens: Int32Array): Promise<FloatArray> {
     const { layout, container } = this.options;

@@ -16,6 +16,8 @@ export interface GenerateOptions extends Omit<DecoderOptions, "positions"> {
   readonly stop: number | null;
   /** A whole forward pass over the last `layout.maxLength` tokens for every token. */
   readonly recompute: boolean;
+  /** Seconds of decoding that is thrown away before the first token; 0 = none. */
+  readonly warmUp?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -31,6 +33,7 @@ export async function* generate(options: GenerateOptions): AsyncGenerator<Genera
   const random = new RandomStream(seed, 0x67e4e2a7, sequence);
   await using decoder = recompute ? null : await Decoder.open({ ...options, positions: prompt.length + tokens });
   const all = [...prompt];
+  if (options.warmUp) await decoder?.warmUp(prompt, options.warmUp);
   let from = performance.now();
   let logits = decoder ? await decoder.advance(prompt) : await lastLogits(options, all);
   for (let made = 0; made < tokens; made++) {

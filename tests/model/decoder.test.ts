@@ -109,6 +109,20 @@ describeBackends("decoding", (backend, slow) => {
     await expect(greedy("lucidrains", false, 4)).rejects.toThrow(/lucidrains-causal or --recompute/);
   });
 
+  test("warming up leaves no trace: token shift, local heads and states start again", async () => {
+    for (const name of ["lm/tied_shift_causal", "lm/local_causal_autopad"]) {
+      const { container, layout } = await model(name);
+      await using _container = container;
+      const tokens = (await tokensOf(name, "tokens")).slice(0, 40);
+      const options = { container, layout, rules: "lucidrains-causal", backend, positions: 60 } as const;
+      await using fresh = await Decoder.open(options);
+      await using warm = await Decoder.open(options);
+      await warm.warmUp([3, 1, 4], 0.05);
+      expect(warm.position).toBe(0);
+      expect(await warm.advance(tokens)).toEqual(await fresh.advance(tokens));
+    }
+  });
+
   test("positions beyond the table are continued where it holds sines, refused where it was learned", async () => {
     const sines = await model(POD);
     await using _sines = sines.container;

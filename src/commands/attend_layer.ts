@@ -15,7 +15,7 @@ import { rulesNamed } from "../rules_table.ts";
 import { Stopwatch } from "../timing.ts";
 import { attentionFrom } from "./attend_files.ts";
 import type { Invocation } from "./command.ts";
-import { describeModel, readConfiguration, runnable } from "./model_files.ts";
+import { describedBy, runnable } from "./model_files.ts";
 
 /** The layer that the flags name, before any backend is open. */
 export interface ChosenLayer extends AsyncDisposable {
@@ -42,9 +42,7 @@ export async function chooseLayer({ flags }: Invocation): Promise<ChosenLayer | 
   }
   await using open = new AsyncDisposableStack();
   const container = open.use(await openContainer(path));
-  const description = describeModel(container, await readConfiguration(flags.config as string | undefined), {
-    part: flags.part as string | undefined,
-  });
+  const description = await describedBy(flags, container);
   const model = runnable(path, description);
   const index = Number(flags.layer ?? 0);
   if (index >= model.layers.length) {

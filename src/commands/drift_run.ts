@@ -12,7 +12,7 @@ import { measureDrift } from "../model/drift.ts";
 import type { RowRange } from "../tensor.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { resolveRows, speedsFile } from "./flags.ts";
-import { describeModel, readConfiguration, runnable, summaryOf } from "./model_files.ts";
+import { describedBy, runnable, summaryOf } from "./model_files.ts";
 import { readSequences } from "./model_inputs.ts";
 import { Progress, useColor } from "./progress.ts";
 
@@ -49,9 +49,7 @@ async function run(
   const started = performance.now();
   const candidates = parseBackendList(String(flags.backend));
   await using container = await openContainer(model);
-  const description = describeModel(container, await readConfiguration(flags.config as string | undefined), {
-    part: flags.part as string | undefined,
-  });
+  const description = await describedBy(flags, container);
   const layout = runnable(model, description);
   if (layout.layers.some(({ attention }) => attention.kind === "cross")) {
     throw new UsageError(`Cannot measure "${model}" (${description.title}): cross attention needs a second input`);

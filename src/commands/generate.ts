@@ -1,6 +1,7 @@
 /** `performer generate MODEL`: autoregressive decoding from a running state. */
 import { RULES } from "../rules_table.ts";
 import type { Command } from "./command.ts";
+import { CONFIG_FLAG, MODEL_ARGUMENT, PART_FLAG } from "./model_flags.ts";
 import {
   BACKEND_FLAG,
   COMMON_FLAGS,
@@ -15,7 +16,7 @@ export const generate: Command = {
   name: "generate",
   summary: "text or tokens from a causal model, at constant time and memory per token",
   arguments: [
-    { name: "MODEL", summary: "a checkpoint: .pt, .pth, .bin, .ckpt, .safetensors or .npz; nothing in it is executed" },
+    MODEL_ARGUMENT,
   ],
   flags: [
     {
@@ -74,11 +75,7 @@ export const generate: Command = {
       value: "FILE",
       summary: "write prompt and new tokens: .npy, .npz or .safetensors, int32",
     },
-    {
-      name: "config",
-      value: "FILE",
-      summary: 'JSON {"model": {…}} with the constructor arguments that the tensors do not tell',
-    },
+    CONFIG_FLAG,
     {
       name: "compat",
       value: "PROFILE",
@@ -100,7 +97,7 @@ export const generate: Command = {
       default: 0,
       parse: notNegative,
     },
-    { name: "part", value: "PREFIX", summary: "only tensors whose names start so: one model of several in a file" },
+    PART_FLAG,
     BACKEND_FLAG,
     THREADS_FLAG,
     ...COMMON_FLAGS,

@@ -13,7 +13,7 @@ import { quantile } from "../statistics.ts";
 import { bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
-import { describeModel, readConfiguration, runnable, summaryOf } from "./model_files.ts";
+import { describedBy, runnable, summaryOf } from "./model_files.ts";
 import { futureLeaks, readSequences } from "./model_inputs.ts";
 import { Progress } from "./progress.ts";
 
@@ -30,9 +30,7 @@ export async function runGenerate({ arguments: [model], flags }: Invocation, ter
   const output = flags.output as string | undefined;
   if (output !== undefined) outputFormat(output); // refuses an unknown suffix before anything is read
   await using container = await openContainer(model);
-  const description = describeModel(container, await readConfiguration(flags.config as string | undefined), {
-    part: flags.part as string | undefined,
-  });
+  const description = await describedBy(flags, container);
   const layout = runnable(model, description);
   const prompts = await readPrompts(flags.prompt as string | undefined, layout, terminal);
   const sampling = samplingOf(flags, layout.embedding!.tokens);

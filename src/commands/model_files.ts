@@ -5,6 +5,7 @@ import type { Container } from "../formats/container.ts";
 import { type Configuration, parseConfiguration } from "../model/arguments.ts";
 import type { Description, ModelLayout } from "../model/description.ts";
 import { recognise } from "../model/recognise.ts";
+import type { Invocation } from "./command.ts";
 import { type Kernel, type RulesName, rulesNamed } from "../rules_table.ts";
 
 /** A configuration longer than this is another file by mistake. */
@@ -29,6 +30,12 @@ export function describeModel(
   { part }: { readonly part?: string },
 ): Description {
   return recognise(container.path, container.members, { configuration, part });
+}
+
+/** The model of an open checkpoint as `--config` and `--part` have it. */
+export async function describedBy(flags: Invocation["flags"], container: Container): Promise<Description> {
+  const configuration = await readConfiguration(flags.config as string | undefined);
+  return describeModel(container, configuration, { part: flags.part as string | undefined });
 }
 
 /** The layout of a model that can be run; throws UsageError with the reason for others. */

@@ -13,7 +13,7 @@ import type { TensorSink } from "../tensor.ts";
 import { assumedText, bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
-import { describeModel, numericsWords, readConfiguration, runnable, summaryOf } from "./model_files.ts";
+import { describedBy, numericsWords, runnable, summaryOf } from "./model_files.ts";
 import { futureLeaks, readContexts, readSequences } from "./model_inputs.ts";
 import { Progress } from "./progress.ts";
 import type { AttentionWish } from "./run.ts";
@@ -29,9 +29,7 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
   const output = flags.output as string | undefined;
   if (output !== undefined) outputFormat(output); // refuses an unknown suffix before anything is read
   await using container = await openContainer(model);
-  const description = describeModel(container, await readConfiguration(flags.config as string | undefined), {
-    part: flags.part as string | undefined,
-  });
+  const description = await describedBy(flags, container);
   const layout = runnable(model, description);
   const rules = (flags.compat as RulesName | undefined) ?? description.rules;
   const wish = flags.attention as AttentionWish | undefined;

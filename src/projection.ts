@@ -6,7 +6,7 @@
  */
 import { UsageError } from "./errors.ts";
 import type { HadamardFactors } from "./feature_map.ts";
-import { RandomStream } from "./random.ts";
+import { portableTurn, RandomStream } from "./random.ts";
 
 /**
  * "chi": row norms as those of a Gaussian vector. "sqrtd": all √d (regularised softmax kernel, paper §2.3).
@@ -105,6 +105,47 @@ export function hadamardBlock(random: RandomStream, d: number, rows: number): Bl
   return { directions, signs };
 }
 
+/** (row i, row j) ← (c·row i + s·row j, −s·row i + c·row j) in place, rows of `d` numbers. */
+export function turnRows(U: Float64Array, d: number, i: number, j: number, [c, s]: readonly [number, number]): void {
+  for (let l = 0; l < d; l++) {
+    const [a, b] = [U[i * d + l], U[j * d + l]];
+    U[i * d + l] = c * a + s * b;
+    U[j * d + l] = c * b - s * a;
+  }
+}
+
+/**
+ * Rows of a product of 4⌈d log₂ d⌉ random Givens rotations (paper App. B.2; Choromanski et al. 2019): orthogonal, Haar nearly. The
+ * d ln d of google-research's code leaves a bias of 25 % on axis-aligned inputs (d = 16, s = 1.44), four times d log₂ d none of 0.1 %.
+ */
+function givensRows(random: RandomStream, d: number, rows: number): Float64Array {
+  if (d === 1) return haarRows(random, 1, rows); // no pair to turn: a random sign
+  const U = new Float64Array(d * d);
+  for (let i = 0; i < d; i++) U[i * d + i] = 1;
+  for (let turn = 4 * Math.ceil(d * Math.log2(d)); turn > 0; turn--) {
+    const i = random.below(d);
+    const j = (i + 1 + random.below(d - 1)) % d;
+    turnRows(U, d, i, j, portableTurn(random.uniform()));
+  }
+  return U.slice(0, rows * d);
+}
+
+/** Rows of `U` (`d × d`, orthogonal) turned into unit vectors with pairwise products −1/(d − 1): the rows of (I − 11ᵀ/d) U, normalised. */
+export function simplexOf(U: Float64Array, d: number): Float64Array {
+  const scale = 1 / Math.sqrt(1 - 1 / d);
+  return U.map((value, at) => {
+    let sum = 0;
+    for (let other = at % d; other < U.length; other += d) sum += U[other];
+    return scale * (value - sum / d);
+  });
+}
+
+/** Directions of a randomly turned simplex (Reid et al. 2023, arXiv 2301.13856): of all couplings that ignore norms the best for positive features. */
+function simplexRows(random: RandomStream, d: number, rows: number): Float64Array {
+  const U = haarRows(random, d, d);
+  return d === 1 ? U : simplexOf(U, d).slice(0, rows * d);
+}
+
 /** Directions by name. Adding a projection is a function and its row here. */
 export const PROJECTIONS: Readonly<Record<string, Projection>> = {
   orthogonal: {
@@ -116,6 +157,14 @@ export const PROJECTIONS: Readonly<Record<string, Projection>> = {
     draw: hadamardBlock,
     size: paddedSize,
     summary: "independent blocks of d' = 2^⌈log₂ d⌉ rows, products of three Hadamard and random sign matrices",
+  },
+  givens: {
+    draw: (...block) => ({ directions: givensRows(...block) }),
+    summary: "independent blocks of d rows, products of 4 d log₂ d random plane rotations",
+  },
+  simplex: {
+    draw: (...block) => ({ directions: simplexRows(...block) }),
+    summary: "independent blocks of d directions to the corners of a randomly turned simplex",
   },
 };
 

@@ -6,7 +6,7 @@ import { describe, expect, test } from "bun:test";
 import { absorbExact, emptySoftmax } from "../../kernels/scalar/exact.ts";
 import { FeatureRow } from "../../kernels/scalar/features.ts";
 import { compareOutputs } from "../../src/metrics.ts";
-import { haarRows, hadamardBlock } from "../../src/projection.ts";
+import { haarRows, hadamardBlock, simplexOf, turnRows } from "../../src/projection.ts";
 import { mergeInto, type State } from "../../src/state.ts";
 import golden from "../golden/golden_small.json";
 import {
@@ -187,7 +187,7 @@ describe("3 weights and merging", () => {
 });
 
 describe("4 projections", () => {
-  const { input: { G1, G2, hadamard }, expected } = example["4_projections"];
+  const { input: { G1, G2, hadamard, givens }, expected } = example["4_projections"];
 
   test("Gram–Schmidt of given blocks, the second one truncated", () => {
     const first = haarRows(new GivenNumbers(G1.flat()), 3, 3), second = haarRows(new GivenNumbers(G2.flat()), 3, 2);
@@ -204,7 +204,13 @@ describe("4 projections", () => {
     close(Math.sqrt(norm2(y)), expected.hadamard_norm_out);
   });
 
-  test.skip("givens, simplex: these projections do not exist here", () => {});
+  test("Givens rotations of given planes and angles, the directions of a simplex", () => {
+    const U = Float64Array.of(1, 0, 0, 0, 1, 0, 0, 0, 1);
+    for (const [i, j, angle] of givens) turnRows(U, 3, i, j, [Math.cos(angle), Math.sin(angle)]);
+    closeAll([[...U]], [expected.givens.flat()]);
+    const identity = Float64Array.from({ length: 16 }, (_, at) => at % 5 === 0 ? 1 : 0);
+    closeAll([[...simplexOf(identity, 4)]], [expected.simplex.flat()]);
+  });
 });
 
 test.skip("5 parameters: OPRF, SDERF, ADERF and re-centring do not exist here", () => {});

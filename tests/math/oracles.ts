@@ -68,6 +68,42 @@ export function orthogonalGain(kind: SoftmaxEstimator, pair: Pair, m: number): n
 export const mseOrthogonal = (kind: SoftmaxEstimator, pair: Pair, m: number): number =>
   mseIid(kind, pair, m) - orthogonalGain(kind, pair, m);
 
+/** E e^{(w₁+w₂)·z} for two corners of a simplex with chi(d) norms, s = ‖z‖² (the series in s/4 with moments of chi(d)). */
+function rhoSimplex(s: number, d: number): number {
+  const logMoment = (p: number) => p / 2 * Math.LN2 + logGamma((d + p) / 2) - logGamma(d / 2);
+  const choose = (n: number, k: number) => Math.exp(logGamma(n + 1) - logGamma(k + 1) - logGamma(n - k + 1));
+  const moment = (k: number) => {
+    let sum = 0;
+    for (let b = 0; b <= k; b++) {
+      let inner = 0;
+      for (let a = 0; a <= k - b; a++) {
+        inner += choose(k - b, a) * Math.exp(logMoment(2 * a + b) + logMoment(2 * (k - b - a) + b));
+      }
+      sum += choose(k, b) * (-2 / (d - 1)) ** b * inner;
+    }
+    return sum;
+  };
+  let total = 0;
+  for (let k = 0; k < 40; k++) {
+    total += (s / 4) ** k * moment(k) / Math.exp(logGamma(d / 2 + k) - logGamma(d / 2) + logGamma(k + 1));
+  }
+  return total;
+}
+
+/** log Γ(x) for multiples of ½ above 0. */
+function logGamma(x: number): number {
+  let sum = Number.isInteger(x) ? 0 : Math.log(Math.PI) / 2;
+  for (let y = Number.isInteger(x) ? 1 : 0.5; y < x; y++) sum += Math.log(y);
+  return sum;
+}
+
+/** Squared error of positive features over blocks of d simplex directions, m a multiple of d. */
+export function mseSimplex(pair: Pair, m: number): number {
+  const { d, s, lambda2 } = pair;
+  const pairs = m * (d - 1);
+  return mseIid("pos", pair, m) - pairs / (m * m) * lambda2 * (Math.exp(s) - rhoSimplex(s, d));
+}
+
 /** The regularised softmax kernel Λ·₀F₁(; d/2; d·s/4): row norms exactly √d. */
 export const smreg = ({ d, s, lambda2 }: Pair): number => Math.sqrt(lambda2) * F01(d / 2, d * s / 4);
 

@@ -39,6 +39,8 @@ export interface TileKernels extends AsyncDisposable {
   keep?(data: FloatArray): FloatArray;
   /** Takes back a state it returned, for its next one: fresh memory is slow to touch. */
   recycle?(state: State): void;
+  /** Takes back the denominators of an output, likewise. */
+  reuse?(denominators: Float32Array): void;
   /** Seconds per stage so far, where they are measured. */
   stages?(): Readonly<Record<Stage, number>> | null;
   /** Queries over `state` and own rows ≤ i; also the state of the own keys alone. */
@@ -99,6 +101,7 @@ export class TiledSession implements Session {
     const out = into?.subarray(0, q.rows * this.plan.heads * this.plan.valueDim) as Float32Array | undefined;
     const result = await (own ? this.#emitCausal(q, own, out) : this.#emitAll(q, out));
     denominators?.set(result.denominators);
+    this.kernels.reuse?.(result.denominators);
     return this.#tile(q, result, out);
   }
 

@@ -60,6 +60,7 @@ export class WasmLinear implements TileKernels {
   readonly #pieces: number;
   readonly #partBytes: number;
   readonly #spare: State[] = [];
+  readonly #spareDenominators: Float32Array[] = [];
   readonly #stagesBefore: number[] | null;
 
   /** Allocates everything; call only while the pool is idle. */
@@ -196,6 +197,10 @@ export class WasmLinear implements TileKernels {
     return state;
   }
 
+  reuse({ buffer }: Float32Array): void {
+    this.#spareDenominators.push(new Float32Array(buffer));
+  }
+
   keep(data: FloatArray): FloatArray {
     return this.shared.keep(data);
   }
@@ -254,7 +259,10 @@ export class WasmLinear implements TileKernels {
     const { heads, valueDim } = this.plan;
     const out = into ?? new Float32Array(rows * heads * valueDim);
     if (this.#outAddress(slot, into) === slot.out) out.set(this.shared.floats(slot.out, out.length));
-    return { out, denominators: new Float32Array(this.shared.floats(slot.denominators, rows * heads)) };
+    const room = this.#spareDenominators.pop() ?? new Float32Array(this.plan.tileRows * heads);
+    const denominators = room.subarray(0, rows * heads);
+    denominators.set(this.shared.floats(slot.denominators, rows * heads));
+    return { out, denominators };
   }
 
   /** The state in shared memory; written now, or from a copy made now as soon as older versions are no longer read. */

@@ -136,6 +136,13 @@ export function flopCount(attention: Attention, sizes: Sizes, parameters: MapPar
   return (queryRows * heads + keyRows * kvHeads) * perRow;
 }
 
+/** About as many operations as `flopCount` says, before a projection is drawn. */
+export function expectedWork(attention: Attention, sizes: Sizes): number {
+  if (isExact(attention)) return flopCount(attention, sizes, null);
+  const { queryRows, keyRows, heads, kvHeads, headDim, valueDim } = sizes;
+  return (queryRows * heads + keyRows * kvHeads) * 2 * attention.numFeatures * (headDim + valueDim + 1);
+}
+
 /** Checks that queries, keys and values belong together. */
 export function checkSizes(sizes: Sizes, valueRows: number, keyDim: number, valueHeads: number, causal: boolean): void {
   const { queryRows, keyRows, heads, kvHeads, headDim } = sizes;

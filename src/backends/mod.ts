@@ -37,17 +37,33 @@ export function parseBackendList(text: string): Wish[] {
   });
 }
 
-/** What every backend may be told, and where speeds are kept between runs (a file; null: nowhere). */
-export type OpenSettings = Pick<OpenOptions, "threads" | "profile" | "eager"> & { readonly speeds?: string | null };
+/**
+ * What every backend may be told, where speeds are kept between runs (a file; null: nowhere), and how many floating-point operations
+ * are ahead, where that is known.
+ */
+export type OpenSettings = Pick<OpenOptions, "threads" | "profile" | "eager"> & {
+  readonly speeds?: string | null;
+  readonly work?: number;
+};
+
+/** `auto` does not load onnxruntime for less: that takes 0.25 s, in which our own threads do as much. */
+const LEAST_ONNX_WORK = 1e10;
 
 /** Opens the first that can be. Only UnsupportedError means "try the next"; when none is left, the last one escapes. */
 export async function openFirst(
   wishes: readonly Wish[],
-  { speeds = null, ...options }: OpenSettings = {},
+  { speeds = null, work = Infinity, ...options }: OpenSettings = {},
 ): Promise<{ backend: Backend; refused: { name: string; reason: string }[] }> {
   const refused: { name: string; reason: string }[] = [];
   let last: unknown;
   for (const { name, variant, named } of wishes) {
+    if (!named && name === "onnx" && work < LEAST_ONNX_WORK) {
+      refused.push({
+        name,
+        reason: "this work is done before its package is loaded; --backend onnx loads it all the same",
+      });
+      continue;
+    }
     const driver = await CANDIDATES.find((candidate) => candidate.name === name)!.load();
     try {
       const backend = await driver.open({ ...options, variant, named });

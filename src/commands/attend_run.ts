@@ -1,5 +1,5 @@
 /** The story of `attend`: open the inputs, open a backend, run, report. */
-import { type Attention, isExact } from "../attention.ts";
+import { type Attention, expectedWork, isExact } from "../attention.ts";
 import { openFirst, parseBackendList } from "../backends/mod.ts";
 import { UsageError } from "../errors.ts";
 import { EXPORTERS } from "../exporters/mod.ts";
@@ -32,11 +32,13 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   refuseContradictions(flags, attention);
   const opened = await openInputs(invocation, terminal);
   await using _files = opened.files;
-  if (!chosen) sizesOf(opened.inputs, attention.causal); // refuses what does not fit before a backend is open
+  // What does not fit is refused before a backend is open.
+  const work = chosen ? undefined : expectedWork(attention, sizesOf(opened.inputs, attention.causal));
   const { backend, refused } = await openFirst(candidates, {
     threads: flags.threads as number | undefined,
     profile: flags.profile === true,
     speeds: speedsFile(terminal.env),
+    work,
   });
   await using _backend = backend;
   const wish = flags.tile as number | undefined;

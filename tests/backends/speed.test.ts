@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Backend, BackendName } from "../../src/backend.ts";
+import { openFirst, parseBackendList } from "../../src/backends/mod.ts";
 import { scalar } from "../../src/backends/scalar.ts";
 import { fasterOf, measureSpeed, SpeedCache } from "../../src/backends/speed.ts";
 import { UnsupportedError } from "../../src/errors.ts";
@@ -73,4 +74,15 @@ test("a speed is operations per second of the backend itself", async () => {
   const speed = await measureSpeed(backend, 0.001);
   expect(speed).toBeGreaterThan(1e7);
   expect(speed).toBeLessThan(1e12);
+});
+
+test("little work does not load onnxruntime, a name does", async () => {
+  const wishes = parseBackendList("onnx,scalar").map((wish) => ({ ...wish, named: false }));
+  const little = await openFirst(wishes, { work: 1e9 });
+  await using _little = little.backend;
+  expect(little.backend.name).toBe("scalar");
+  expect(little.refused).toEqual([{ name: "onnx", reason: expect.stringContaining("before its package is loaded") }]);
+  const named = await openFirst(parseBackendList("onnx,scalar"), { work: 1e9 });
+  await using _named = named.backend;
+  expect(named.refused.every(({ reason }) => !reason.includes("before its package"))).toBeTrue();
 });

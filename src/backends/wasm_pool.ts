@@ -37,11 +37,13 @@ export class Pool {
   readonly #waiting: Map<number, Waiting>[] = [];
   readonly #stages: number[] = [];
   readonly #trials: number[];
-  /** Tasks taken of each shared job in flight, by id modulo COUNTERS. */
+  /** Tasks taken of each shared job in flight, by its number modulo COUNTERS. */
   readonly #taken = new Int32Array(new SharedArrayBuffer(4 * COUNTERS));
   /** Milliseconds spent on jobs on the main thread. */
   #spent = 0;
   #last = 0;
+  /** Shared jobs so far. */
+  #shared = 0;
   #failure: Error | null = null;
   #idle: (() => void)[] = [];
   #closing = false;
@@ -104,7 +106,7 @@ export class Pool {
    * @param scratch each thread's own memory, for calls that name SCRATCH
    */
   async share(tasks: readonly (readonly Call[])[], scratch: readonly number[]): Promise<void> {
-    const counter = ++this.#last % COUNTERS;
+    const counter = ++this.#shared % COUNTERS;
     this.#taken[counter] = 0;
     const threads = Array.from({ length: this.threads }, (_, thread) => thread);
     // Fewer tasks than threads go to those that have least to do.

@@ -43,7 +43,8 @@ export async function runGenerate({ arguments: [model], flags }: Invocation, ter
   });
   await using _backend = backend;
   const tokens = Number(flags["num-tokens"]);
-  const shared = { container, layout, rules, backend };
+  const shared = { container, layout, rules, backend, signal: terminal.signal };
+  if (output !== undefined) await tryOutput(output);
   const voice = flags.json || output === "-" || flags.quiet ? null : new Voice(terminal, layout.embedding!.tokens);
   const progress = new Progress(terminal, { enabled: !flags.quiet && voice === null });
   const made: number[][] = [];
@@ -60,7 +61,6 @@ export async function runGenerate({ arguments: [model], flags }: Invocation, ter
         sequence,
         recompute,
         warmUp: Number(flags["warm-up"]),
-        signal: terminal.signal,
       };
       for await (const { token, seconds: taken } of generate(stream)) {
         if (own.length === 0) first += taken;
@@ -78,9 +78,10 @@ export async function runGenerate({ arguments: [model], flags }: Invocation, ter
   const all = prompts.list.map((prompt, i) => [...prompt, ...made[i]]);
   if (output !== undefined) await writeTokens(output, all, prompts.batched);
   const rows = Number(flags.check);
-  const distance = rules === description.rules || rows === 0
-    ? null
-    : { from: description.rules, ...await distanceFrom(description.rules, shared, all[0].slice(0, rows)) };
+  const distance = rules === description.rules || rows === 0 ? null : {
+    from: description.rules,
+    ...await distanceFrom(description.rules, shared, all[0].slice(0, Math.min(rows, layout.maxLength ?? rows))),
+  };
   const report = {
     schema: SCHEMA,
     command: "generate",
@@ -168,6 +169,13 @@ class Voice {
     this.terminal.out(this.#decoder.decode() + "\n");
     this.#decoder = new TextDecoder();
   }
+}
+
+/** Opens the output and lets go of it: a place that cannot be written is told before any token is made. */
+async function tryOutput(path: string): Promise<void> {
+  if (path === "-") return;
+  const sink = await openSink(path, { dtype: "i32", shape: [1], rows: 1, heads: 1, width: 1, layout: "lhd" });
+  await sink[Symbol.asyncDispose]();
 }
 
 /** Prompt and new tokens, `[L]` or `[b, L]`; texts that ended early are filled with their last token. */

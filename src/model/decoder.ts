@@ -19,6 +19,8 @@ import { Room } from "./room.ts";
 import { gainOf, normalise, shiftTokens } from "./rows.ts";
 import { type Norm, Weights } from "./weights.ts";
 
+/** Milliseconds after which signals are let through. */
+const BREATH = 50;
 /** Rows of a prompt that go through the layers together. */
 const CHUNK = 64;
 
@@ -46,6 +48,7 @@ interface Layer {
 
 export class Decoder implements AsyncDisposable {
   #position = 0;
+  #breathed = performance.now();
 
   private constructor(
     readonly options: DecoderOptions,
@@ -96,11 +99,12 @@ export class Decoder implements AsyncDisposable {
     return this.#position;
   }
 
-  /** Takes tokens that follow the earlier ones; returns the logits after the last of them. */
-  async advance(tokens: readonly number[]): Promise<FloatArray> {
+  /** Takes tokens that follow the earlier ones; returns the logits after the last of them. Throws when `signal` was aborted. */
+  async advance(tokens: readonly number[], signal?: AbortSignal): Promise<FloatArray> {
     const { dim } = this.options.layout;
     let last: FloatArray = floats(this.options.backend.limits.precision, 0);
     for (let from = 0; from < tokens.length; from += CHUNK) {
+      await this.#breathe(signal);
       const rows = await this.#rows(Int32Array.from(tokens.slice(from, from + CHUNK)));
       last = rows.subarray(rows.length - dim);
     }
@@ -109,14 +113,22 @@ export class Decoder implements AsyncDisposable {
   }
 
   /** Takes tokens for so many seconds and forgets them: compilers settle before a clock starts. */
-  async warmUp(tokens: readonly number[], seconds: number): Promise<void> {
+  async warmUp(tokens: readonly number[], seconds: number, signal?: AbortSignal): Promise<void> {
     const end = performance.now() + 1000 * seconds;
-    await this.advance(tokens);
+    await this.advance(tokens, signal);
     while (performance.now() < end) {
       if (this.#position >= this.options.positions) await this.#restart();
-      await this.advance(tokens.slice(-1));
+      await this.advance(tokens.slice(-1), signal);
     }
     await this.#restart();
+  }
+
+  /** Lets signals through from time to time: a token may be made without ever waiting for anything. */
+  async #breathe(signal?: AbortSignal): Promise<void> {
+    if (performance.now() - this.#breathed < BREATH) return;
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    this.#breathed = performance.now();
+    signal?.throwIfAborted();
   }
 
   async #restart(): Promise<void> {

@@ -3,7 +3,7 @@ import { InputError } from "../errors.ts";
 import { type FloatArray, floats } from "../tensor.ts";
 import type { ModelLayout, PositionLayout } from "./description.ts";
 import { normalise } from "./rows.ts";
-import { longerSinusoid } from "./sinusoid.ts";
+import { Sinusoid } from "./sinusoid.ts";
 import type { Norm, Weights } from "./weights.ts";
 
 /** What runs through a model: token numbers, or rows `length × dim` where it has no embedding. */
@@ -94,6 +94,11 @@ async function positionReader(
     return (p, c) => first[Math.floor(p / columns) * dim + c] + second[(p % columns) * dim + c];
   }
   const stored = await weights.tensor(positions.table, positions.kind === "gene2vec" ? "f64" : undefined);
-  const table = positions.kind === "sinusoid" ? longerSinusoid(positions.table, stored, dim, wanted) : stored;
-  return (p, c) => table[p * dim + c];
+  if (positions.kind !== "sinusoid") return (p, c) => stored[p * dim + c];
+  const table = new Sinusoid(positions.table, stored, dim, wanted);
+  return (p, c) => {
+    if (p * dim < stored.length) return stored[p * dim + c];
+    const [row, at] = table.row(p);
+    return row[at + c];
+  };
 }

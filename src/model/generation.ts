@@ -33,9 +33,9 @@ export async function* generate(options: GenerateOptions): AsyncGenerator<Genera
   const random = new RandomStream(seed, 0x67e4e2a7, sequence);
   await using decoder = recompute ? null : await Decoder.open({ ...options, positions: prompt.length + tokens });
   const all = [...prompt];
-  if (options.warmUp) await decoder?.warmUp(prompt, options.warmUp);
+  if (options.warmUp) await decoder?.warmUp(prompt, options.warmUp, signal);
   let from = performance.now();
-  let logits = decoder ? await decoder.advance(prompt) : await lastLogits(options, all);
+  let logits = decoder ? await decoder.advance(prompt, signal) : await lastLogits(options, all);
   for (let made = 0; made < tokens; made++) {
     const token = nextToken(logits, all, sampling, random);
     all.push(token);
@@ -44,11 +44,11 @@ export async function* generate(options: GenerateOptions): AsyncGenerator<Genera
     signal?.throwIfAborted();
     if (token === stop || made + 1 === tokens) return;
     from = performance.now();
-    logits = decoder ? await decoder.advance([token]) : await lastLogits(options, all);
+    logits = decoder ? await decoder.advance([token], signal) : await lastLogits(options, all);
   }
 }
 
-type Model = Pick<GenerateOptions, "container" | "layout" | "rules" | "backend">;
+type Model = Pick<GenerateOptions, "container" | "layout" | "rules" | "backend" | "signal">;
 
 /** Logits of a whole forward pass, `rows × tokens`, over the last tokens that the model takes. */
 async function allLogits(model: Model, tokens: readonly number[]): Promise<{ rows: number; data: Float64Array }> {

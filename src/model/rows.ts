@@ -100,12 +100,16 @@ export function shiftTokens(x: FloatArray, rows: number, dim: number, causal: bo
   });
 }
 
-/** Rotates pairs (2j, 2j + 1) of every head in place; row p of `table` holds d/2 sines, then d/2 cosines. */
-export function rotateInterleaved(tile: Tile, headDim: number, table: FloatArray): void {
+/** Rotates pairs (2j, 2j + 1) of every head in place; `rowOf(p)` says where row p of a table is: d/2 sines, then d/2 cosines. */
+export function rotateInterleaved(
+  tile: Tile,
+  headDim: number,
+  rowOf: (p: number) => readonly [FloatArray, number],
+): void {
   const half = headDim / 2;
   const { start, rows, cols, data } = tile;
   for (let row = 0; row < rows; row++) {
-    const angle = (start + row) * headDim;
+    const [table, angle] = rowOf(start + row);
     for (let head = row * cols; head < (row + 1) * cols; head += headDim) {
       for (let j = 0; j < half; j++) {
         const [sin, cos] = [table[angle + j], table[angle + half + j]];

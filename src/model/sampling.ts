@@ -25,7 +25,7 @@ export function nextToken(
   if (sampling.temperature === 0) return likeliest(penalised);
   const order = Array.from(penalised, (_, token) => token).sort((a, b) => penalised[b] - penalised[a] || a - b);
   const kept = withinMass(order.slice(0, sampling.topK ?? order.length), penalised, sampling.topP);
-  const weights = softmax(kept.map((token) => penalised[token] / sampling.temperature));
+  const weights = softmax(kept.map((token) => (penalised[token] - penalised[kept[0]]) / sampling.temperature));
   let left = random.uniform();
   for (const [i, token] of kept.entries()) {
     left -= weights[i];

@@ -122,6 +122,11 @@ test("what cannot be done is refused with the way out, and nothing is written", 
   const weights = ["--weights", layer("self_attention", "model.pt")];
   const bidirectional = join(ROOT, "tests/golden/lm/noproj");
   const cases: [string[], number, RegExp][] = [
+    [
+      ["generate", ...MODEL, "--prompt", "a", "-n", "3", "-q", "-o", "/nonexistent/x.npy"],
+      2,
+      /no such file or directory/,
+    ],
     [["generate", ...MODEL, "-o", out], 2, /Missing --prompt/],
     [
       ["generate", ...MODEL, "--prompt", "a", "--compat", "lucidrains", "-o", out],
@@ -158,4 +163,35 @@ test("what cannot be done is refused with the way out, and nothing is written", 
     expect(stderr).toMatch(message);
     expect(existsSync(out)).toBeFalse();
   }
+});
+
+test("Ctrl-C stops a long text within moments, leaves no file, and an endless one is no reason to fill memory", async () => {
+  const out = path("stopped.npy");
+  const args = [
+    "generate",
+    ...MODEL,
+    "--prompt",
+    "The ",
+    "-n",
+    "1000000000",
+    "--backend",
+    "wasm",
+    "--check",
+    "0",
+    "-o",
+    out,
+  ];
+  let stopped = 0;
+  const { code, stderr, stdout } = await performer(args, {
+    during: (child) => {
+      child.stdout!.once("data", () => {
+        stopped = performance.now();
+        child.kill("SIGINT");
+      });
+    },
+  });
+  expect([code, stderr]).toEqual([130, expect.stringContaining("stopping")]);
+  expect(stdout.length).toBeGreaterThan(0);
+  expect(performance.now() - stopped).toBeLessThan(5000); // a hang would take days
+  expect(existsSync(out)).toBeFalse();
 });

@@ -23,19 +23,10 @@ export async function readConfiguration(path: string | undefined): Promise<Confi
   return parseConfiguration(path, new TextDecoder().decode(bytes));
 }
 
-/** The model that an open checkpoint holds; throws InputError for what is none. */
-export function describeModel(
-  container: Container,
-  configuration: Configuration | null,
-  { part }: { readonly part?: string },
-): Description {
-  return recognise(container.path, container.members, { configuration, part });
-}
-
-/** The model of an open checkpoint as `--config` and `--part` have it. */
+/** The model of an open checkpoint as `--config` and `--part` have it; throws InputError for what is none. */
 export async function describedBy(flags: Invocation["flags"], container: Container): Promise<Description> {
   const configuration = await readConfiguration(flags.config as string | undefined);
-  return describeModel(container, configuration, { part: flags.part as string | undefined });
+  return recognise(container.path, container.members, { configuration, part: flags.part as string | undefined });
 }
 
 /** The layout of a model that can be run; throws UsageError with the reason for others. */

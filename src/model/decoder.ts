@@ -196,6 +196,11 @@ function refuse({ container, layout, rules, positions }: DecoderOptions): void {
   if (!layout.causal) {
     throw new UsageError(`Cannot generate with "${path}": it is not causal; say so with --config where it is`);
   }
+  if (layout.flow !== "sequential" && layout.flow !== "reversible") {
+    throw new UsageError(
+      `Cannot generate with "${path}" from a running state: its layers are ${layout.flow}; use --recompute`,
+    );
+  }
   if (!layout.embedding || layout.output.kind === "none" || layout.output.kind === "scbert-classifier") {
     throw new UsageError(`Cannot generate with "${path}": it does not make tokens from tokens`);
   }

@@ -1,4 +1,5 @@
 /** Tokens one after the other: from a running state, or by a whole forward pass for each. */
+import { UsageError } from "../errors.ts";
 import { RandomStream } from "../random.ts";
 import type { FloatArray } from "../tensor.ts";
 import { Decoder, type DecoderOptions } from "./decoder.ts";
@@ -30,6 +31,7 @@ export interface Generated {
 /** Generates up to `tokens` tokens after the prompt. Throws what `Decoder.open` throws. */
 export async function* generate(options: GenerateOptions): AsyncGenerator<Generated> {
   const { prompt, tokens, sampling, seed, sequence, stop, recompute, signal } = options;
+  refuseContext(options);
   const random = new RandomStream(seed, 0x67e4e2a7, sequence);
   await using decoder = recompute ? null : await Decoder.open({ ...options, positions: prompt.length + tokens });
   const all = [...prompt];
@@ -46,6 +48,13 @@ export async function* generate(options: GenerateOptions): AsyncGenerator<Genera
     from = performance.now();
     logits = decoder ? await decoder.advance([token], signal) : await lastLogits(options, all);
   }
+}
+
+function refuseContext({ container, layout }: GenerateOptions): void {
+  if (layout.layers.every(({ attention }) => attention.kind === "self")) return;
+  throw new UsageError(
+    `Cannot generate with "${container.path}": its cross attention sees a context, which only \`performer run --context\` takes`,
+  );
 }
 
 type Model = Pick<GenerateOptions, "container" | "layout" | "rules" | "backend" | "signal">;

@@ -121,6 +121,7 @@ test("what cannot be done is refused with the way out, and nothing is written", 
   const x = layer("self_attention", "x.npy");
   const weights = ["--weights", layer("self_attention", "model.pt")];
   const bidirectional = join(ROOT, "tests/golden/lm/noproj");
+  const crossing = join(ROOT, "tests/fixtures/enc_dec");
   const cases: [string[], number, RegExp][] = [
     [
       ["generate", ...MODEL, "--prompt", "a", "-n", "3", "-q", "-o", "/nonexistent/x.npy"],
@@ -136,6 +137,16 @@ test("what cannot be done is refused with the way out, and nothing is written", 
     [["generate", ...MODEL, "--prompt", "", "-o", out], 3, /prompt is empty/],
     [["generate", `${bidirectional}/model.pt`, "--prompt", "x", "-o", out], 2, /50 tokens, not the 256 bytes/],
     [["generate", `${bidirectional}/model.pt`, "--prompt", `${bidirectional}/tokens.npy`, "-o", out], 2, /not causal/],
+    [
+      ["generate", `${crossing}/model.pt`, "--prompt", `${crossing}/target.npy`, "-o", out],
+      2,
+      /performer run --context/,
+    ],
+    [
+      ["generate", `${crossing}/model.pt`, "--prompt", `${crossing}/target.npy`, "--recompute"],
+      2,
+      /performer run --context/,
+    ],
     [["attend", x, "--layer", "1", "-o", out], 2, /without --weights/],
     [["attend", x, ...weights, "--layer", "3", "-o", out], 2, /1 layers, numbered from 0/],
     [["attend", x, ...weights, "--heads", "2", "-o", out], 2, /--heads with --weights/],

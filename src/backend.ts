@@ -1,4 +1,6 @@
 /** The narrow waist. This file runs nothing; backends implement it, run.ts uses it. */
+import type { FarState } from "./far_state.ts";
+import type { NearFarPlan } from "./near_far.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "./plan.ts";
 import type { State } from "./state.ts";
 import type { FloatArray, Tile } from "./tensor.ts";
@@ -47,6 +49,8 @@ export interface Backend extends AsyncDisposable {
   prepare(plan: Plan): Promise<Session>;
   /** Exact softmax, the dual: queries are held and keys stream by. */
   prepareExact(plan: ExactPlan): Promise<ExactSession>;
+  /** Near keys exactly, far ones cheaply. Absent where there are no kernels for it; throws UnsupportedError for plans it cannot take. */
+  prepareNearFar?(plan: NearFarPlan): Promise<NearFarSession>;
   /** A dense layer: packs or uploads its weights once. */
   prepareLinear(plan: LinearPlan): Promise<Linear>;
   /**
@@ -104,6 +108,31 @@ export interface Session extends AsyncDisposable {
   ): Promise<Tile>;
   save(): Promise<State>;
   load(state: State): Promise<void>;
+  reset(): void;
+}
+
+/** Keys, values and weights of the same rows. */
+export interface KeyRows {
+  readonly k: Tile;
+  readonly v: Tile;
+  readonly weights?: FloatArray;
+}
+
+/**
+ * Near-and-far attention in flight (near_far.ts). The promises of Session hold: calls take effect in call order, tiles are copied or lent.
+ * Tiles come in order of rows and hold whole blocks of BLOCK_ROWS rows, but for the last; `plan.tileRows` is a multiple of it.
+ */
+export interface NearFarSession extends AsyncDisposable {
+  readonly counts: SessionCounts;
+  /** Adds keys and values to the far field and the heavy keys. Bidirectional: all of them before the first `emit`. */
+  absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void>;
+  /**
+   * Outputs of the queries, `rows × (heads·valueDim)`, in `into` as Session.emit does. `near` holds the rows of `nearRows`, which may be
+   * more than `plan.tileRows`; their `start` says which. Causal: it ends with the queries' own rows, which are absorbed afterwards.
+   */
+  emit(q: Tile, near: KeyRows | null, into?: FloatArray): Promise<Tile>;
+  save(): Promise<FarState>;
+  load(state: FarState): Promise<void>;
   reset(): void;
 }
 

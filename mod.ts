@@ -19,6 +19,7 @@ export { compareOutputs, METRICS } from "./src/metrics.ts";
 export type { ExactPlan, Plan } from "./src/plan.ts";
 export { drawProjection, PROJECTIONS } from "./src/projection.ts";
 export type { Report } from "./src/report.ts";
-export { attend, type AttendOptions } from "./src/run.ts";
+export { attend } from "./src/run.ts";
+export type { AttendOptions } from "./src/run_base.ts";
 export { copyState, emptyState, mergeInto, type State } from "./src/state.ts";
 export type { TensorSink, TensorSource, Tile } from "./src/tensor.ts";

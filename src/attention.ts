@@ -1,5 +1,7 @@
 /** What attention to run, in the user's terms, and how that becomes the numbers of a plan. Pure: reads no file, opens no device. */
 import { UsageError } from "./errors.ts";
+import { nearFarFlops } from "./near_far_flops.ts";
+import type { FarField } from "./near_far.ts";
 import { bindMap, EXACT, featureMap, identity, type MapParameters, projectionsFor } from "./feature_map.ts";
 import { drawFactored, type RowNorms } from "./projection.ts";
 import type { RuledPlan } from "./rules_plan.ts";
@@ -11,6 +13,16 @@ export interface GivenProjection {
   readonly matrices: number;
   readonly headDim: number;
   readonly data: Float64Array;
+}
+
+/** Near keys exactly, the others by a far field (near_far.ts). */
+export interface NearFarSettings {
+  readonly window: number;
+  readonly heavy: number;
+  readonly far: FarField;
+  /** Clusters C of the clustered far field, and how many of them are taken exactly per query. */
+  readonly clusters: number;
+  readonly top: number;
 }
 
 /** The settings a user chooses. */
@@ -28,6 +40,8 @@ export interface Attention {
   readonly given: GivenProjection | null;
   /** Whose numerics: "exact" is our own. */
   readonly compat: RulesName;
+  /** Instead of random features: `features` is then the far field's name. */
+  readonly nearFar?: NearFarSettings | null;
 }
 
 /** Sizes of the tensors at hand. */
@@ -123,11 +137,13 @@ function projectionFlops({ map, headDim, projections, hadamard }: MapParameters)
 /**
  * Floating-point operations, a multiply-add counting two; exponentials and changes of sign are not counted.
  * Features 2·d·m per row and head of queries and of keys, keys and queries 2·r·(d_v + 1) each; exact 2·(d + d_v) per visible pair.
+ * Near keys and far fields: near_far_flops.ts.
  * Features of Hadamard factors instead 3·d'·log₂ d' additions per block of d' rows and one norm for each of m rows, which is what the
  * fast transforms need, also where a backend multiplies by the dense W.
  */
 export function flopCount(attention: Attention, sizes: Sizes, parameters: MapParameters | null): number {
   const { queryRows, keyRows, heads, kvHeads, headDim, valueDim } = sizes;
+  if (attention.nearFar) return nearFarFlops({ ...attention.nearFar, causal: attention.causal }, sizes);
   if (!parameters) {
     const pairs = attention.causal ? queryRows * (queryRows + 1) / 2 : queryRows * keyRows;
     return pairs * heads * 2 * (headDim + valueDim);
@@ -138,7 +154,7 @@ export function flopCount(attention: Attention, sizes: Sizes, parameters: MapPar
 
 /** About as many operations as `flopCount` says, before a projection is drawn. */
 export function expectedWork(attention: Attention, sizes: Sizes): number {
-  if (isExact(attention)) return flopCount(attention, sizes, null);
+  if (isExact(attention) || attention.nearFar) return flopCount(attention, sizes, null);
   const { queryRows, keyRows, heads, kvHeads, headDim, valueDim } = sizes;
   return (queryRows * heads + keyRows * kvHeads) * 2 * attention.numFeatures * (headDim + valueDim + 1);
 }

@@ -1,5 +1,7 @@
 /** What one run of `attend` found: plain data. Exporters turn it into text; nothing here prints. */
+import type { NearFarSettings } from "./attention.ts";
 import type { SessionCounts, Stage } from "./backend.ts";
+import type { FitSource } from "./fit_near_far.ts";
 import type { ErrorSummary } from "./metrics.ts";
 import type { RulesName } from "./rules_table.ts";
 import type { Interval } from "./statistics.ts";
@@ -59,6 +61,8 @@ export interface Report {
     readonly compat: RulesName;
     readonly masked: boolean;
     readonly tileRows: number;
+    /** Near keys and the far field, and what was fitted to which rows; null: random features or exact softmax. */
+    readonly nearFar: (NearFarSettings & { readonly fit: FitSource }) | null;
   };
   /** The checkpoint's layer that made queries, keys and values of the input's rows; null: the input holds them. */
   readonly layer: { readonly path: string; readonly model: string; readonly index: number } | null;

@@ -5,50 +5,16 @@
  *     for (k, v): absorb(k, v)                            for (q, k, v): write(emit(q, {k, v})); absorb(k, v)
  *     for q: write(emit(q))
  */
-import {
-  type Attention,
-  checkSizes,
-  flopCount,
-  isExact,
-  logitScale,
-  parametersFor,
-  ruledPlanFor,
-  type Sizes,
-} from "./attention.ts";
-import type { Backend, Session, SessionCounts } from "./backend.ts";
-import { checkError, copySampled, sampleRows } from "./check.ts";
+import { checkSizes, flopCount, isExact, logitScale, parametersFor, ruledPlanFor, type Sizes } from "./attention.ts";
+import type { Session, SessionCounts } from "./backend.ts";
 import { InFlight } from "./in_flight.ts";
 import type { Inputs } from "./inputs.ts";
-import { type AttentionShape, tileRowsFor } from "./plan.ts";
-import { type ErrorReport, type Refusal, type Report, REPORT_SCHEMA } from "./report.ts";
-import { type FloatArray, floats, type Precision, type TensorSink, type Tile } from "./tensor.ts";
+import { type Report, REPORT_SCHEMA } from "./report.ts";
 import { prepareRuled, type RuledSession } from "./rules.ts";
-import { TileStore } from "./tile_store.ts";
-import { type Phase, Stopwatch, timed } from "./timing.ts";
+import { ApproximateRun, type AttendOptions, type Emitted, Run } from "./run_base.ts";
+import { NearFarRun } from "./run_near_far.ts";
+import { timed } from "./timing.ts";
 import { warningsFor } from "./warnings.ts";
-
-export interface AttendOptions {
-  readonly inputs: Inputs;
-  readonly attention: Attention;
-  readonly backend: Backend;
-  readonly refused: readonly Refusal[];
-  /** Rows per tile the user asked for. */
-  readonly tileRows?: number;
-  /** Query rows to check against exact softmax; 0 = none. */
-  readonly check: number;
-  readonly redraws: number;
-  /** Where the output goes; null computes it all the same. */
-  readonly sink:
-    | (TensorSink & { readonly path: string; readonly dtype: string; readonly shape: readonly number[] })
-    | null;
-  readonly encoding: string | null;
-  /** Inputs are computed from rows by a checkpoint's layer, which shares the clock: `flops` of its dense layers per row count. */
-  readonly layer?: Report["layer"] & { readonly watch: Stopwatch; flops(rows: number): number };
-  readonly peakBytes: () => number;
-  /** Called after every tile with rows done of `total`, over all passes. */
-  readonly progress?: (stage: string, done: number, total: number) => void;
-  readonly signal?: AbortSignal;
-}
 
 /** Sizes of the tensors at hand; throws UsageError when they do not belong together. */
 export function sizesOf(inputs: Inputs, causal: boolean): Sizes {
@@ -69,7 +35,11 @@ export function sizesOf(inputs: Inputs, causal: boolean): Sizes {
 export async function attend(options: AttendOptions): Promise<Report> {
   const { inputs, attention, backend } = options;
   const sizes = sizesOf(inputs, attention.causal);
-  using run = isExact(attention) ? new ExactRun(options, sizes) : new LinearRun(options, sizes);
+  using run = isExact(attention)
+    ? new ExactRun(options, sizes)
+    : attention.nearFar
+    ? new NearFarRun(options, sizes)
+    : new LinearRun(options, sizes);
   const counts = await run.attend();
   await options.sink?.finish();
   const error = await run.error();
@@ -80,6 +50,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
   const seeded = parameters !== null && parameters.map.projection !== "none" && !attention.given;
   const projected = parameters !== null && parameters.map.projection !== "none";
   const { info } = inputs.q;
+  const fitted = run instanceof NearFarRun ? run.fitted : null;
   return {
     schema: REPORT_SCHEMA,
     command: "attend",
@@ -109,6 +80,9 @@ export async function attend(options: AttendOptions): Promise<Report> {
       compat: attention.compat,
       masked: inputs.weights !== null,
       tileRows: shape.tileRows,
+      nearFar: attention.nearFar && fitted
+        ? { ...attention.nearFar, clusters: fitted.plan.clusters?.count ?? 0, fit: fitted.fit }
+        : null,
     },
     layer: layer ? { path: layer.path, model: layer.model, index: layer.index } : null,
     output: options.sink && { path: options.sink.path, dtype: options.sink.dtype, shape: options.sink.shape },
@@ -124,93 +98,12 @@ export async function attend(options: AttendOptions): Promise<Report> {
   };
 }
 
-abstract class Run implements Disposable {
-  /** Seconds per stage, where the backend measured them. */
-  stages: Report["stages"] = null;
-  readonly watch: Stopwatch;
-  /** What waiting for tiles is: reading, or a checkpoint's dense layers, which read by themselves. */
-  protected readonly reading: Phase;
-  readonly shape: AttentionShape;
-  /** In use at once: one tile being read, and those of the calls in flight. */
-  protected readonly store: TileStore;
-  abstract readonly parameters: ReturnType<typeof parametersFor> | null;
-
-  constructor(readonly options: AttendOptions, readonly sizes: Sizes) {
-    this.watch = options.layer?.watch ?? new Stopwatch();
-    this.reading = options.layer ? "compute" : "read";
-    const { heads, kvHeads, headDim, valueDim } = sizes;
-    const widest = Math.max(heads * headDim, kvHeads * headDim, kvHeads * valueDim, heads * valueDim);
-    const tileRows = tileRowsFor(options.backend.limits, widest, options.tileRows);
-    this.shape = { heads, kvHeads, headDim, valueDim, causal: options.attention.causal, tileRows };
-    this.store = new TileStore(options.backend, tileRows, options.backend.limits.inFlight + 1);
-  }
-
-  /** No session may be at work. */
-  [Symbol.dispose](): void {
-    this.store[Symbol.dispose]();
-  }
-
-  /** Computes and writes every output row. */
-  abstract attend(): Promise<SessionCounts>;
-  /** Measures the error on sampled rows, when there is one. */
-  abstract error(): Promise<ErrorReport | null>;
-
-  protected step(stage: string, done: number, total: number): void {
-    this.options.signal?.throwIfAborted();
-    this.options.progress?.(stage, done, total);
-  }
-
-  protected write(tile: Tile): Promise<void> {
-    return this.watch.time("write", async () => await this.options.sink?.write(tile));
-  }
-
-  /** Lets signals and the progress line through between tiles of a backend that never waits. */
-  protected breathe(): Promise<void> {
-    return new Promise((resolve) => setImmediate(resolve));
-  }
-}
-
-/** An output and the memory it lies in. */
-interface Emitted {
-  readonly tile: Tile;
-  readonly memory: FloatArray;
-}
-
-class LinearRun extends Run {
+class LinearRun extends ApproximateRun {
   readonly parameters;
-  readonly #rows: Float64Array;
-  /** Queries and outputs of those rows. */
-  readonly #queries: Tile;
-  readonly #approx: Tile;
 
   constructor(options: AttendOptions, sizes: Sizes) {
     super(options, sizes);
-    const { attention } = options;
-    this.parameters = parametersFor(attention, sizes);
-    this.#rows = sampleRows(sizes.queryRows, options.check, attention.causal, attention.seed);
-    this.#queries = this.#sampled(sizes.headDim, options.backend.limits.precision);
-    this.#approx = this.#sampled(sizes.valueDim, "f64");
-  }
-
-  #sampled(width: number, precision: Precision): Tile {
-    const [rows, cols] = [this.#rows.length, this.sizes.heads * width];
-    return { start: 0, rows, cols, data: floats(precision, rows * cols) };
-  }
-
-  /** Writes finished outputs and takes their memory back. */
-  async #writeAll(tiles: Emitted[]): Promise<void> {
-    for (const { tile, memory } of tiles.splice(0)) {
-      await this.write(tile);
-      this.store.giveBack(memory);
-    }
-  }
-
-  /** Calls on their way; those done keep their sampled rows and join `emitted`. */
-  #emitting(emitted: Emitted[]): InFlight<Emitted> {
-    return new InFlight(this.options.backend.limits.inFlight, async (done) => {
-      copySampled(done.tile, this.#rows, this.#approx.data);
-      emitted.push(done);
-    });
+    this.parameters = parametersFor(options.attention, sizes);
   }
 
   async attend(): Promise<SessionCounts> {
@@ -255,17 +148,17 @@ class LinearRun extends Run {
     }
     await absorbing.drain();
     const emitted: Emitted[] = [];
-    const emitting = this.#emitting(emitted);
+    const emitting = this.emitting(emitted);
     for await (const q of timed(watch, this.reading, inputs.queryTiles(shape.tileRows, precision, store))) {
-      copySampled(q, this.#rows, this.#queries.data);
+      this.keepQueries(q);
       const memory = store.output();
       await emitting.push(watch.time("compute", async () => ({ tile: await session.emit(q, null, memory), memory })));
-      await this.#writeAll(emitted);
+      await this.writeAll(emitted);
       this.step("queries", q.start + q.rows, sizes.queryRows);
       await this.breathe();
     }
     await emitting.drain();
-    await this.#writeAll(emitted);
+    await this.writeAll(emitted);
   }
 
   async #causal(session: Session | RuledSession): Promise<void> {
@@ -273,12 +166,12 @@ class LinearRun extends Run {
     const { watch, shape, sizes } = this;
     const { precision } = backend.limits;
     const emitted: Emitted[] = [];
-    const emitting = this.#emitting(emitted);
+    const emitting = this.emitting(emitted);
     for await (
       const tiles of timed(watch, this.reading, inputs.tiles(shape.tileRows, precision, inputs.q, this.store))
     ) {
       const q = tiles.q!;
-      copySampled(q, this.#rows, this.#queries.data);
+      this.keepQueries(q);
       const memory = this.store.output();
       const tile = watch.time("compute", async () => {
         const out = session.emit(q, tiles, memory);
@@ -287,22 +180,16 @@ class LinearRun extends Run {
         return { tile, memory };
       });
       await emitting.push(tile);
-      await this.#writeAll(emitted);
+      await this.writeAll(emitted);
       this.step("rows", q.start + q.rows, sizes.queryRows);
       await this.breathe();
     }
     await emitting.drain();
-    await this.#writeAll(emitted);
+    await this.writeAll(emitted);
   }
 
-  async error(): Promise<ErrorReport | null> {
-    if (this.#rows.length === 0 || this.sizes.keyRows === 0) return null;
-    const { backend, attention, inputs, redraws, signal } = this.options;
-    const { sizes, shape } = this;
-    const { inputScale } = this.parameters;
-    const [rows, queries, approx] = [this.#rows, this.#queries, this.#approx];
-    const what = { backend, attention, sizes, shape, inputScale, inputs, memory: this.store };
-    return await this.watch.time("check", () => checkError({ ...what, rows, queries, approx, redraws, signal }));
+  protected get inputScale(): number {
+    return this.parameters.inputScale;
   }
 }
 

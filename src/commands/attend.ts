@@ -13,6 +13,7 @@ import {
   THREADS_FLAG,
   wholeNumber,
 } from "./flags.ts";
+import { NEAR_FAR_FLAGS, TAYLOR_MAPS } from "./near_far_flags.ts";
 
 const FLAGS: readonly Flag[] = [
   {
@@ -27,7 +28,7 @@ const FLAGS: readonly Flag[] = [
     name: "features",
     value: "NAME",
     summary: "feature map, or softmax for exact attention",
-    choices: [...FEATURE_MAPS.map((map) => map.name), EXACT],
+    choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT],
     default: "hyperbolic",
   },
   {
@@ -75,6 +76,7 @@ const FLAGS: readonly Flag[] = [
   { name: "layer", value: "N", summary: "which layer of --weights, from 0 (default 0)", parse: wholeNumber(0) },
   { name: "config", value: "FILE", summary: "JSON with what the tensors of --weights do not tell, as for run" },
   { name: "part", value: "PREFIX", summary: "only tensors of --weights whose names start so" },
+  ...NEAR_FAR_FLAGS,
   { name: "causal", summary: "row i sees rows up to i" },
   { name: "heads", value: "H", summary: "heads to split the columns of [L, D] in (default 1)", parse: wholeNumber(1) },
   { name: "kv-heads", value: "K", summary: "heads of keys and values, where fewer (GQA, MQA)", parse: wholeNumber(1) },
@@ -134,6 +136,7 @@ export const attend: Command = {
     "performer attend input.npy --heads 8 -o output.npy",
     "performer attend qkv.npz --causal --features positive -m 512 --json | jq .error",
     "performer attend genome.fa --encode kmer:6",
+    "performer attend qkv.npz --window 64 --heavy 64 --far taylor1",
     "performer attend rows.npy --weights model.pt --layer 2 -o attended.npy",
   ],
   async run(invocation, terminal) {

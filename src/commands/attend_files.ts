@@ -13,6 +13,7 @@ import { rulesNamed } from "../rules_table.ts";
 import type { RowRange, TensorSink, TensorSource } from "../tensor.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { resolveRows } from "./flags.ts";
+import { nearFarFrom } from "./near_far_flags.ts";
 
 type Flags = Invocation["flags"];
 type Slice = { start: number | null; end: number | null };
@@ -167,7 +168,9 @@ class Opener {
 }
 
 /** The attention settings of the flags; reads --projection-matrix. */
-export async function attentionFrom({ flags, sources }: Pick<Invocation, "flags" | "sources">): Promise<Attention> {
+export async function attentionFrom(invocation: Pick<Invocation, "flags" | "sources">): Promise<Attention> {
+  const { flags, sources } = invocation;
+  const nearFar = nearFarFrom(invocation);
   const compat = rulesNamed(String(flags.compat ?? "exact"));
   const chosen = sources.features !== "default" || compat.name === "exact";
   if (flags.projection === "none" && compat.name === "exact") {
@@ -178,7 +181,8 @@ export async function attentionFrom({ flags, sources }: Pick<Invocation, "flags"
   const ownFeatures = compat.kernels.includes("softmax") ? (compat.paired ? "hyperbolic" : "positive") : "relu";
   return {
     compat: compat.name,
-    features: chosen ? String(flags.features) : ownFeatures,
+    features: nearFar ? nearFar.far : chosen ? String(flags.features) : ownFeatures,
+    nearFar,
     numFeatures: Number(flags["num-features"]),
     projection: String(flags.projection),
     norms: flags.norms as RowNorms,

@@ -39,6 +39,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     profile: flags.profile === true,
     speeds: speedsFile(terminal.env),
     work,
+    nearFar: Boolean(attention.nearFar),
   });
   await using _backend = backend;
   const wish = flags.tile as number | undefined;
@@ -68,6 +69,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
 
 /** Flags that cannot be kept together are refused before anything is computed. */
 function refuseContradictions(flags: Invocation["flags"], attention: Attention): void {
+  if (attention.nearFar) return;
   const fixed = attention.given !== null || isExact(attention) || featureMap(attention.features).projection === "none";
   if (attention.compat !== "exact") {
     if (isExact(attention)) throw new UsageError(`Cannot use --compat ${attention.compat} with exact attention`);

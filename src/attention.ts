@@ -1,8 +1,15 @@
 /** What attention to run, in the user's terms, and how that becomes the numbers of a plan. Pure: reads no file, opens no device. */
 import { UsageError } from "./errors.ts";
 import { nearFarFlops } from "./near_far_flops.ts";
-import type { FarField } from "./near_far.ts";
-import { bindMap, EXACT, featureMap, identity, type MapParameters, projectionsFor } from "./feature_map.ts";
+import {
+  bindMap,
+  EXACT,
+  type FarField,
+  featureMap,
+  identity,
+  type MapParameters,
+  projectionsFor,
+} from "./feature_map.ts";
 import { drawFactored, type RowNorms } from "./projection.ts";
 import type { RuledPlan } from "./rules_plan.ts";
 import { type RulesName, rulesNamed } from "./rules_table.ts";

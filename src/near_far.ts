@@ -23,12 +23,11 @@
  *
  * Own derivation; see docs/near-and-far.md.
  */
+import type { FarField } from "./feature_map.ts";
 import type { AttentionShape } from "./plan.ts";
 
+export { FAR_FIELDS, type FarField } from "./feature_map.ts";
 export { BLOCK_ROWS, HERMITE_LIMIT, pairAt, QUADRATIC_LIMIT } from "../kernels/scalar/near_far_types.ts";
-
-export const FAR_FIELDS = ["none", "taylor1", "taylor2", "hermite2", "clusters"] as const;
-export type FarField = typeof FAR_FIELDS[number];
 
 /** Fixed centroids of the clustered far field. */
 export interface Clusters {

@@ -1,5 +1,5 @@
 /** Arithmetic of near-and-far attention, a multiply-add counting two; exponentials are not counted. */
-import type { FarField } from "./near_far.ts";
+import type { FarField } from "./feature_map.ts";
 
 export interface NearFarWork {
   readonly window: number;

@@ -1,5 +1,5 @@
 /** `performer attend INPUT`: the main job. */
-import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
+import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
 import type { Command, Flag } from "./command.ts";
@@ -13,7 +13,7 @@ import {
   THREADS_FLAG,
   wholeNumber,
 } from "./flags.ts";
-import { NEAR_FAR_FLAGS, TAYLOR_MAPS } from "./near_far_flags.ts";
+import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
 const FLAGS: readonly Flag[] = [
   {

@@ -1,14 +1,10 @@
 /** Flags of near-and-far attention: near keys exactly, the others by a cheap far field. */
 import type { NearFarSettings } from "../attention.ts";
 import { UsageError } from "../errors.ts";
-import { FEATURE_MAPS } from "../feature_map.ts";
-import { FAR_FIELDS, type FarField } from "../near_far.ts";
+import { FAR_FIELDS, type FarField, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { nearest } from "../words.ts";
 import type { Flag, Invocation } from "./command.ts";
 import { wholeNumber } from "./flags.ts";
-
-/** Far fields that need no near keys: feature maps by themselves. */
-export const TAYLOR_MAPS: readonly FarField[] = ["taylor1", "taylor2", "hermite2"];
 
 interface FarChoice {
   readonly far: FarField;

@@ -130,7 +130,7 @@ export function copySampled(out: Tile, rows: Float64Array, into: Float64Array | 
 }
 
 /** Mean of the visible values per sampled row. */
-class UniformBaseline {
+export class UniformBaseline {
   readonly #mean: ValueMean;
   readonly #out: Float64Array;
   #row = 0;

@@ -1,11 +1,12 @@
 /** What every run of `attend` has, whatever the attention; run.ts tells the story. */
 import type { Attention, parametersFor, Sizes } from "./attention.ts";
 import type { Backend, KeyRows, SessionCounts } from "./backend.ts";
-import { checkError, copySampled, sampleRows } from "./check.ts";
+import { checkError } from "./check.ts";
 import { InFlight } from "./in_flight.ts";
 import type { Inputs } from "./inputs.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import type { ErrorReport, Refusal, Report } from "./report.ts";
+import { copySampled, sampleRows } from "./sampled_rows.ts";
 import { Shrinkage } from "./shrink.ts";
 import { type FloatArray, floats, type Precision, type TensorSink, type Tile } from "./tensor.ts";
 import { TileStore } from "./tile_store.ts";

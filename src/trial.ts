@@ -4,13 +4,14 @@
  */
 import { type Attention, flopCount, parametersFor, type Sizes } from "./attention.ts";
 import type { Backend } from "./backend.ts";
-import { copySampled, UniformBaseline } from "./check.ts";
-import type { Inputs } from "./inputs.ts";
+import type { Inputs, KeyTiles } from "./inputs.ts";
 import { compareOutputs, type ErrorSummary } from "./metrics.ts";
 import { tileRowsFor } from "./plan.ts";
 import { approximateRun } from "./run.ts";
+import { passKeys, readSampled, References, type Watcher } from "./sampled_rows.ts";
 import { fitShrinkage, shrunk } from "./shrink.ts";
-import { floats, type Tile } from "./tensor.ts";
+import type { Tile } from "./tensor.ts";
+import { TileStore } from "./tile_store.ts";
 
 export interface TrialInputs {
   readonly inputs: Inputs;
@@ -31,37 +32,44 @@ export interface Truth {
 }
 
 /** Computes the exact answer of these rows (ascending) in one pass over queries and one over keys. */
-export async function truthOf(
-  { inputs, sizes, backend, causal, scale, signal }: TrialInputs,
-  rows: Float64Array,
-): Promise<Truth> {
+export async function truthOf(trial: TrialInputs, rows: Float64Array): Promise<Truth> {
+  const { inputs, sizes, backend, causal, scale, signal } = trial;
   const { heads, kvHeads, headDim, valueDim } = sizes;
-  const { limits } = backend;
   const widest = Math.max(heads, kvHeads) * Math.max(headDim, valueDim);
-  const shape = { heads, kvHeads, headDim, valueDim, causal, tileRows: tileRowsFor(limits, widest) };
-  const cols = heads * headDim;
-  const queries: Tile = { start: 0, rows: rows.length, cols, data: floats(limits.precision, rows.length * cols) };
-  for await (const q of inputs.queryTiles(shape.tileRows, limits.precision)) {
-    signal?.throwIfAborted();
-    copySampled(q, rows, queries.data);
+  const shape = { heads, kvHeads, headDim, valueDim, causal, tileRows: tileRowsFor(backend.limits, widest) };
+  using memory = new TileStore(backend, shape.tileRows, 1);
+  const what = { backend, shape, inputs, memory, rows, signal };
+  const pass = { ...what, queries: await readSampled(what) };
+  await using references = await References.open(pass, scale ?? headDim ** -0.5);
+  const timed = new TimedWatcher(references);
+  await passKeys(pass, [timed]);
+  const { truth: exact, uniform } = references;
+  return { rows, exact, uniform, secondsPerPair: timed.seconds / Math.max(1, rows.length * sizes.keyRows) };
+}
+
+/** Adds up the time that a watcher takes. */
+class TimedWatcher implements Watcher {
+  seconds = 0;
+
+  constructor(readonly watcher: Watcher) {}
+
+  get asksInStep(): boolean {
+    return this.watcher.asksInStep;
   }
-  const s = scale ?? headDim ** -0.5;
-  await using session = await backend.prepareExact({ ...shape, scale: s, queryRows: rows.length });
-  await session.pose(queries, rows);
-  const uniform = new UniformBaseline(rows, shape);
-  let seconds = 0, keys = 0;
-  for await (const { k, v, weights } of inputs.tiles(shape.tileRows, limits.precision, null)) {
-    signal?.throwIfAborted();
+
+  absorb(tiles: KeyTiles): Promise<void> {
+    return this.#time(() => this.watcher.absorb(tiles));
+  }
+
+  finish(): Promise<void> {
+    return this.#time(() => this.watcher.finish());
+  }
+
+  async #time(work: () => Promise<void>): Promise<void> {
     const before = performance.now();
-    await session.absorb(k, v, weights);
-    seconds += (performance.now() - before) / 1000;
-    keys += k.rows;
-    uniform.add(v, weights);
+    await work();
+    this.seconds += (performance.now() - before) / 1000;
   }
-  const before = performance.now();
-  const exact = await session.emit();
-  seconds += (performance.now() - before) / 1000;
-  return { rows, exact, uniform: uniform.tile(), secondsPerPair: seconds / Math.max(1, rows.length * keys) };
 }
 
 /** What a trial found. */

@@ -1,0 +1,25 @@
+/** From the user's settings to a session of a backend: the one place where attention is opened to be measured. */
+import { type Attention, parametersFor, type Sizes } from "./attention.ts";
+import type { Backend, Session } from "./backend.ts";
+import type { MapParameters } from "./feature_map.ts";
+import type { AttentionShape } from "./plan.ts";
+
+export interface OpenedSession {
+  readonly session: Session;
+  readonly parameters: MapParameters;
+}
+
+/**
+ * A session of redraw `draw` of the projection (0 is the one that `attend` uses): settings with the same seed and draw read the same
+ * random stream, so that they can be compared in pairs. Throws UnsupportedError where the backend has no kernels for it.
+ */
+export async function openSession(
+  backend: Backend,
+  attention: Attention,
+  sizes: Sizes,
+  shape: AttentionShape,
+  draw = 0,
+): Promise<OpenedSession> {
+  const parameters = parametersFor(attention, sizes, draw);
+  return { session: await backend.prepare({ ...shape, parameters }), parameters };
+}

@@ -140,7 +140,7 @@ export class KeyStage {
           squares += k.data[at] * k.data[at];
         }
       }
-      this.#base[i] = Math.max(NEVER, p.bias + factor * squares + (weights ? Math.log(weights[i]) : 0));
+      this.#base[i] = Math.max(NEVER, p.bias[0] + factor * squares + (weights ? Math.log(weights[i]) : 0));
     }
     this.#base.fill(NEVER, k.rows);
   }

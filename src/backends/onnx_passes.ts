@@ -55,7 +55,7 @@ function keyExponents(g: Graph, p: MapParameters, { k, logWeights }: KeyRows): s
   if (family === "pointwise") return logWeights;
   const squares = reduce(g, "ReduceSum", g.node("Mul", [k, k]), COLUMNS);
   const half = g.node("Mul", [squares, g.constant((family === "exp" ? -0.5 : 0.5) * p.inputScale ** 2)]);
-  const norms = family === "exp" ? g.node("Add", [half, g.constant(p.bias)]) : half;
+  const norms = family === "exp" ? g.node("Add", [half, g.constant(p.bias[0])]) : half;
   return g.node("Add", [norms, logWeights]);
 }
 

@@ -55,7 +55,7 @@ export class StateLayout {
       for (let a = unit.projections.from; a < unit.projections.to; a++) {
         const f = base + sign * m + a;
         const slot = sign * lanes + a - unit.projections.from;
-        const exact = ((common ?? state.c[f]) - bias) * Math.LOG2E;
+        const exact = ((common ?? state.c[f]) - bias[0]) * Math.LOG2E;
         if (exact === -Infinity) continue;
         const c = Math.fround(exact);
         // What rounding c takes away is given to z and S; so is the distance to a common c.
@@ -80,7 +80,7 @@ export class StateLayout {
         for (let a = projections.from; a < projections.to; a++) {
           const f = head * features + sign * m + a;
           const slot = sign * lanes + a - projections.from;
-          state.c[f] = floats[slot] < NONE ? -Infinity : floats[slot] * Math.LN2 + bias;
+          state.c[f] = floats[slot] < NONE ? -Infinity : floats[slot] * Math.LN2 + bias[0];
           state.z[f] = floats[slots + slot];
           const from = 2 * slots + slot * line;
           const to = f * valueDim;

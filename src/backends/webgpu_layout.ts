@@ -60,7 +60,7 @@ export function shapeRecord(plan: Plan, layout: Layout): Float32Array<ArrayBuffe
   const record = new Float32Array(12);
   const integers = new Uint32Array(record.buffer);
   integers.set([d4, v4, projections, paddedProjections, matrices, r4, unit]);
-  record.set([inputScale, bias, gain, epsilon], 7);
+  record.set([inputScale, bias[0], gain, epsilon], 7);
   integers[11] = ACTIVATIONS.indexOf(map.activation ?? "identity");
   return record;
 }

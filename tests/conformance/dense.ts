@@ -81,7 +81,7 @@ function features(problem: Problem, head: number, data: ArrayLike<number>, at: n
   for (let copy = 0; copy < featuresPerProjection; copy++) {
     us.forEach((u, a) => {
       if (family === "exp") {
-        push(1, (copy ? -u : u) + p.bias - (key ? squares / 2 : 0), 1);
+        push(1, (copy ? -u : u) + p.bias[(head % p.matrices) * p.projections + a] - (key ? squares / 2 : 0), 1);
       } else if (family === "trig") {
         push(p.gain * (copy ? Math.cos(u) : Math.sin(u)), key ? squares / 2 : 0, p.gain);
       } else {

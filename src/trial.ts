@@ -98,6 +98,7 @@ export async function tryAttention(
     refused: [],
     check: 0,
     sampled: truth.rows,
+    lambda: lambdaOf(attention, sizes.heads),
     redraws: 0,
     sink: null,
     encoding: null,
@@ -126,6 +127,12 @@ export async function tryAttention(
       Math.max(1, queryRows),
     rows: queryRows,
   };
+}
+
+/** λ per head where it is given; null where there is none, or it is still to be fitted. */
+export function lambdaOf({ shrink }: Attention, heads: number): readonly number[] | null {
+  if (shrink === null || shrink === undefined || shrink === "auto") return null;
+  return typeof shrink === "number" ? Array.from({ length: heads }, () => shrink) : shrink;
 }
 
 /** Some rows of a tile. */

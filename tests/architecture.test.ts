@@ -30,7 +30,7 @@ function staticImportsOf(file: string): string[] {
 
 const LAYERS: readonly RegExp[] = [
   /^kernels\/|^src\/(errors|system_errors|tensor|words|version|statistics|timing|in_flight)\.ts$/,
-  /^src\/(bytes|disk|random|sobol|sobol_directions|feature_map|plan|state|near_far|far_state|rules_table)\.ts$/,
+  /^src\/(bytes|disk|random|sobol|sobol_directions|closed_forms|predicted_error|feature_map|plan|state|near_far|far_state|rules_table)\.ts$/,
   /^src\/(projection|attention|backend|metrics|rules_plan)\.ts$/,
   /^src\/(backends|formats)\//,
   /^src\/(inputs|report|warnings|check|run|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/exporters\//,

@@ -16,7 +16,7 @@ import { openFirst, parseBackendList } from "../../src/backends/mod.ts";
 import { EXACT, FEATURE_MAPS } from "../../src/feature_map.ts";
 import { Inputs } from "../../src/inputs.ts";
 import { RandomStream } from "../../src/random.ts";
-import { mean, standardDeviation } from "../../src/statistics.ts";
+import { mean, quantile, standardDeviation } from "../../src/statistics.ts";
 import { floats, type TensorSource } from "../../src/tensor.ts";
 
 /** `rows × width` numbers as a tensor of one head. */
@@ -188,11 +188,12 @@ export interface Measured {
   readonly nonPositive: number;
 }
 
-/** The mean of our trials beside a published mean; without one there is nothing to disagree with. */
+/** The mean of our trials, their spread and median, beside a published mean; without one there is nothing to disagree with. */
 export function judgeTrials(trials: readonly Measured[], published: Published | null): Verdict {
   const ours = trials.map(({ value }) => value);
   const centre = mean(ours);
-  const own = `${short(centre)} ± ${Math.round(100 * standardDeviation(ours) / centre)} %`;
+  const spread = Math.round(100 * standardDeviation(ours) / centre);
+  const own = `${short(centre)} ± ${spread} %, ${short(quantile([...ours].sort((a, b) => a - b), 0.5))}`;
   if (!published) return { text: own, agrees: true };
   if (trials.some(({ nonPositive }) => nonPositive > 0)) {
     return { text: `${own} (${published.text}; denominators ≤ 0)`, agrees: true };

@@ -33,7 +33,7 @@ export async function table(trials = TRIALS): Promise<Table> {
   const columns = COLUMNS.map(([name, map, projection], at) => ({ name, map, projection, at }));
   const shown = columns.filter(({ map }) => hasMap(map));
   const built = new TableBuilder(
-    `Mean squared error of the output, mean of ${trials} trials ± their standard deviation (published mean of 15)`,
+    `Mean squared error of the output, mean of ${trials} trials ± their standard deviation, median (published mean of 15)`,
     ["σ, r", "uniform", ...shown.map(({ name }) => name)],
   );
   for (const [sd, numFeatures, ...published] of PUBLISHED) {

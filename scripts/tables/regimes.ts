@@ -31,7 +31,7 @@ export async function table(trials = TRIALS): Promise<Table> {
   const columns = COLUMNS.map(([name, map, projection], i) => ({ name, map, projection, at: i + 1 }));
   const shown = columns.filter(({ map }) => hasMap(map));
   const built = new TableBuilder(
-    `Relative error of the output, mean of ${trials} trials ± their standard deviation (published mean of 10)`,
+    `Relative error of the output, mean of ${trials} trials ± their standard deviation, median (published mean of 10)`,
     ["d, r, σ", "mean ‖x+y‖²", "uniform", ...shown.map(({ name }) => name)],
   );
   for (const [headDim, numFeatures, sd, ...published] of PUBLISHED) {

@@ -70,3 +70,39 @@ describe("positive features", () => {
     expect(squared.mean).toBeLessThan(mseIid("pos", off, d));
   });
 });
+
+describe("S1 S2 hyperbolic and trigonometric features, s = δ = 1, d = m = 8", () => {
+  const d = 8, m = 8;
+  const [x, y] = pairWith(d, 1, 1);
+  const pair = pairOf(x, y);
+  for (const kind of ["givens", "simplex"]) {
+    test(`S1 S2 ${kind}: unbiased, and not above independent rows`, () => {
+      const maps = ["hyperbolic", "trigonometric"];
+      const results = sample({ maps, kind, d, m, draws: 6000, target: pair.softmax }, x, y);
+      for (const { name, estimate, squared } of results) {
+        expect(Math.abs(estimate.z(pair.softmax)), `${name}: z`).toBeLessThan(4.5);
+        expect(estimate.standardError / pair.softmax, `${name}: power`).toBeLessThan(0.008);
+        const short = name === "hyperbolic" ? "hyp" : "trig";
+        if (kind === "givens") {
+          const tolerance = name === "hyperbolic" ? 0.4 : 0.1;
+          expect(Math.abs(squared.mean / mseOrthogonal(short, pair, m) - 1), name).toBeLessThan(tolerance);
+        }
+        expect(squared.mean, name).toBeLessThan(mseIid(short, pair, m) + 4.5 * squared.standardError);
+      }
+    });
+  }
+});
+
+test("S3 of positive features, too: orthogonal below iid and simplex below orthogonal, exactly and as drawn", () => {
+  const d = 16, m = 16;
+  const [x, y] = pairWith(d, 0.84, 1);
+  const pair = pairOf(x, y);
+  expect(mseSimplex(pair, m)).toBeLessThan(0.6 * mseOrthogonal("pos", pair, m));
+  expect(mseOrthogonal("pos", pair, m)).toBeLessThan(0.8 * mseIid("pos", pair, m));
+  const drawn = ["iid", "orthogonal", "simplex"].map((kind) => {
+    const [{ squared }] = sample({ maps: ["positive"], kind, d, m, draws: 2000, target: pair.softmax }, x, y);
+    return squared.mean;
+  });
+  expect(drawn[1]).toBeLessThan(drawn[0]);
+  expect(drawn[2]).toBeLessThan(drawn[1]);
+});

@@ -1,5 +1,6 @@
 /** scripts/tables: the cheap tables agree with what was published, the verdicts can fail, and the data are what they say. */
 import { describe, expect, test } from "bun:test";
+import { readdirSync, readFileSync } from "node:fs";
 import { table as equalFeatures } from "../../scripts/tables/equal_features.ts";
 import {
   anisotropicData,
@@ -22,6 +23,14 @@ test("tables of closed forms agree in every published digit", () => {
     expect(table.rows.length).toBeGreaterThan(3);
     for (const row of table.rows) expect(row.length).toBe(table.head.length);
   }
+});
+
+test("docs/error.md shows what the commands print", () => {
+  const page = readFileSync(new URL("../../docs/error.md", import.meta.url), "utf8");
+  for (const table of [varianceRatio(), equalFeatures()]) expect(page).toContain(markdown(table));
+  const commands = [...page.matchAll(/bun (scripts\/tables\/\w+\.ts)/g)].map((match) => match[1]);
+  const files = readdirSync(new URL("../../scripts/tables", import.meta.url)).filter((name) => name !== "harness.ts");
+  expect(commands.sort()).toEqual(files.map((name) => `scripts/tables/${name}`).sort());
 });
 
 test("the ratio is the oracle's, and grows with the angle through 1", () => {

@@ -51,7 +51,7 @@ describe("S11 predicted error", () => {
         const p = parametersOf(map, { headDim: d, projections: m, scale, kind: "iid", seed: 113, draw });
         const off = (await linear(p, at)).out.flat().map((value, c) => value - exact[c]);
         error.add(norm2(off) / size);
-        if (draw >= 60) continue;
+        if (draw >= 100) continue;
         const block = parametersOf(map, { headDim: d, projections: m, scale, seed: 113, draw });
         orthogonal.add(norm2((await linear(block, at)).out.flat().map((value, c) => value - exact[c])) / size);
       }
@@ -65,7 +65,7 @@ describe("S11 predicted error", () => {
       const exact = softmaxMatrix(at.Q, at.K, scale);
       const outputs = denseAttention(exact, at.V);
       const along = new Sample();
-      for (let draw = 0; draw < 400; draw++) {
+      for (let draw = 0; draw < 250; draw++) {
         const features = new Features(
           parametersOf(map, { headDim: d, projections: m, scale, kind: "iid", seed: 114, draw }),
         );
@@ -85,7 +85,7 @@ describe("S11 predicted error", () => {
         along.add(dot(left, bias!) / norm2(bias!));
       }
       expect(Math.abs(along.mean - 1)).toBeLessThan(0.2);
-      expect(along.standardError).toBeLessThan(0.06);
+      expect(along.standardError).toBeLessThan(0.08);
     });
   }
 

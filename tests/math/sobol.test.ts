@@ -131,7 +131,7 @@ describe("points", () => {
     const squares = Array.from({ length: d }, () => new Sample());
     const fourths = Array.from({ length: d }, () => new Sample());
     const products = new Sample();
-    for (let draw = 0; draw < 20_000; draw++) {
+    for (let draw = 0; draw < 8000; draw++) {
       const w = sobolNormals(new RandomStream(8, draw), d, row + 1).subarray(row * d);
       w.forEach((value, l) => {
         means[l].add(value);
@@ -183,9 +183,9 @@ describe("estimators", () => {
     const { softmax } = pairOf(x, y);
     const maps = ["positive", "hyperbolic", "trigonometric"];
     for (const m of [8, 11]) {
-      for (const { name, estimate } of sample({ maps, kind: "sobol", d, m, draws: 20_000, target: softmax }, x, y)) {
+      for (const { name, estimate } of sample({ maps, kind: "sobol", d, m, draws: 5000, target: softmax }, x, y)) {
         expect(Math.abs(estimate.z(softmax)), `${name}, m = ${m}: z`).toBeLessThan(4.5);
-        expect(estimate.standardError / softmax, `${name}, m = ${m}: power`).toBeLessThan(0.004);
+        expect(estimate.standardError / softmax, `${name}, m = ${m}: power`).toBeLessThan(0.008);
       }
     }
   });
@@ -194,7 +194,7 @@ describe("estimators", () => {
     const [x, y] = pairWith(8, 3, 1);
     const pair = pairOf(x, y);
     const target = smreg(pair);
-    const at = { maps: ["positive"], kind: "sobol", d: 8, m: 8, draws: 10_000, norms: "sqrtd", target } as const;
+    const at = { maps: ["positive"], kind: "sobol", d: 8, m: 8, draws: 4000, norms: "sqrtd", target } as const;
     const [{ estimate }] = sample(at, x, y);
     expect(Math.abs(estimate.z(target))).toBeLessThan(4.5);
     expect(Math.abs(estimate.z(pair.softmax))).toBeGreaterThan(4.5);

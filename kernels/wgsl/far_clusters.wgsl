@@ -1,4 +1,4 @@
-// Clustered far field of near_far.wgsl (kernels/README.md §10): the clusters are C keys of weight Σω whose logits far_logits.wgsl has made.
+// Clustered far field of near_far.wgsl (src/near_far.ts): the clusters are C keys of weight Σω whose logits far_logits.wgsl has made.
 //
 // Predicted: 2·C·dv FLOP per row and C·4 bytes of logits read, which the cache holds for the near keys behind; not measured on a GPU.
 

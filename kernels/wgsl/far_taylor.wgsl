@@ -1,4 +1,4 @@
-// Taylor far fields of near_far.wgsl (kernels/README.md §10): K̂ = constant + t + SQUARE·t², t = x·(y − reference) − mean.
+// Taylor far fields of near_far.wgsl (src/near_far.ts): K̂ = constant + t + SQUARE·t², t = x·(y − reference) − mean.
 //
 // The state's Σ ωK̂v is one product of features of x (x_l, then x_a x_b) with moments, made as keys are: 32 features at a time. Causal
 // own rows join as keys: K̂ for those that are not near, e^t without a −K̂ for those that are; mean and variance of t over all visible

@@ -1,4 +1,4 @@
-// Near-and-far attention (kernels/README.md §10): one workgroup = (block of 64 query rows, head, 64 value columns).
+// Near-and-far attention (src/near_far.ts): one workgroup = (block of 64 query rows, head, 64 value columns).
 //
 // Joined behind one of far_none.wgsl, far_taylor.wgsl, far_clusters.wgsl, which start the sums with the far field and weigh K̂. Then an
 // online softmax over near keys, 32 at a time as in exact.wgsl: the band of the window, then heavy keys by their list. num and den are

@@ -10,7 +10,8 @@ import { UnsupportedError } from "../errors.ts";
 import { addSums, emptyFarState, type FarSums, type HeavyKey } from "../far_state.ts";
 import { BLOCK_ROWS, type NearFarPlan, nearRows } from "../near_far.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
-import type { NearFarKernels, NearFarOutput } from "./near_far_session.ts";
+import type { NearFarKernels } from "./near_far_session.ts";
+import type { TileOutput } from "./tiled.ts";
 import { busyWorkgroups, keyRanges } from "./webgpu_cut.ts";
 import { BufferSet, type Constants, type GpuDevice, Growing, mebibytes, Ring } from "./webgpu_device.ts";
 import {
@@ -18,13 +19,15 @@ import {
   type FarLayout,
   farLayoutOf,
   FARTHEST,
+  type HeavyPool,
   packCentroids,
   packHeavy,
   packRows,
   packSums,
+  unpackOutput,
   unpackSums,
 } from "./webgpu_far_layout.ts";
-import { concatenate, RowPacker, rowsOf, unpad } from "./webgpu_layout.ts";
+import { concatenate, RowPacker, rowsOf } from "./webgpu_layout.ts";
 import { dispatch } from "./webgpu_tiled.ts";
 
 /** Sums of key ranges are kept below this where one range allows. */
@@ -167,14 +170,12 @@ export class WebgpuFar implements NearFarKernels {
     q: Tile,
     near: KeyRows | null,
     heavy: readonly (readonly (readonly HeavyKey[])[])[],
-  ): (sums: FarSums, version: number) => Promise<NearFarOutput> {
-    const { causal } = this.plan;
-    const { capacity } = this.#layout;
+  ): (sums: FarSums, version: number) => Promise<TileOutput> {
     const posed: Posed[] = [];
-    for (let from = 0; from < q.rows; from += capacity) {
-      const to = Math.min(q.rows, from + capacity);
-      const states = causal ? heavy.slice(from / BLOCK_ROWS, Math.ceil(to / BLOCK_ROWS)) : heavy;
-      posed.push(this.#pose(rowsOf(q, from, to), near, states));
+    for (let from = 0; from < q.rows;) {
+      const one = this.#pose(q, from, near, heavy);
+      posed.push(one);
+      from += one.q.rows;
     }
     return (sums, version) => {
       if (posed.length > 0) this.#upload(sums, version);
@@ -182,31 +183,33 @@ export class WebgpuFar implements NearFarKernels {
     };
   }
 
-  /** Uploads queries and what they have near. */
-  #pose(q: Tile, near: KeyRows | null, heavy: readonly (readonly (readonly HeavyKey[])[])[]): Posed {
+  /** Uploads as many queries as one call can take, from `from` on, and what they have near. */
+  #pose(all: Tile, from: number, band: KeyRows | null, heavy: Parameters<NearFarKernels["emit"]>[2]): Posed {
     const { plan } = this;
-    const wanted = nearRows(plan, q.start, q.start + q.rows, Infinity);
-    const from = near && (plan.causal || plan.window > 0) ? Math.max(0, wanted.start - near.k.start) : 0;
-    const to = near && (plan.causal || plan.window > 0) ? Math.min(near.k.rows, wanted.end - near.k.start) : 0;
-    const rows = Math.max(0, to - from);
-    const start = rows > 0 ? near!.k.start + from : q.start;
-    const pool = packHeavy(heavy, q.start, plan, this.#layout);
-    const bytes = (rows + pool.rows) * plan.kvHeads * Math.max(this.#layout.d4, this.#layout.v4) * 16;
-    if (bytes > this.gpu.maxBytes) {
-      throw new UnsupportedError(
-        "webgpu",
-        `${rows} near rows and ${pool.rows} heavy keys of ${plan.kvHeads} heads need ${
-          mebibytes(bytes)
-        } in one buffer, ` +
-          `the device takes ${mebibytes(this.gpu.maxBytes)}; use a smaller window`,
-      );
+    let to = Math.min(all.rows, from + this.#layout.capacity);
+    let near: KeyRows | null, pool: HeavyPool, bytes: number;
+    for (;;) {
+      near = this.#nearOf(all, band, from, to);
+      const states = plan.causal ? heavy.slice(from / BLOCK_ROWS, Math.ceil(to / BLOCK_ROWS)) : heavy;
+      pool = packHeavy(states, all.start + from, plan, this.#layout);
+      const rows = (near?.k.rows ?? 0) + pool.rows;
+      bytes = rows * plan.kvHeads * Math.max(this.#layout.d4, this.#layout.v4) * 16;
+      if (bytes <= this.gpu.maxBytes || to - from <= BLOCK_ROWS) break;
+      to = from + Math.ceil((to - from) / (2 * BLOCK_ROWS)) * BLOCK_ROWS; // a wide window leaves room for fewer queries
     }
+    const rows = near?.k.rows ?? 0;
+    if (bytes > this.gpu.maxBytes) {
+      const what = `${rows} near rows and ${pool.rows} heavy keys of ${plan.kvHeads} heads need ${mebibytes(bytes)}`;
+      const has = `in one buffer, the device takes ${mebibytes(this.gpu.maxBytes)}`;
+      throw new UnsupportedError("webgpu", `${what} ${has}; use a smaller window or fewer heavy keys`);
+    }
+    const q = rowsOf(all, from, to);
     const slot = this.#slots.take();
     this.#write(
       slot.q.ensure(q.rows * plan.heads * this.#layout.d4 * 16),
       this.#packer.rows(q, plan.heads, plan.headDim),
     );
-    this.#uploadKeys(slot, rows > 0 ? slice(near!, from, to) : null, pool.rows, pool.numbers.byteLength);
+    this.#uploadKeys(slot, near, pool.rows, pool.numbers.byteLength);
     const cells = rows * plan.kvHeads * 16;
     if (pool.rows > 0) {
       this.#write(slot.k.ensure(0), pool.keys, cells * this.#layout.d4);
@@ -214,7 +217,17 @@ export class WebgpuFar implements NearFarKernels {
       this.gpu.device.queue.writeBuffer(slot.numbers.ensure(0), rows * 4, pool.numbers as Uint32Array<ArrayBuffer>);
     }
     // Only its place is needed from here on: the caller's numbers may be gone.
-    return { slot, q: { ...q, data: new Float32Array() }, near: { start, rows }, pool };
+    return { slot, q: { ...q, data: new Float32Array() }, near: { start: near?.k.start ?? q.start, rows }, pool };
+  }
+
+  /** What queries `from … to − 1` can have near. */
+  #nearOf(q: Tile, near: KeyRows | null, from: number, to: number): KeyRows | null {
+    const { plan } = this;
+    if (!near || !(plan.causal || plan.window > 0)) return null;
+    const wanted = nearRows(plan, q.start + from, q.start + to, Infinity);
+    const first = Math.max(0, wanted.start - near.k.start);
+    const end = Math.min(near.k.rows, wanted.end - near.k.start);
+    return end > first ? slice(near, first, end) : null;
   }
 
   /** Makes room for keys, `behind` rows and `tail` bytes after their weights; writes the keys. */
@@ -242,7 +255,7 @@ export class WebgpuFar implements NearFarKernels {
     this.#uploaded = { sums, version };
   }
 
-  async #answer({ slot, q, near, pool }: Posed): Promise<NearFarOutput> {
+  async #answer({ slot, q, near, pool }: Posed): Promise<TileOutput> {
     const { plan, gpu } = this;
     const { heads, kvHeads, causal } = plan;
     const { v4, padded, unit, valueBlocks, kind } = this.#layout;
@@ -284,15 +297,7 @@ export class WebgpuFar implements NearFarKernels {
     const staging = slot.staging.ensure(bytes);
     encoder.copyBufferToBuffer(result, 0, staging, 0, bytes);
     gpu.device.queue.submit([encoder.finish()]);
-    const output = await gpu.read(staging, bytes, (floats) => {
-      const denominators = new Float32Array(q.rows * heads);
-      const tail = floats.subarray(outBytes / 4);
-      for (let cell = 0; cell < denominators.length; cell++) {
-        const row = Math.floor(cell / heads);
-        denominators[cell] = tail[(cell % heads) * blocks * BLOCK_ROWS + row];
-      }
-      return { out: unpad(floats.subarray(0, outBytes / 4), q.rows * heads, plan.valueDim), denominators };
-    });
+    const output = await gpu.read(staging, bytes, (floats) => unpackOutput(floats, q.rows, plan, this.#layout));
     this.#slots.give(slot);
     return output;
   }

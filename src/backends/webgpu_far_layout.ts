@@ -2,9 +2,10 @@
 import { UnsupportedError } from "../errors.ts";
 import type { FarSums, HeavyKey } from "../far_state.ts";
 import { BLOCK_ROWS, type NearFarPlan, pairAt } from "../near_far.ts";
-import { type Device } from "./webgpu_cut.ts";
+import type { TileOutput } from "./tiled.ts";
+import type { Device } from "./webgpu_cut.ts";
 import { mebibytes } from "./webgpu_device.ts";
-import { vec4s, widestRow } from "./webgpu_layout.ts";
+import { unpad, vec4s, widestRow } from "./webgpu_layout.ts";
 
 /** States of a call's blocks, and the logits of its clusters, are kept below these where one block allows. */
 const STATES = 256 << 20;
@@ -143,6 +144,18 @@ export function unpackSums(floats: Float32Array, plan: NearFarPlan, layout: FarL
     const into = sums[name];
     for (let i = 0; i < count; i++) into[host + i] = floats[device + i];
   });
+}
+
+/** Outputs of a call and what they were divided by, `rows × heads`. */
+export function unpackOutput(floats: Float32Array, rows: number, plan: NearFarPlan, { v4 }: FarLayout): TileOutput {
+  const { heads, valueDim } = plan;
+  const tail = floats.subarray(rows * heads * v4 * 4);
+  const padded = Math.ceil(rows / BLOCK_ROWS) * BLOCK_ROWS;
+  const denominators = new Float32Array(rows * heads);
+  for (let row = 0; row < rows; row++) {
+    for (let head = 0; head < heads; head++) denominators[row * heads + head] = tail[head * padded + row];
+  }
+  return { out: unpad(floats, rows * heads, valueDim), denominators };
 }
 
 /** Rows of `width` float64 numbers as whole vec4s. */

@@ -37,7 +37,7 @@ export function farLayoutOf(plan: NearFarPlan, { maxBytes }: Pick<Device, "maxBy
     throw new UnsupportedError(
       "webgpu",
       "keys are not grouped by cluster on the device, so no cluster's keys can all be near: " +
-        "use 0 top clusters, or more heavy keys or a wider window in their place",
+        "use 0 top clusters and more heavy keys or a wider window in their place, or the backend scalar",
     );
   }
   const kind = far === "none" || far === "clusters" ? far : "taylor";

@@ -8,8 +8,8 @@
 import type { KeyRows } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
 import { addSums, emptyFarState, type FarSums, type HeavyKey } from "../far_state.ts";
-import { BLOCK_ROWS, type NearFarPlan, nearRows } from "../near_far.ts";
-import type { FloatArray, Tile } from "../tensor.ts";
+import { BLOCK_ROWS, type NearFarPlan } from "../near_far.ts";
+import type { Tile } from "../tensor.ts";
 import type { NearFarKernels } from "./near_far_session.ts";
 import type { TileOutput } from "./tiled.ts";
 import { busyWorkgroups, keyRanges } from "./webgpu_cut.ts";
@@ -20,6 +20,8 @@ import {
   farLayoutOf,
   FARTHEST,
   type HeavyPool,
+  keyRowsOf,
+  nearOf,
   packCentroids,
   packHeavy,
   packRows,
@@ -126,11 +128,10 @@ export class WebgpuFar implements NearFarKernels {
 
   sums(keys: KeyRows, reference: Float64Array): Promise<FarSums> {
     const { plan } = this;
-    const bytes = plan.kvHeads * Math.max(this.#layout.d4, this.#layout.v4) * 16;
-    const most = Math.max(1, Math.floor(this.gpu.maxBytes / bytes));
+    const most = this.#layout.keyRows;
     const parts: Promise<FarSums>[] = [];
     for (let from = 0; from < keys.k.rows; from += most) {
-      parts.push(this.#track(this.#sums(slice(keys, from, Math.min(keys.k.rows, from + most)), reference)));
+      parts.push(this.#track(this.#sums(keyRowsOf(keys, from, Math.min(keys.k.rows, from + most)), reference)));
     }
     return Promise.all(parts).then((all) => {
       const total: FarSums = { ...emptyFarState(plan).sums, reference };
@@ -179,7 +180,11 @@ export class WebgpuFar implements NearFarKernels {
     }
     return (sums, version) => {
       if (posed.length > 0) this.#upload(sums, version);
-      return this.#track(Promise.all(posed.map((one) => this.#answer(one))).then(concatenate));
+      return this.#track(
+        Promise.all(posed.map((one) => this.#answer(one))).then((outputs) => {
+          return outputs.length === 1 ? outputs[0] : concatenate(outputs);
+        }),
+      );
     };
   }
 
@@ -187,22 +192,21 @@ export class WebgpuFar implements NearFarKernels {
   #pose(all: Tile, from: number, band: KeyRows | null, heavy: Parameters<NearFarKernels["emit"]>[2]): Posed {
     const { plan } = this;
     let to = Math.min(all.rows, from + this.#layout.capacity);
-    let near: KeyRows | null, pool: HeavyPool, bytes: number;
+    let near: KeyRows | null, pool: HeavyPool;
     for (;;) {
-      near = this.#nearOf(all, band, from, to);
+      near = nearOf(plan, all, band, from, to);
       const states = plan.causal ? heavy.slice(from / BLOCK_ROWS, Math.ceil(to / BLOCK_ROWS)) : heavy;
       pool = packHeavy(states, all.start + from, plan, this.#layout);
       const rows = (near?.k.rows ?? 0) + pool.rows;
-      bytes = rows * plan.kvHeads * Math.max(this.#layout.d4, this.#layout.v4) * 16;
-      if (bytes <= this.gpu.maxBytes || to - from <= BLOCK_ROWS) break;
+      if (rows <= this.#layout.keyRows && 4 * rows + pool.numbers.byteLength <= this.gpu.maxBytes) break;
+      if (to - from <= BLOCK_ROWS) {
+        const what = `${near?.k.rows ?? 0} near rows and ${pool.rows} heavy keys of ${plan.kvHeads} heads`;
+        const most = `are too much for a buffer of ${mebibytes(this.gpu.maxBytes)}`;
+        throw new UnsupportedError("webgpu", `${what} ${most}; use a smaller window or fewer heavy keys`);
+      }
       to = from + Math.ceil((to - from) / (2 * BLOCK_ROWS)) * BLOCK_ROWS; // a wide window leaves room for fewer queries
     }
     const rows = near?.k.rows ?? 0;
-    if (bytes > this.gpu.maxBytes) {
-      const what = `${rows} near rows and ${pool.rows} heavy keys of ${plan.kvHeads} heads need ${mebibytes(bytes)}`;
-      const has = `in one buffer, the device takes ${mebibytes(this.gpu.maxBytes)}`;
-      throw new UnsupportedError("webgpu", `${what} ${has}; use a smaller window or fewer heavy keys`);
-    }
     const q = rowsOf(all, from, to);
     const slot = this.#slots.take();
     this.#write(
@@ -218,16 +222,6 @@ export class WebgpuFar implements NearFarKernels {
     }
     // Only its place is needed from here on: the caller's numbers may be gone.
     return { slot, q: { ...q, data: new Float32Array() }, near: { start: near?.k.start ?? q.start, rows }, pool };
-  }
-
-  /** What queries `from … to − 1` can have near. */
-  #nearOf(q: Tile, near: KeyRows | null, from: number, to: number): KeyRows | null {
-    const { plan } = this;
-    if (!near || !(plan.causal || plan.window > 0)) return null;
-    const wanted = nearRows(plan, q.start + from, q.start + to, Infinity);
-    const first = Math.max(0, wanted.start - near.k.start);
-    const end = Math.min(near.k.rows, wanted.end - near.k.start);
-    return end > first ? slice(near, first, end) : null;
   }
 
   /** Makes room for keys, `behind` rows and `tail` bytes after their weights; writes the keys. */
@@ -391,10 +385,4 @@ export class WebgpuFar implements NearFarKernels {
     await Promise.allSettled(this.#pending);
     this.#buffers.destroy();
   }
-}
-
-/** Rows `from … to − 1`, borrowed. */
-function slice({ k, v, weights }: KeyRows, from: number, to: number): KeyRows {
-  const part: FloatArray | undefined = weights?.subarray(from, to);
-  return { k: rowsOf(k, from, to), v: rowsOf(v, from, to), weights: part };
 }

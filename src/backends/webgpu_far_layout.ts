@@ -1,11 +1,13 @@
 /** How far fields, near keys and heavy keys lie in device memory (kernels/wgsl/near_far.wgsl, far_*.wgsl). Pure. */
+import type { KeyRows } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
 import type { FarSums, HeavyKey } from "../far_state.ts";
-import { BLOCK_ROWS, type NearFarPlan, pairAt } from "../near_far.ts";
+import { BLOCK_ROWS, type NearFarPlan, nearRows, pairAt } from "../near_far.ts";
+import type { Tile } from "../tensor.ts";
 import type { TileOutput } from "./tiled.ts";
 import type { Device } from "./webgpu_cut.ts";
 import { mebibytes } from "./webgpu_device.ts";
-import { unpad, vec4s, widestRow } from "./webgpu_layout.ts";
+import { rowsOf, unpad, vec4s, widestRow } from "./webgpu_layout.ts";
 
 /** States of a call's blocks, and the logits of its clusters, are kept below these where one block allows. */
 const STATES = 256 << 20;
@@ -27,6 +29,8 @@ export interface FarLayout {
   readonly unit: number;
   /** Query rows of one call, a multiple of BLOCK_ROWS. */
   readonly capacity: number;
+  /** Key rows of one call. */
+  readonly keyRows: number;
 }
 
 /** Throws UnsupportedError for what the device cannot take. */
@@ -71,7 +75,7 @@ export function farLayoutOf(plan: NearFarPlan, { maxBytes }: Pick<Device, "maxBy
     Math.min(
       plan.tileRows / BLOCK_ROWS,
       DISPATCH,
-      maxBytes / (widestRow(plan) * BLOCK_ROWS),
+      maxBytes / ((widestRow(plan) + 4 * heads) * BLOCK_ROWS), // outputs have denominators behind them
       causal && state > 0 ? Math.min(maxBytes, Math.max(STATES, state)) / state : Infinity,
       kind === "clusters"
         ? Math.min(maxBytes, Math.max(LOGITS, heads * padded * 256)) / (heads * padded * 256)
@@ -84,7 +88,8 @@ export function farLayoutOf(plan: NearFarPlan, { maxBytes }: Pick<Device, "maxBy
       `${BLOCK_ROWS} rows of ${heads} heads need more than ${mebibytes(maxBytes)} in one buffer`,
     );
   }
-  return { kind, d4, v4, valueBlocks, features, padded, unit, capacity: blocks * BLOCK_ROWS };
+  const keyRows = Math.min(Math.floor(maxBytes / (kvHeads * Math.max(d4, v4) * 16)), DISPATCH * 64);
+  return { kind, d4, v4, valueBlocks, features, padded, unit, capacity: blocks * BLOCK_ROWS, keyRows };
 }
 
 /** Moments in the order of the device: y_l, then y_a y_b by a + b's distance from a, modulo d. Calls `each` with both places. */
@@ -181,6 +186,20 @@ export function packCentroids(plan: NearFarPlan, layout: FarLayout): { centroids
     }
   }
   return { centroids, halves };
+}
+
+/** Rows `from … to − 1`, borrowed. */
+export function keyRowsOf({ k, v, weights }: KeyRows, from: number, to: number): KeyRows {
+  return { k: rowsOf(k, from, to), v: rowsOf(v, from, to), weights: weights?.subarray(from, to) };
+}
+
+/** What queries `from … to − 1` can have near, of the rows given; null where that is none. */
+export function nearOf(plan: NearFarPlan, q: Tile, near: KeyRows | null, from: number, to: number): KeyRows | null {
+  if (!near || !(plan.causal || plan.window > 0)) return null;
+  const wanted = nearRows(plan, q.start + from, q.start + to, Infinity);
+  const first = Math.max(0, wanted.start - near.k.start);
+  const end = Math.min(near.k.rows, wanted.end - near.k.start);
+  return end > first ? keyRowsOf(near, first, end) : null;
 }
 
 /** Heavy keys of a call: each once, whatever the number of blocks that have it. */

@@ -16,12 +16,7 @@ import {
 import { BLOCK_ROWS, type NearFarPlan } from "../near_far.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import { HeavyKeys } from "./heavy_keys.ts";
-
-/** Outputs of one tile: `rows × (heads · valueDim)`, and per (row, head) what they were divided by, 0 where no key is visible. */
-export interface NearFarOutput {
-  readonly out: Float32Array;
-  readonly denominators: Float32Array;
-}
+import type { TileOutput } from "./tiled.ts";
 
 /** What a float32 backend implements. Both calls copy their tiles before they return. */
 export interface NearFarKernels extends AsyncDisposable {
@@ -37,7 +32,7 @@ export interface NearFarKernels extends AsyncDisposable {
     near: KeyRows | null,
     heavy: readonly (readonly (readonly HeavyKey[])[])[],
     into?: FloatArray,
-  ): (sums: FarSums, version: number) => Promise<NearFarOutput>;
+  ): (sums: FarSums, version: number) => Promise<TileOutput>;
 }
 
 export class DeviceNearFar implements NearFarSession {

@@ -8,6 +8,7 @@ import { type Attention, logitScale, parametersFor, type Sizes } from "./attenti
 import type { Backend, Session } from "./backend.ts";
 import type { Inputs, TileMemory } from "./inputs.ts";
 import { compareOutputs } from "./metrics.ts";
+import { Moments, phiOf } from "./moments.ts";
 import type { AttentionShape } from "./plan.ts";
 import { RandomStream } from "./random.ts";
 import type { ErrorReport } from "./report.ts";
@@ -95,7 +96,7 @@ export async function checkError(options: CheckOptions): Promise<ErrorReport> {
   const samples = drawn.map((data) => compare({ ...truth, data }).relativeL2.value);
   return {
     ...compare(options.approx),
-    phi: keys.phi(asked, options.inputScale),
+    phi: phiOf(asked, keys, options.inputScale),
     redraws: samples.length > 0 ? { count: samples.length, ...logInterval(samples), samples } : null,
   };
 }
@@ -156,46 +157,5 @@ class UniformBaseline {
   tile(): Tile {
     if (!this.shape.causal) { for (let i = 0; i < this.rows.length; i++) this.#write(i); }
     return { start: 0, rows: this.rows.length, cols: this.shape.heads * this.shape.valueDim, data: this.#out };
-  }
-}
-
-/** Σy and Σ‖y‖² of rows, for φ̄ = mean‖x‖² + mean‖y‖² + 2 x̄·ȳ of queries x and keys y. */
-export class Moments {
-  readonly #sum: Float64Array;
-  #squares = 0;
-  #weight = 0;
-
-  constructor(readonly heads: number, readonly width: number) {
-    this.#sum = new Float64Array(heads * width);
-  }
-
-  /** Rows so far, as their weights count them. */
-  get weight(): number {
-    return this.#weight;
-  }
-
-  add(tile: Tile, weights?: Tile["data"]): void {
-    for (let i = 0; i < tile.rows; i++) {
-      const weight = weights ? weights[i] : 1;
-      this.#weight += weight;
-      for (let c = 0, at = i * tile.cols; c < tile.cols; c++) {
-        const value = tile.data[at + c];
-        this.#sum[c] += weight * value;
-        this.#squares += weight * value * value;
-      }
-    }
-  }
-
-  /** φ̄ of these keys and the queries `q`, mean over heads. */
-  phi(q: Moments, inputScale: number): number {
-    const { heads } = q;
-    let dot = 0;
-    for (let h = 0; h < heads; h++) {
-      const kv = Math.floor(h * this.heads / heads);
-      for (let c = 0; c < this.width; c++) dot += q.#sum[h * this.width + c] * this.#sum[kv * this.width + c];
-    }
-    const perHead = q.#squares / (q.#weight * heads) + this.#squares / (this.#weight * this.heads) +
-      2 * dot / (q.#weight * this.#weight * heads);
-    return perHead * inputScale * inputScale;
   }
 }

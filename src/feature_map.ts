@@ -55,6 +55,15 @@ export interface FeatureMap {
   readonly signed: boolean;
   /** What it estimates: the softmax kernel, or its own kernel. */
   readonly kernel: "softmax" | "own";
+  /** Row norms that the map implies, whatever else is asked for. */
+  readonly norms?: "sqrtd";
+  /** What is fitted to the data (fitted.ts): how queries and keys are balanced, and exponents of ‖w‖². */
+  readonly fitted?: {
+    readonly balance: "none" | "diagonal" | "dense";
+    readonly exponents: "one" | "directions";
+  };
+  /** φ acts on 2 d coordinates, [x sin θ, x cos θ] with θ the row's place in the sequence (transformed.ts). */
+  readonly angular?: true;
   readonly summary: string;
 }
 
@@ -68,6 +77,22 @@ const pointwise = (activation: Activation, signed: boolean, summary: string, eps
   kernel: "own",
   summary,
 });
+
+type Fitted = NonNullable<FeatureMap["fitted"]>;
+
+/** A data-fitted map of the softmax kernel with one sign, and with both. */
+const fitted = (name: string, fitted: Fitted, summary: string): FeatureMap[] => {
+  const map = { family: "exp", signed: false, kernel: "softmax", fitted } as const;
+  return [
+    { ...map, name, featuresPerProjection: 1, summary },
+    {
+      ...map,
+      name: `hyp-${name}`,
+      featuresPerProjection: 2,
+      summary: `${name} of ±w: r features from r/2 projections`,
+    },
+  ];
+};
 
 /** The table. Adding a map of an existing family is one row here. */
 export const FEATURE_MAPS: readonly FeatureMap[] = [
@@ -95,6 +120,40 @@ export const FEATURE_MAPS: readonly FeatureMap[] = [
     kernel: "softmax",
     summary: "e^{‖x‖²/2} (sin w·x, cos w·x): unbiased but signed; unstable for large norms (paper §2.3)",
   },
+  {
+    name: "smreg",
+    family: "exp",
+    featuresPerProjection: 1,
+    signed: false,
+    kernel: "softmax",
+    norms: "sqrtd",
+    summary: "positive with row norms √d: the regularised softmax kernel, never above softmax (paper Theorem 1)",
+  },
+  ...fitted(
+    "oprf",
+    { balance: "none", exponents: "one" },
+    "exp(A‖w‖² + √(1−4A) w·x − ‖x‖²/2), A fitted to the data: bounded in w (FAVOR++, arXiv 2205.15317)",
+  ),
+  ...fitted(
+    "sderf",
+    { balance: "none", exponents: "directions" },
+    "oprf with an A per principal direction of x + y (FAVOR#, arXiv 2302.00787)",
+  ),
+  ...fitted(
+    "saderf",
+    { balance: "diagonal", exponents: "one" },
+    "oprf after scaling coordinates of queries up and of keys down, to equal size (arXiv 2302.00787)",
+  ),
+  ...fitted(
+    "aderf",
+    { balance: "dense", exponents: "one" },
+    "oprf after the matrix T on queries, T⁻¹ on keys that makes them most alike (arXiv 2302.00787)",
+  ),
+  ...fitted(
+    "aderf+sderf",
+    { balance: "dense", exponents: "directions" },
+    "aderf, then an A per principal direction: the least variance of these maps",
+  ),
   pointwise("relu", false, "max(w·x, 0) + 1e-3: generalised attention, the paper's ReLU Performer"),
   {
     name: "elu",
@@ -106,6 +165,18 @@ export const FEATURE_MAPS: readonly FeatureMap[] = [
     signed: false,
     kernel: "own",
     summary: "elu(x) + 1 per coordinate, no projection (linear transformer, arXiv 2006.16236)",
+  },
+  {
+    name: "cosformer",
+    family: "pointwise",
+    featuresPerProjection: 1,
+    activation: "relu",
+    epsilon: 0,
+    projection: "none",
+    angular: true,
+    signed: false,
+    kernel: "own",
+    summary: "relu(q)·relu(k) cos(π(i − j)/2M), M the longer length (arXiv 2202.08791); r = 2d, no projection",
   },
   pointwise("sigmoid", false, "1/(1+e^{−w·x}) + 1e-3"),
   pointwise("exp", false, "e^{w·x} + 1e-3, without the −‖x‖²/2 of softmax features"),
@@ -184,9 +255,12 @@ export function identity(d: number): Float64Array {
   return rows;
 }
 
+/** Coordinates that kernels see of queries and keys `headDim` wide. */
+export const coordinatesOf = (map: FeatureMap, headDim: number): number => map.angular ? 2 * headDim : headDim;
+
 /** How many projections a map needs for `numFeatures` features; throws RangeError when it cannot be met. */
 export function projectionsFor(map: FeatureMap, numFeatures: number, headDim: number): number {
-  if (map.projection === "none") return headDim;
+  if (map.projection === "none") return coordinatesOf(map, headDim);
   if (!Number.isInteger(numFeatures) || numFeatures < 1) {
     throw new UsageError(`Cannot use ${numFeatures} features: expected a whole number of at least 1`);
   }
@@ -201,6 +275,7 @@ export function projectionsFor(map: FeatureMap, numFeatures: number, headDim: nu
 
 /**
  * Binds a map to projections.
+ * @param options.headDim coordinates that kernels see (`coordinatesOf`).
  * @param weights `matrices × m × d`; ignored (identity) for maps without projection.
  * @param scale the logit scale S in exp(S · q·k); softmax has S = 1/√d.
  * @param beta `matrices × m` exponents β of the `exp` family (dense-exponential maps, exp(β_a ± w_a·x − ‖x‖²/2)); zeros if left out.

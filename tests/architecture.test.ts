@@ -30,10 +30,10 @@ function staticImportsOf(file: string): string[] {
 
 const LAYERS: readonly RegExp[] = [
   /^kernels\/|^src\/(errors|system_errors|tensor|words|version|statistics|timing|in_flight)\.ts$/,
-  /^src\/(bytes|disk|random|feature_map|plan|state|near_far|far_state|rules_table)\.ts$/,
+  /^src\/(bytes|disk|random|feature_map|plan|state|near_far|far_state|rules_table|moments|symmetric|fitted|row_transform)\.ts$/,
   /^src\/(projection|attention|backend|metrics|rules_plan)\.ts$/,
   /^src\/(backends|formats)\//,
-  /^src\/(inputs|report|warnings|check|run|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/exporters\//,
+  /^src\/(inputs|report|warnings|check|run|fit|transformed|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/exporters\//,
   /^src\/model\//,
   /^src\/commands\//,
   /^(cli|mod)\.ts$/,

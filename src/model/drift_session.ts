@@ -1,5 +1,5 @@
 /** Exact attention that, as it goes, measures what approximations would have made of the same queries, keys and values. */
-import { Moments } from "../check.ts";
+import { Moments, phiOf } from "../moments.ts";
 import { ErrorSums } from "../metrics.ts";
 import type { OwnRows, RuledPlan, RuledSession } from "../rules_plan.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
@@ -66,7 +66,7 @@ export class MeasuringSession implements RuledSession {
   async reset(): Promise<void> {
     const { measure } = this;
     measure.rows += this.#queries.weight;
-    measure.phi += this.#keys.phi(this.#queries, measure.plan.headDim ** -0.25) * this.#queries.weight;
+    measure.phi += phiOf(this.#queries, this.#keys, measure.plan.headDim ** -0.25) * this.#queries.weight;
     this.rivals.forEach(({ counts }, i) => measure.nonPositive[i] += counts.nonPositive);
     [this.#queries, this.#keys] = momentsOf(measure.plan);
     this.#masks.clear();

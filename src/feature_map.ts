@@ -248,6 +248,17 @@ export interface MapParameters {
   readonly epsilon: number;
 }
 
+/**
+ * Bias of every feature of every key head, `kvHeads × r`, in the order of a state's c (state.ts). A device may leave biases out of its
+ * keys' exponents and of its queries': its c is then lower by the bias, and what it lacks in t = e + c of a query is twice the bias.
+ */
+export function stateBiases({ matrices, projections, features, bias }: MapParameters, kvHeads: number): Float64Array {
+  return Float64Array.from({ length: kvHeads * features }, (_, f) => {
+    const matrix = Math.floor(f / features) % matrices;
+    return bias[matrix * projections + f % features % projections];
+  });
+}
+
 /** The `d × d` identity. */
 export function identity(d: number): Float64Array {
   const rows = new Float64Array(d * d);

@@ -4,8 +4,9 @@
  * It reads keys and values once more, on its own, so that the throughput of the run proper stays clean.
  * Everything is a session fed by the same pass: the exact one, and one per redraw of the projection.
  */
-import { type Attention, logitScale, parametersFor, type Sizes } from "./attention.ts";
+import { type Attention, logitScale, parametersFor, type Sizes, transformFor } from "./attention.ts";
 import type { Backend, Session } from "./backend.ts";
+import type { Fit } from "./fitted.ts";
 import type { Inputs, TileMemory } from "./inputs.ts";
 import { compareOutputs } from "./metrics.ts";
 import { Moments, phiOf } from "./moments.ts";
@@ -15,6 +16,7 @@ import type { ErrorReport } from "./report.ts";
 import { ValueMean } from "./rules_uniform.ts";
 import { logInterval } from "./statistics.ts";
 import type { Tile } from "./tensor.ts";
+import { prepareTransformed } from "./transformed.ts";
 
 /** Strata of the causal sample: the error depends on how many keys a row sees. */
 const STRATA = 16;
@@ -39,6 +41,8 @@ export interface CheckOptions {
   readonly backend: Backend;
   readonly attention: Attention;
   readonly sizes: Sizes;
+  /** Of the approximation; redraws share it. */
+  readonly fit: Fit | null;
   readonly shape: AttentionShape;
   /** √S, or 1 where the map does not scale: for φ̄. */
   readonly inputScale: number;
@@ -56,7 +60,7 @@ export interface CheckOptions {
 
 /** Measures the error of `approx`. */
 export async function checkError(options: CheckOptions): Promise<ErrorReport> {
-  const { backend, attention, sizes, shape, inputs, rows, queries, redraws } = options;
+  const { backend, attention, sizes, fit, shape, inputs, rows, queries, redraws } = options;
   const { precision } = backend.limits;
   const scale = logitScale(attention, sizes.headDim);
   await using exact = await backend.prepareExact({ ...shape, scale, queryRows: rows.length });
@@ -64,7 +68,8 @@ export async function checkError(options: CheckOptions): Promise<ErrorReport> {
   await using draws = new AsyncDisposableStack();
   const sessions: Session[] = [];
   for (let draw = 1; draw <= redraws; draw++) {
-    sessions.push(draws.use(await backend.prepare({ ...shape, parameters: parametersFor(attention, sizes, draw) })));
+    const plan = { ...shape, parameters: parametersFor(attention, sizes, draw, fit) };
+    sessions.push(draws.use(await prepareTransformed(backend, plan, transformFor(attention, sizes, fit))));
   }
   const drawn = sessions.map(() => new Float64Array(rows.length * shape.heads * shape.valueDim));
   const uniform = new UniformBaseline(rows, shape);

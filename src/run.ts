@@ -11,12 +11,17 @@ import {
   flopCount,
   isExact,
   logitScale,
+  normsOf,
   parametersFor,
   ruledPlanFor,
   type Sizes,
+  transformFor,
 } from "./attention.ts";
 import type { Backend, Session, SessionCounts } from "./backend.ts";
 import { checkError, copySampled, sampleRows } from "./check.ts";
+import { coordinatesOf, featureMap } from "./feature_map.ts";
+import { fitInputs, type FitWish, planFit } from "./fit.ts";
+import type { Fit } from "./fitted.ts";
 import { InFlight } from "./in_flight.ts";
 import type { Inputs } from "./inputs.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
@@ -25,6 +30,7 @@ import { type FloatArray, floats, type Precision, type TensorSink, type Tile } f
 import { prepareRuled, type RuledSession } from "./rules.ts";
 import { TileStore } from "./tile_store.ts";
 import { type Phase, Stopwatch, timed } from "./timing.ts";
+import { prepareTransformed } from "./transformed.ts";
 import { warningsFor } from "./warnings.ts";
 
 export interface AttendOptions {
@@ -32,6 +38,8 @@ export interface AttendOptions {
   readonly attention: Attention;
   readonly backend: Backend;
   readonly refused: readonly Refusal[];
+  /** Where fitted numbers come from, and whether keys are moved; default: as `FitWish` says. */
+  readonly fitting?: FitWish;
   /** Rows per tile the user asked for. */
   readonly tileRows?: number;
   /** Query rows to check against exact softmax; 0 = none. */
@@ -69,7 +77,9 @@ export function sizesOf(inputs: Inputs, causal: boolean): Sizes {
 export async function attend(options: AttendOptions): Promise<Report> {
   const { inputs, attention, backend } = options;
   const sizes = sizesOf(inputs, attention.causal);
-  using run = isExact(attention) ? new ExactRun(options, sizes) : new LinearRun(options, sizes);
+  const watch = options.layer?.watch ?? new Stopwatch();
+  const fit = await fitted(options, sizes, watch);
+  using run = isExact(attention) ? new ExactRun(options, sizes, watch) : new LinearRun(options, sizes, watch, fit);
   const counts = await run.attend();
   await options.sink?.finish();
   const error = await run.error();
@@ -102,12 +112,13 @@ export async function attend(options: AttendOptions): Promise<Report> {
       numFeatures: parameters?.features ?? null,
       projections: projected ? parameters.projections : null,
       projection: projected ? (attention.given ? attention.given.path : attention.projection) : null,
-      norms: seeded ? attention.norms : null,
+      norms: seeded ? normsOf(attention, parameters.map) : null,
       seed: seeded ? attention.seed : null,
       causal: attention.causal,
       scale: logitScale(attention, sizes.headDim),
       compat: attention.compat,
       masked: inputs.weights !== null,
+      params: fit && reportOf(fit),
       tileRows: shape.tileRows,
     },
     layer: layer ? { path: layer.path, model: layer.model, index: layer.index } : null,
@@ -120,14 +131,40 @@ export async function attend(options: AttendOptions): Promise<Report> {
     peakBytes: options.peakBytes(),
     counts,
     error,
-    warnings: warningsFor(attention, sizes, error, counts),
+    warnings: warningsFor(attention, sizes, error, counts, fit),
   };
 }
+
+/** Looks at the rows that the map is fitted to, before any of them is attended to. */
+async function fitted(
+  { attention, backend, inputs, layer, signal, fitting }: AttendOptions,
+  sizes: Sizes,
+  watch: Stopwatch,
+) {
+  const plan = planFit(attention, fitting ?? { params: null, centre: "auto" }, layer !== undefined);
+  if (!plan) return null;
+  const { precision } = backend.limits;
+  return await watch.time(
+    layer ? "compute" : "read",
+    () => fitInputs(attention, sizes, plan, inputs, { precision, signal }),
+  );
+}
+
+const reportOf = ({ source, rows, centred, heads }: Fit): Report["attention"]["params"] => ({
+  source,
+  rows,
+  centred,
+  heads: heads.map(({ phiBefore, phi, logVariance, exponents }) => ({
+    phiBefore,
+    phi,
+    logVariance,
+    exponents: [...exponents],
+  })),
+});
 
 abstract class Run implements Disposable {
   /** Seconds per stage, where the backend measured them. */
   stages: Report["stages"] = null;
-  readonly watch: Stopwatch;
   /** What waiting for tiles is: reading, or a checkpoint's dense layers, which read by themselves. */
   protected readonly reading: Phase;
   readonly shape: AttentionShape;
@@ -135,11 +172,11 @@ abstract class Run implements Disposable {
   protected readonly store: TileStore;
   abstract readonly parameters: ReturnType<typeof parametersFor> | null;
 
-  constructor(readonly options: AttendOptions, readonly sizes: Sizes) {
-    this.watch = options.layer?.watch ?? new Stopwatch();
+  constructor(readonly options: AttendOptions, readonly sizes: Sizes, readonly watch: Stopwatch) {
     this.reading = options.layer ? "compute" : "read";
     const { heads, kvHeads, headDim, valueDim } = sizes;
-    const widest = Math.max(heads * headDim, kvHeads * headDim, kvHeads * valueDim, heads * valueDim);
+    const seen = isExact(options.attention) ? headDim : coordinatesOf(featureMap(options.attention.features), headDim);
+    const widest = Math.max(heads * seen, kvHeads * seen, kvHeads * valueDim, heads * valueDim);
     const tileRows = tileRowsFor(options.backend.limits, widest, options.tileRows);
     this.shape = { heads, kvHeads, headDim, valueDim, causal: options.attention.causal, tileRows };
     this.store = new TileStore(options.backend, tileRows, options.backend.limits.inFlight + 1);
@@ -183,10 +220,10 @@ class LinearRun extends Run {
   readonly #queries: Tile;
   readonly #approx: Tile;
 
-  constructor(options: AttendOptions, sizes: Sizes) {
-    super(options, sizes);
+  constructor(options: AttendOptions, sizes: Sizes, watch: Stopwatch, readonly fit: Fit | null) {
+    super(options, sizes, watch);
     const { attention } = options;
-    this.parameters = parametersFor(attention, sizes);
+    this.parameters = parametersFor(attention, sizes, 0, fit);
     this.#rows = sampleRows(sizes.queryRows, options.check, attention.causal, attention.seed);
     this.#queries = this.#sampled(sizes.headDim, options.backend.limits.precision);
     this.#approx = this.#sampled(sizes.valueDim, "f64");
@@ -227,7 +264,9 @@ class LinearRun extends Run {
   async #session(): Promise<Session | RuledSession> {
     const { backend, attention, inputs } = this.options;
     const { parameters, sizes, shape, watch } = this;
-    if (attention.compat === "exact") return await backend.prepare({ ...shape, parameters });
+    if (attention.compat === "exact") {
+      return await prepareTransformed(backend, { ...shape, parameters }, transformFor(attention, sizes, this.fit));
+    }
     const session = await prepareRuled(backend, ruledPlanFor(attention, sizes, parameters, shape.tileRows));
     if (!session.surveys) return session;
     for await (
@@ -298,10 +337,10 @@ class LinearRun extends Run {
   async error(): Promise<ErrorReport | null> {
     if (this.#rows.length === 0 || this.sizes.keyRows === 0) return null;
     const { backend, attention, inputs, redraws, signal } = this.options;
-    const { sizes, shape } = this;
+    const { sizes, shape, fit } = this;
     const { inputScale } = this.parameters;
     const [rows, queries, approx] = [this.#rows, this.#queries, this.#approx];
-    const what = { backend, attention, sizes, shape, inputScale, inputs, memory: this.store };
+    const what = { backend, attention, sizes, fit, shape, inputScale, inputs, memory: this.store };
     return await this.watch.time("check", () => checkError({ ...what, rows, queries, approx, redraws, signal }));
   }
 }

@@ -2,8 +2,10 @@
 import type { Attention } from "./attention.ts";
 import type { SessionCounts } from "./backend.ts";
 import { featureMap } from "./feature_map.ts";
+import type { Fit } from "./fitted.ts";
 import type { ErrorReport, Warning } from "./report.ts";
 import { leaksFuture } from "./rules_table.ts";
+import { count } from "./words.ts";
 
 /** What a reader of the report must be told. */
 export function warningsFor(
@@ -11,6 +13,7 @@ export function warningsFor(
   sizes: { queryRows: number; keyRows: number },
   error: ErrorReport | null,
   counts: SessionCounts,
+  fit: Fit | null = null,
 ): Warning[] {
   const warnings: Warning[] = [];
   if (error && error.skill <= 0) {
@@ -42,6 +45,17 @@ export function warningsFor(
       remedy: attention.compat === "lucidrains"
         ? "use --compat lucidrains-causal (maximum over the keys so far) or exact"
         : "use --compat exact",
+    });
+  }
+  if (attention.causal && fit && fit.rows > 0) {
+    warnings.push({
+      code: "fitted-ahead",
+      message:
+        `Parameters come from ${
+          fit.source === "file" ? "all" : count(fit.rows)
+        } rows (${fit.source}), so that early ones see ` +
+        "parameters of later ones: the variance of their outputs is influenced, not the kernel that features estimate",
+      remedy: "use --params fixed where no row may depend on later ones",
     });
   }
   if (counts.nonPositive > 0) {

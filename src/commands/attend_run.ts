@@ -5,8 +5,9 @@ import { UsageError } from "../errors.ts";
 import { EXPORTERS } from "../exporters/mod.ts";
 import { featureMap } from "../feature_map.ts";
 import type { Report } from "../report.ts";
+import { planFit, readsAhead } from "../fit.ts";
 import { attend, sizesOf } from "../run.ts";
-import { attentionFrom, openInputs, openOutputFor } from "./attend_files.ts";
+import { attentionFrom, fitWish, openInputs, openOutputFor } from "./attend_files.ts";
 import { chooseLayer, layerAttention, openLayer } from "./attend_layer.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
@@ -30,7 +31,8 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   await using chosen = await chooseLayer(invocation);
   const attention = chosen ? await layerAttention(chosen, invocation) : await attentionFrom(invocation);
   refuseContradictions(flags, attention);
-  const opened = await openInputs(invocation, terminal);
+  const fitted = planFit(attention, fitWish(flags), chosen !== null);
+  const opened = await openInputs(invocation, terminal, readsAhead(fitted));
   await using _files = opened.files;
   // What does not fit is refused before a backend is open.
   const work = chosen ? undefined : expectedWork(attention, sizesOf(opened.inputs, attention.causal));
@@ -54,6 +56,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     attention,
     backend,
     refused,
+    fitting: fitWish(flags),
     tileRows: layer?.tileRows ?? wish,
     layer: layer?.options,
     check: Number(flags.check),

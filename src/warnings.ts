@@ -20,13 +20,13 @@ export function warningsFor(
     warnings.push({
       code: "no-skill",
       message: "This approximation is no better than ignoring attention: the mean of V is as close to exact softmax",
-      remedy: remedyFor(attention, sizes, error),
+      remedy: remedyFor(attention, sizes, error, fit),
     });
   } else if (error && error.skill < 0.5) {
     warnings.push({
       code: "low-skill",
       message: "Less than half of what attention does is captured",
-      remedy: remedyFor(attention, sizes, error),
+      remedy: remedyFor(attention, sizes, error, fit),
     });
   }
   if (error && attention.features !== "softmax" && featureMap(attention.features).kernel === "own") {
@@ -76,14 +76,27 @@ export function warningsFor(
   return warnings;
 }
 
+/** The fitted map of least variance. */
+const BEST = "hyp-aderf+sderf";
+
 /** The first remedies that are not in force already. */
-function remedyFor(attention: Attention, sizes: { queryRows: number; keyRows: number }, error: ErrorReport): string {
+function remedyFor(
+  attention: Attention,
+  sizes: { queryRows: number; keyRows: number },
+  error: ErrorReport,
+  fit: Fit | null,
+): string {
+  const phi = fit ? fit.heads.reduce((sum, head) => sum + head.phi, 0) / fit.heads.length : error.phi;
   const remedies: string[] = [];
   const map = attention.features === "softmax" ? null : featureMap(attention.features);
-  if (map && (map.name !== "hyperbolic") && (map.kernel === "own" || !map.signed || error.phi > 3)) {
+  const plain = map !== null && !map.fitted;
+  if (plain && map.name !== "hyperbolic" && (map.kernel === "own" || !map.signed || phi > 3)) {
     remedies.push("--features hyperbolic");
   }
-  if (map?.kernel === "softmax" && error.phi <= 3 && map.name === "hyperbolic") {
+  if (map?.kernel === "softmax" && map.name !== BEST && phi > 1 && attention.compat === "exact") {
+    remedies.push(`--features ${BEST}`);
+  }
+  if (map?.kernel === "softmax" && phi <= 3 && map.name === "hyperbolic") {
     remedies.push("--features trigonometric");
   }
   if (map?.projection !== "none") {
@@ -91,8 +104,8 @@ function remedyFor(attention: Attention, sizes: { queryRows: number; keyRows: nu
     remedies.push(`more features (-m ${attention.numFeatures * 4})`);
   }
   if (sizes.keyRows <= 65536) remedies.push("--features softmax (exact; affordable at this length)");
-  const why = error.phi > 4
-    ? `queries and keys are large (mean ‖x+y‖² = ${error.phi.toFixed(1)}; random features need about 4 or less). `
+  const why = phi > 4
+    ? `queries and keys are large (mean ‖x+y‖² = ${phi.toFixed(1)}; random features need about 4 or less). `
     : "";
   return `${why}Try ${remedies.join(", ")}`;
 }

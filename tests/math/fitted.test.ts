@@ -1,5 +1,7 @@
 /** Maps fitted to data: the mathematics against brute force over pairs, and the estimators against closed forms. Fixed seeds. */
 import { describe, expect, test } from "bun:test";
+import { parametersFor, transformFor } from "../../src/attention.ts";
+import { scalar } from "../../src/backends/scalar.ts";
 import { bindMap, FEATURE_MAPS, featureMap } from "../../src/feature_map.ts";
 import {
   balanceOf,
@@ -16,8 +18,9 @@ import { Moments, phiOf } from "../../src/moments.ts";
 import { drawProjection, haarRows } from "../../src/projection.ts";
 import { RandomStream } from "../../src/random.ts";
 import { eigen, sandwich, spectral, times } from "../../src/symmetric.ts";
-import { distance, Features, gaussian, pairWith, type Rows, Sample, tile } from "./harness.ts";
-import { dot, mseExponent, mseIid, norm2, orthogonalGain, pairOf } from "./oracles.ts";
+import { prepareTransformed } from "../../src/transformed.ts";
+import { distance, Features, gaussian, pairWith, type Rows, rowsOf, Sample, softmax, tile } from "./harness.ts";
+import { denseAttention, dot, mseExponent, mseIid, norm2, orthogonalGain, pairOf } from "./oracles.ts";
 
 const FITTED = FEATURE_MAPS.filter((map) => map.fitted).map((map) => map.name);
 
@@ -356,4 +359,84 @@ describe("data that leave nothing to fit", () => {
       }
     }
   });
+});
+
+describe("D14 re-centring", () => {
+  test("D14 exact softmax does not see it", async () => {
+    const V = gaussian(40, Y.length, 3);
+    const exact = await softmax(SCALE, { Q: X, K: Y, V });
+    for (const name of ["positive", "aderf"]) {
+      const shift = fitOf(name, true).shift!;
+      const moved = Y.map((k) => k.map((value, l) => value - shift[l]));
+      expect(distance(await softmax(SCALE, { Q: X, K: moved, V }), exact)).toBeLessThan(1e-12);
+    }
+  });
+
+  test("D14 features of moved keys times e^{x·g} estimate the kernel of those that stayed", () => {
+    const fit = fitOf("aderf+sderf", true);
+    const [q, k] = [X[1], Y[1]];
+    const [a, b] = [queryOf(fit, q), keyOf(fit, k)];
+    const estimate = new Sample();
+    for (let draw = 0; draw < 4000; draw++) {
+      const options = {
+        kind: "orthogonal",
+        projections: d,
+        headDim: d,
+        matrices: 1,
+        norms: "chi",
+        seed: 5,
+        draw,
+      } as const;
+      const { weights, beta } = fittedProjections(fit, drawProjection(options), d);
+      const p = bindMap(featureMap("aderf+sderf"), { headDim: d, scale: 1, matrices: 1, weights, beta });
+      estimate.add(new Features(p).estimate(a, b) * Math.exp(SCALE * dot(q, fit.shift!)));
+    }
+    const kernel = Math.exp(SCALE * dot(q, k));
+    expect(Math.abs(estimate.z(kernel))).toBeLessThan(4.5);
+    expect(estimate.standardError / kernel).toBeLessThan(0.02);
+  });
+
+  test("D14 trigonometric features want queries and keys near each other instead: g = ȳ − x̄", () => {
+    const fit = fitOf("trigonometric", true);
+    x.mean.forEach((value, l) => expect(Math.abs(fit.shift![l] - (y.mean[l] - value))).toBeLessThan(1e-15));
+    const gaps = X.flatMap((q) => Y.map((k) => norm2(queryOf(fit, q).map((value, l) => value - keyOf(fit, k)[l]))));
+    const mean = gaps.reduce((sum, value) => sum + value, 0) / gaps.length;
+    expect(Math.abs(fit.logVariance - Math.log(Math.cosh(mean)))).toBeLessThan(1e-12);
+  });
+});
+
+test("D19 cosformer: relu(q)·relu(k) cos(π(i − j)/2M), both directions and any tiles", async () => {
+  const L = 30;
+  const at = { Q: gaussian(50, L, 4), K: gaussian(51, L, 4), V: gaussian(52, L, 3) };
+  const relu = (row: readonly number[]) => row.map((value) => Math.max(0, value));
+  const A = at.Q.map((q, i) => at.K.map((k, j) => dot(relu(q), relu(k)) * Math.cos(Math.PI * (i - j) / (2 * L))));
+  const sizes = { queryRows: L, keyRows: L, heads: 1, kvHeads: 1, headDim: 4, valueDim: 3 };
+  for (const causal of [false, true]) {
+    const attention = {
+      features: "cosformer",
+      numFeatures: 1,
+      causal,
+      scale: null,
+      given: null,
+      compat: "exact",
+    } as const;
+    const own = { ...attention, projection: "orthogonal", norms: "chi", seed: 0 } as const;
+    const parameters = parametersFor(own, sizes);
+    expect(parameters.features).toBe(8);
+    const expected = denseAttention(A, at.V, { causal });
+    for (const tileRows of [L, 7]) {
+      await using backend = await scalar.open({ named: true });
+      const plan = { heads: 1, kvHeads: 1, headDim: 4, valueDim: 3, causal, tileRows, parameters };
+      await using session = await prepareTransformed(backend, plan, transformFor(own, sizes, null));
+      const out: Rows = [];
+      const cut = (rows: Rows, from: number) => tile(rows.slice(from, from + tileRows), from);
+      for (let from = 0; !causal && from < L; from += tileRows) await session.absorb(cut(at.K, from), cut(at.V, from));
+      for (let from = 0; from < L; from += tileRows) {
+        const keys = causal ? { k: cut(at.K, from), v: cut(at.V, from) } : null;
+        out.push(...rowsOf(await session.emit(cut(at.Q, from), keys)));
+        if (keys) await session.absorb(keys.k, keys.v);
+      }
+      expect(distance(out, expected)).toBeLessThan(1e-12);
+    }
+  }
 });

@@ -8,11 +8,13 @@
  *
  * @module
  */
-export { type Attention, parametersFor, type Sizes } from "./src/attention.ts";
+export { type Attention, parametersFor, type Sizes, transformFor } from "./src/attention.ts";
 export type { Backend, Driver, ExactSession, Session } from "./src/backend.ts";
 export { CANDIDATES, openFirst, parseBackendList } from "./src/backends/mod.ts";
 export { InputError, PerformerError, TransientError, UnsupportedError, UsageError } from "./src/errors.ts";
 export { bindMap, FEATURE_MAPS, type FeatureMap, featureMap, type MapParameters } from "./src/feature_map.ts";
+export { fitInputs, type FitWish, planFit } from "./src/fit.ts";
+export type { Fit } from "./src/fitted.ts";
 export { openContainer } from "./src/formats/mod.ts";
 export { Inputs } from "./src/inputs.ts";
 export { compareOutputs, METRICS } from "./src/metrics.ts";
@@ -22,3 +24,4 @@ export type { Report } from "./src/report.ts";
 export { attend, type AttendOptions } from "./src/run.ts";
 export { copyState, emptyState, mergeInto, type State } from "./src/state.ts";
 export type { TensorSink, TensorSource, Tile } from "./src/tensor.ts";
+export { prepareTransformed } from "./src/transformed.ts";

@@ -195,13 +195,18 @@ function projectionFlops({ map, headDim, projections, hadamard }: MapParameters)
  * Features of Hadamard factors instead 3·d'·log₂ d' additions per block of d' rows and one norm for each of m rows, which is what the
  * fast transforms need, also where a backend multiplies by the dense W.
  */
-export function flopCount(attention: Attention, sizes: Sizes, parameters: MapParameters | null): number {
+export function flopCount(
+  attention: Attention,
+  sizes: Sizes,
+  parameters: MapParameters | null,
+  transform: RowTransform | null = null,
+): number {
   const { queryRows, keyRows, heads, kvHeads, headDim, valueDim } = sizes;
   if (!parameters) {
     const pairs = attention.causal ? queryRows * (queryRows + 1) / 2 : queryRows * keyRows;
     return pairs * heads * 2 * (headDim + valueDim);
   }
-  const balance = parameters.map.fitted?.balance === "dense" ? 2 * headDim * headDim : 0;
+  const balance = transform?.kind === "dense" ? 2 * headDim * headDim : 0;
   const perRow = balance + projectionFlops(parameters) + 2 * parameters.features * (valueDim + 1);
   return (queryRows * heads + keyRows * kvHeads) * perRow;
 }

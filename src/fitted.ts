@@ -143,6 +143,12 @@ function diagonalBalance(x: Float64Array, y: Float64Array): { T: Float64Array; i
   return { T, inverse: T.map((value) => 1 / value) };
 }
 
+/** Queries and keys that are the same rows are balanced already, which saves the products with T; to float32, T = 1 is 1. */
+function unlessIdentity(balance: HeadFit["balance"], d: number): HeadFit["balance"] {
+  const one = (at: number, dense: boolean) => !dense || at % (d + 1) === 0 ? 1 : 0;
+  return balance?.T.every((value, at) => Math.abs(value - one(at, balance.T.length > d)) < 2 ** -24) ? null : balance;
+}
+
 /** Whether a map reads mean x xᵀ, not only its diagonal. */
 export const needsProducts = ({ fitted }: FeatureMap): boolean =>
   fitted !== undefined && (fitted.balance === "dense" || fitted.exponents === "directions");
@@ -159,11 +165,14 @@ export function fitHead(map: FeatureMap, x: HeadMoments, y: HeadMoments, scale: 
   const phiBefore = scale * meanSquaredSum(x, y);
   const about = (of: HeadMoments) => centred ? covariance(of) : of;
   const [Sx, Sy] = [about(x), about(y)];
-  const balance = how === "dense"
-    ? balanceOf(Sx.products!, Sy.products!)
-    : how === "diagonal"
-    ? diagonalBalance(Sx.squares, Sy.squares)
-    : null;
+  const balance = unlessIdentity(
+    how === "dense"
+      ? balanceOf(Sx.products!, Sy.products!)
+      : how === "diagonal"
+      ? diagonalBalance(Sx.squares, Sy.squares)
+      : null,
+    d,
+  );
   const apply = (M: Float64Array | undefined, v: Float64Array) =>
     !M ? v : M.length === d ? v.map((value, l) => M[l] * value) : times(M, v);
   const meanX = apply(balance?.T, x.mean);

@@ -26,6 +26,7 @@ import { InFlight } from "./in_flight.ts";
 import type { Inputs } from "./inputs.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import { type ErrorReport, type Refusal, type Report, REPORT_SCHEMA } from "./report.ts";
+import type { RowTransform } from "./row_transform.ts";
 import { type FloatArray, floats, type Precision, type TensorSink, type Tile } from "./tensor.ts";
 import { prepareRuled, type RuledSession } from "./rules.ts";
 import { TileStore } from "./tile_store.ts";
@@ -86,7 +87,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
   const seconds = run.watch.seconds();
   const { parameters, shape } = run;
   const { layer } = options;
-  const flops = flopCount(attention, sizes, parameters) + (layer?.flops(sizes.queryRows) ?? 0);
+  const flops = flopCount(attention, sizes, parameters, run.transform) + (layer?.flops(sizes.queryRows) ?? 0);
   const seeded = parameters !== null && parameters.map.projection !== "none" && !attention.given;
   const projected = parameters !== null && parameters.map.projection !== "none";
   const { info } = inputs.q;
@@ -171,6 +172,8 @@ abstract class Run implements Disposable {
   /** In use at once: one tile being read, and those of the calls in flight. */
   protected readonly store: TileStore;
   abstract readonly parameters: ReturnType<typeof parametersFor> | null;
+  /** What happens to queries and keys before. */
+  abstract readonly transform: RowTransform | null;
 
   constructor(readonly options: AttendOptions, readonly sizes: Sizes, readonly watch: Stopwatch) {
     this.reading = options.layer ? "compute" : "read";
@@ -215,6 +218,7 @@ interface Emitted {
 
 class LinearRun extends Run {
   readonly parameters;
+  readonly transform;
   readonly #rows: Float64Array;
   /** Queries and outputs of those rows. */
   readonly #queries: Tile;
@@ -224,6 +228,7 @@ class LinearRun extends Run {
     super(options, sizes, watch);
     const { attention } = options;
     this.parameters = parametersFor(attention, sizes, 0, fit);
+    this.transform = transformFor(attention, sizes, fit);
     this.#rows = sampleRows(sizes.queryRows, options.check, attention.causal, attention.seed);
     this.#queries = this.#sampled(sizes.headDim, options.backend.limits.precision);
     this.#approx = this.#sampled(sizes.valueDim, "f64");
@@ -265,7 +270,7 @@ class LinearRun extends Run {
     const { backend, attention, inputs } = this.options;
     const { parameters, sizes, shape, watch } = this;
     if (attention.compat === "exact") {
-      return await prepareTransformed(backend, { ...shape, parameters }, transformFor(attention, sizes, this.fit));
+      return await prepareTransformed(backend, { ...shape, parameters }, this.transform);
     }
     const session = await prepareRuled(backend, ruledPlanFor(attention, sizes, parameters, shape.tileRows));
     if (!session.surveys) return session;
@@ -348,6 +353,7 @@ class LinearRun extends Run {
 /** Exact softmax: blocks of queries are held while all keys stream by. */
 class ExactRun extends Run {
   readonly parameters = null;
+  readonly transform = null;
 
   async attend(): Promise<SessionCounts> {
     const { inputs, attention, backend } = this.options;

@@ -17,7 +17,7 @@ export const text: Exporter = (report, { color, verbose }) => {
   for (const { name, reason } of report.backend.refused) line("", paint("dim", `${name} refused: ${reason}`));
   line("features", features(report));
   const { compat, params } = report.attention;
-  if (params) line("fitted", fittedLine(params));
+  if (params) line("fitted", fittedLine(params, verbose));
   if (compat !== "exact" || report.layer) line("numerics", `${compat}: ${rulesNamed(compat).summary}`);
   if (report.layer) {
     const { path, model, index } = report.layer;
@@ -61,7 +61,10 @@ function features({ attention }: Report): string {
 }
 
 /** Means over heads. */
-function fittedLine({ source, rows, centred, heads }: NonNullable<Report["attention"]["params"]>): string {
+function fittedLine(
+  { source, rows, centred, heads }: NonNullable<Report["attention"]["params"]>,
+  verbose: boolean,
+): string {
   if (rows === 0) return `${source}: to no rows, as if entries were independent and N(0, 1)`;
   const mean = (key: "phiBefore" | "phi" | "logVariance") =>
     figure(heads.reduce((sum, head) => sum + head[key], 0) / heads.length);
@@ -70,7 +73,7 @@ function fittedLine({ source, rows, centred, heads }: NonNullable<Report["attent
     `to ${count(rows)} rows${rest}`,
     ...(centred ? ["keys re-centred, which softmax does not see"] : []),
     `mean ‖x+y‖² ${mean("phiBefore")} → ${mean("phi")}`,
-    `ln(1 + m · relative variance) ${mean("logVariance")}`,
+    ...(verbose ? [`ln(1 + m · relative variance) ${mean("logVariance")}`] : []),
   ].join(" · ");
 }
 

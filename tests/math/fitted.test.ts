@@ -217,6 +217,14 @@ test("D22 ADERF: T Mx T = T⁻¹ My T⁻¹, logits unchanged by T, and keys bala
   }
 });
 
+test("rows that are queries and keys at once are balanced already: T is left out, and g is twice the mean", () => {
+  for (const name of ["saderf", "aderf"]) {
+    const fit = fitHead(featureMap(name), x, x, SCALE, true);
+    expect(fit.balance).toBeNull();
+    x.mean.forEach((value, l) => expect(fit.shift![l]).toBe(2 * value));
+  }
+});
+
 /** Features of a fit with explicit W, weights in float64 so that identities hold to rounding. */
 function featuresOf(name: string, fit: HeadFit, W: Rows): Features {
   const n = W[0].length;

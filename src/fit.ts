@@ -94,13 +94,13 @@ function defaultSource({ causal, given }: Attention, map: FeatureMap, centre: Fi
 /** Whether the inputs are read before attention reads them: such rows cannot come from a pipe as it flows. */
 export const readsAhead = (plan: FitPlan | null): boolean => plan !== null && plan.source.kind !== "fixed";
 
-/** Fits the map of `attention` to its inputs; without rows to look at, to none. */
+/** Fits the map of `attention` to its inputs, read at most `tileRows` at a time; without rows to look at, to none. */
 export async function fitInputs(
   attention: Attention,
   sizes: Sizes,
   plan: FitPlan,
   inputs: Inputs,
-  options: { readonly precision: Precision; readonly signal?: AbortSignal },
+  options: { readonly precision: Precision; readonly tileRows?: number; readonly signal?: AbortSignal },
 ): Promise<Fit | null> {
   const map = featureMap(attention.features);
   const scale = logitScale(attention, sizes.headDim);
@@ -109,11 +109,12 @@ export async function fitInputs(
   const products = needsProducts(map);
   const queries = new Moments(sizes.heads, sizes.headDim, products);
   const keys = new Moments(sizes.kvHeads, sizes.headDim, products);
-  const { precision, signal } = options;
+  const { precision, tileRows = READ_ROWS, signal } = options;
+  const most = Math.min(tileRows, READ_ROWS);
   const same = inputs.q === inputs.k;
   let rows = 0;
   for (const range of rangesOf(plan.source, sizes.keyRows)) {
-    for await (const { k, weights } of inputs.tiles(READ_ROWS, precision, null, undefined, range)) {
+    for await (const { k, weights } of inputs.tiles(most, precision, null, undefined, range)) {
       signal?.throwIfAborted();
       keys.add(k, weights);
       if (same) queries.add(k);
@@ -121,7 +122,7 @@ export async function fitInputs(
     }
   }
   for (const range of same ? [] : rangesOf(plan.source, sizes.queryRows)) {
-    for await (const q of inputs.queryTiles(READ_ROWS, precision, undefined, range)) {
+    for await (const q of inputs.queryTiles(most, precision, undefined, range)) {
       signal?.throwIfAborted();
       queries.add(q);
     }

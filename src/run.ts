@@ -138,7 +138,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
 
 /** Looks at the rows that the map is fitted to, before any of them is attended to. */
 async function fitted(
-  { attention, backend, inputs, layer, signal, fitting }: AttendOptions,
+  { attention, backend, inputs, layer, tileRows, signal, fitting }: AttendOptions,
   sizes: Sizes,
   watch: Stopwatch,
 ) {
@@ -147,7 +147,7 @@ async function fitted(
   const { precision } = backend.limits;
   return await watch.time(
     layer ? "compute" : "read",
-    () => fitInputs(attention, sizes, plan, inputs, { precision, signal }),
+    () => fitInputs(attention, sizes, plan, inputs, { precision, tileRows, signal }),
   );
 }
 

@@ -1,16 +1,18 @@
 /** What attention to run, in the user's terms, and how that becomes the numbers of a plan. Pure: reads no file, opens no device. */
 import { UsageError } from "./errors.ts";
+import { nearFarFlops } from "./near_far_flops.ts";
 import {
   bindMap,
   coordinatesOf,
   EXACT,
+  type FarField,
   type FeatureMap,
   featureMap,
   identity,
   type MapParameters,
   projectionsFor,
 } from "./feature_map.ts";
-import { type Fit, fittedProjections, fixedFit, type HeadFit } from "./fitted.ts";
+import { type Fit, fittedProjections, type FitWish, fixedFit, type HeadFit } from "./fitted.ts";
 import { drawFactored, type DrawnProjection, type RowNorms } from "./projection.ts";
 import type { RowTransform } from "./row_transform.ts";
 import type { RuledPlan } from "./rules_plan.ts";
@@ -22,6 +24,18 @@ export interface GivenProjection {
   readonly matrices: number;
   readonly headDim: number;
   readonly data: Float64Array;
+}
+
+/** Near keys exactly, the others by a far field (near_far.ts). */
+export interface NearFarSettings {
+  readonly window: number;
+  readonly heavy: number;
+  readonly far: FarField;
+  /** Clusters C of the clustered far field, and how many of them are taken exactly per query. */
+  readonly clusters: number;
+  readonly top: number;
+  /** Causal: rows below it are exact softmax, so that what was chosen by them leaks nothing into them. */
+  readonly exactRows?: number;
 }
 
 /** The settings a user chooses. */
@@ -39,6 +53,12 @@ export interface Attention {
   readonly given: GivenProjection | null;
   /** Whose numerics: "exact" is our own. */
   readonly compat: RulesName;
+  /** Where fitted numbers come from, and whether keys are moved; absent: nothing was asked for. */
+  readonly fitting?: FitWish;
+  /** Instead of random features: `features` is then the far field's name. */
+  readonly nearFar?: NearFarSettings | null;
+  /** λ of shrinkage towards the mean of the values, one for all heads or one per head; "auto" fits it; null: none. */
+  readonly shrink?: number | readonly number[] | "auto" | null;
 }
 
 /** Sizes of the tensors at hand. */
@@ -191,29 +211,30 @@ function projectionFlops({ map, headDim, projections, hadamard }: MapParameters)
 /**
  * Floating-point operations, a multiply-add counting two; exponentials and changes of sign are not counted.
  * Features 2·d·m per row and head of queries and of keys, keys and queries 2·r·(d_v + 1) each, 2·d² more where a dense matrix balances
- * them first; exact 2·(d + d_v) per visible pair.
+ * them first; exact 2·(d + d_v) per visible pair. Near keys and far fields: near_far_flops.ts.
  * Features of Hadamard factors instead 3·d'·log₂ d' additions per block of d' rows and one norm for each of m rows, which is what the
- * fast transforms need, also where a backend multiplies by the dense W.
+ * fast transforms need, also where a backend multiplies by the dense W. `balanced`: whether there is such a matrix.
  */
 export function flopCount(
   attention: Attention,
   sizes: Sizes,
   parameters: MapParameters | null,
-  transform: RowTransform | null = null,
+  balanced = parameters?.map.fitted?.balance === "dense",
 ): number {
   const { queryRows, keyRows, heads, kvHeads, headDim, valueDim } = sizes;
+  if (attention.nearFar) return nearFarFlops({ ...attention.nearFar, causal: attention.causal }, sizes);
   if (!parameters) {
     const pairs = attention.causal ? queryRows * (queryRows + 1) / 2 : queryRows * keyRows;
     return pairs * heads * 2 * (headDim + valueDim);
   }
-  const balance = transform?.kind === "dense" ? 2 * headDim * headDim : 0;
+  const balance = balanced ? 2 * headDim * headDim : 0;
   const perRow = balance + projectionFlops(parameters) + 2 * parameters.features * (valueDim + 1);
   return (queryRows * heads + keyRows * kvHeads) * perRow;
 }
 
 /** About as many operations as `flopCount` says, before a projection is drawn. */
 export function expectedWork(attention: Attention, sizes: Sizes): number {
-  if (isExact(attention)) return flopCount(attention, sizes, null);
+  if (isExact(attention) || attention.nearFar) return flopCount(attention, sizes, null);
   const { queryRows, keyRows, heads, kvHeads, headDim, valueDim } = sizes;
   return (queryRows * heads + keyRows * kvHeads) * 2 * attention.numFeatures * (headDim + valueDim + 1);
 }

@@ -10,7 +10,7 @@ import { type BenchSizes, type Measurement, type Series, type Setting } from "./
 import { type BenchTensors, ROLES } from "./bench_tensors.ts";
 import { UnsupportedError } from "./errors.ts";
 import type { MapParameters } from "./feature_map.ts";
-import { InFlight } from "./in_flight.ts";
+import { breather, InFlight } from "./in_flight.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import type { FloatArray, Tile } from "./tensor.ts";
 import { LentMemory } from "./tile_store.ts";
@@ -20,8 +20,6 @@ import { prepareTransformed } from "./transformed.ts";
 export const LEAST_SAMPLES = 3;
 /** Seconds of warm-up, at least one run: compilers and caches settle. */
 const WARM_UP = 0.2;
-/** Milliseconds after which a running sample lets signals through. */
-const BREATH = 100;
 
 /** A backend that is open, under the name it was asked for. */
 export interface OpenBackend {
@@ -138,7 +136,7 @@ async function measure(
     headDim,
     valueDim,
     seconds,
-    flops: flopCount(attention, sizes, parameters),
+    flops: flopCount(attention, sizes, parameters, false), // maps are bound without data, and nothing is balanced
     bytes: L * (heads + kvHeads) * (headDim + valueDim) * (precision === "f64" ? 8 : 4),
     peakBytes: options.peakBytes(),
     stages,
@@ -184,18 +182,6 @@ export async function takeSamples(
     Object.entries(run.stages).map(([name, after]) => [name, (after - (before[name as Stage] ?? 0)) / seconds.length]),
   ) as Record<Stage, number>;
   return { seconds, stages };
-}
-
-/** Lets signals and messages through when the last time was `every` milliseconds ago; throws when the signal was aborted. */
-function breather(signal?: AbortSignal, every = BREATH): () => Promise<void> | void {
-  let last = performance.now();
-  return () => {
-    if (performance.now() - last < every) return;
-    return new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
-      last = performance.now();
-      signal?.throwIfAborted();
-    });
-  };
 }
 
 interface Rows {

@@ -3,8 +3,7 @@
  * In float64 everywhere; kernels in float32 hand in one tile's sums at a time. Moments are mergeable by addition once they refer to the
  * same point, heavy keys by keeping the highest scores.
  */
-import type { NearFarPlan } from "./near_far.ts";
-import { pairAt } from "./near_far.ts";
+import { type NearFarPlan, pairAt } from "./near_far.ts";
 
 /**
  * Sums over keys, `cells` = kvHeads (Taylor) or kvHeads × C (clusters), of y' = y − reference:
@@ -41,6 +40,9 @@ export interface FarState {
   readonly sums: FarSums;
   /** Per key head, unordered, at most `heavy` of them. */
   readonly heavy: HeavyKey[][];
+  /** Where causal heavy keys are measured from, with heavy > 0: Σ ω, `kvHeads`, and Σ ω k, `kvHeads × d`. */
+  readonly weight: Float64Array;
+  readonly sum: Float64Array;
   /** Keys with ω > 0, and rows of any weight. */
   keys: number;
   rows: number;
@@ -48,7 +50,7 @@ export interface FarState {
 
 /** The state of no keys. Taylor sums refer to 0, clusters to their centroids. */
 export function emptyFarState(plan: NearFarPlan): FarState {
-  const { kvHeads, headDim: d, valueDim, far, clusters } = plan;
+  const { kvHeads, headDim: d, valueDim, far, clusters, causal, heavy } = plan;
   const cells = far === "none" ? 0 : kvHeads * (far === "clusters" ? clusters!.count : 1);
   const taylor = far === "taylor1" || far === "taylor2" || far === "hermite2";
   const second = far === "taylor2" || far === "hermite2";
@@ -64,6 +66,8 @@ export function emptyFarState(plan: NearFarPlan): FarState {
       yyv: new Float64Array(second ? cells * pairs * valueDim : 0),
     },
     heavy: Array.from({ length: kvHeads }, () => []),
+    weight: new Float64Array(causal && heavy > 0 ? kvHeads : 0),
+    sum: new Float64Array(causal && heavy > 0 ? kvHeads * d : 0),
     keys: 0,
     rows: 0,
   };
@@ -84,6 +88,8 @@ export function copyFarState(state: FarState): FarState {
       yyv: sums.yyv.slice(),
     },
     heavy: state.heavy.map((keys) => keys.slice()),
+    weight: state.weight.slice(),
+    sum: state.sum.slice(),
   };
 }
 
@@ -144,7 +150,10 @@ function lighter(a: HeavyKey, b: HeavyKey): boolean {
   return a.score < b.score || (a.score === b.score && a.row > b.row);
 }
 
-/** `into ← into ⊕ other` for states of one plan; `other` is left as it was. */
+/**
+ * `into ← into ⊕ other` for states of one plan; `other` is left as it was. Heavy keys keep the scores they were given: those of a causal
+ * pass depend on the keys before them.
+ */
 export function mergeFarStates(into: FarState, other: FarState, plan: NearFarPlan): void {
   const theirs = copyFarState(other);
   if (plan.far !== "clusters") rebase(theirs.sums, plan.headDim, plan.valueDim, into.sums.reference);
@@ -152,6 +161,8 @@ export function mergeFarStates(into: FarState, other: FarState, plan: NearFarPla
   for (const [head, keys] of theirs.heavy.entries()) {
     for (const key of keys) offerHeavy(into.heavy[head], key, plan.heavy);
   }
+  for (let i = 0; i < into.weight.length; i++) into.weight[i] += theirs.weight[i];
+  for (let i = 0; i < into.sum.length; i++) into.sum[i] += theirs.sum[i];
   into.keys += other.keys;
   into.rows += other.rows;
 }

@@ -193,8 +193,18 @@ export const FEATURE_MAPS: readonly FeatureMap[] = [
   pointwise("square", false, "(w·x)² + 1e-3"),
 ];
 
+/** What may stand for the keys that are not near a query (near_far.ts). */
+export const FAR_FIELDS = ["none", "taylor1", "taylor2", "hermite2", "clusters"] as const;
+export type FarField = typeof FAR_FIELDS[number];
+
+/** Far fields that need no near keys: attention by themselves. */
+export const TAYLOR_MAPS: readonly FarField[] = ["taylor1", "taylor2", "hermite2"];
+
 /** The name that asks for exact attention instead of a feature map. */
 export const EXACT = "softmax";
+
+/** The name that leaves the choice to trials on the inputs (choose.ts). */
+export const AUTO = "auto";
 
 /** The name that asks for the features a checkpoint brings along, under its own numerics. */
 export const OWN = "own";

@@ -6,24 +6,11 @@
  */
 import { type Attention, isExact, logitScale, type Sizes } from "./attention.ts";
 import { UsageError } from "./errors.ts";
-import { type FeatureMap, featureMap } from "./feature_map.ts";
-import { type Fit, fitHead, fixedFit, needsProducts } from "./fitted.ts";
+import { AUTO, type FeatureMap, featureMap } from "./feature_map.ts";
+import { type Fit, fitHead, type FitWish, fixedFit, needsProducts, type ParamsSource } from "./fitted.ts";
 import type { Inputs } from "./inputs.ts";
 import { Moments } from "./moments.ts";
 import type { Precision, RowRange } from "./tensor.ts";
-
-/** Rows that parameters are computed from. */
-export type ParamsSource =
-  | { readonly kind: "fixed" | "file" }
-  | { readonly kind: "prefix" | "sample"; readonly rows: number };
-
-/** What the user asked for. */
-export interface FitWish {
-  /** null: `fixed` where the projection or the numerics are given, a prefix for causal attention, else a sample. */
-  readonly params: ParamsSource | null;
-  /** Whether keys are moved by g; "auto": for bidirectional softmax kernels of our own projection, where data are looked at anyway. */
-  readonly centre: "auto" | "on" | "off";
-}
 
 /** What a run does about it. */
 export interface FitPlan {
@@ -54,12 +41,13 @@ export function parseSource(text: string): ParamsSource {
 }
 
 /**
- * Settles what is fitted and from which rows; null: nothing is, as the map has no fitted numbers and keys stay where they are.
+ * Settles what is fitted and from which rows, as `attention.fitting` wishes; null: nothing is, as the map has no fitted numbers and keys stay where they are.
  * @param layered inputs come from a checkpoint's layer. Throws UsageError for wishes that contradict the attention.
  */
-export function planFit(attention: Attention, wish: FitWish, layered = false): FitPlan | null {
-  const { params, centre } = wish;
-  const map = isExact(attention) ? null : featureMap(attention.features);
+export function planFit(attention: Attention, layered = false): FitPlan | null {
+  const { params, centre } = attention.fitting ?? { params: null, centre: "auto" };
+  if (attention.features === AUTO) return null; // planned when a map has been chosen
+  const map = isExact(attention) || attention.nearFar ? null : featureMap(attention.features);
   if (!map || map.kernel !== "softmax" || attention.compat !== "exact") {
     const what = attention.compat === "exact" ? `--features ${attention.features}` : `--compat ${attention.compat}`;
     if (centre === "on") {

@@ -46,6 +46,19 @@ export interface HeadFit {
   readonly logVariance: number;
 }
 
+/** Rows that parameters are computed from. */
+export type ParamsSource =
+  | { readonly kind: "fixed" | "file" }
+  | { readonly kind: "prefix" | "sample"; readonly rows: number };
+
+/** What the user asked for. */
+export interface FitWish {
+  /** null: `fixed` where the projection or the numerics are given, a prefix for causal attention, else a sample. */
+  readonly params: ParamsSource | null;
+  /** Whether keys are moved by g; "auto": for bidirectional softmax kernels of our own projection, where data are looked at anyway. */
+  readonly centre: "auto" | "on" | "off";
+}
+
 /** Fitted numbers of all key heads, and where they come from. */
 export interface Fit {
   /** "fixed", "file", "prefix:N" or "sample:N". */

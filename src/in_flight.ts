@@ -16,3 +16,18 @@ export class InFlight<T> {
     while (this.#queue.length > 0) await this.take(await this.#queue.shift()!);
   }
 }
+
+/** Milliseconds after which a backend that never waits lets signals and messages through. */
+const BREATH = 100;
+
+/** Lets signals and messages through when the last time was `every` milliseconds ago; throws when the signal was aborted. */
+export function breather(signal?: AbortSignal, every = BREATH): () => Promise<void> | void {
+  let last = performance.now();
+  return () => {
+    if (performance.now() - last < every) return;
+    return new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
+      last = performance.now();
+      signal?.throwIfAborted();
+    });
+  };
+}

@@ -23,17 +23,11 @@
  *
  * Own derivation; see docs/near-and-far.md.
  */
+import type { FarField } from "./feature_map.ts";
 import type { AttentionShape } from "./plan.ts";
 
-/** Rows that share one causal state of heavy keys and clusters; blocks begin at multiples of it, whatever the tiles. */
-export const BLOCK_ROWS = 64;
-/** Largest ½ xᵀΣx a cluster is trusted with. */
-export const QUADRATIC_LIMIT = 4;
-/** Largest variance of logits at which hermite2 is better than taylor2. */
-export const HERMITE_LIMIT = 1.5;
-
-export const FAR_FIELDS = ["none", "taylor1", "taylor2", "hermite2", "clusters"] as const;
-export type FarField = typeof FAR_FIELDS[number];
+export { FAR_FIELDS, type FarField } from "./feature_map.ts";
+export { BLOCK_ROWS, HERMITE_LIMIT, pairAt, QUADRATIC_LIMIT } from "../kernels/scalar/near_far_types.ts";
 
 /** Fixed centroids of the clustered far field. */
 export interface Clusters {
@@ -71,9 +65,4 @@ export function nearRows(
   const back = Math.max(0, window - 1);
   const from = start < exactRows ? 0 : Math.max(0, start - back);
   return causal ? { start: from, end } : { start: from, end: Math.min(total, end + back) };
-}
-
-/** Second moments y_k y_l are kept for k ≤ l, k-major: where the row of k begins, minus k. */
-export function pairAt(k: number, l: number, d: number): number {
-  return k * d - k * (k - 1) / 2 + (l - k);
 }

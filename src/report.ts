@@ -1,5 +1,7 @@
 /** What one run of `attend` found: plain data. Exporters turn it into text; nothing here prints. */
+import type { NearFarSettings } from "./attention.ts";
 import type { SessionCounts, Stage } from "./backend.ts";
+import type { FitSource } from "./fit_near_far.ts";
 import type { ErrorSummary } from "./metrics.ts";
 import type { RulesName } from "./rules_table.ts";
 import type { Interval } from "./statistics.ts";
@@ -85,6 +87,12 @@ export interface Report {
       }[];
     } | null;
     readonly tileRows: number;
+    /** Near keys and the far field, and what was fitted to which rows; null: random features or exact softmax. */
+    readonly nearFar: (NearFarSettings & { readonly fit: FitSource }) | null;
+    /** λ per head of shrinkage towards the mean of V; null: none. */
+    readonly shrink: readonly number[] | null;
+    /** Chosen by trials on these inputs (`--features auto`). */
+    readonly chosen: boolean;
   };
   /** The checkpoint's layer that made queries, keys and values of the input's rows; null: the input holds them. */
   readonly layer: { readonly path: string; readonly model: string; readonly index: number } | null;

@@ -1,5 +1,5 @@
 /** Warnings are values: what happened, and a remedy that knows which settings are already in force. */
-import type { Attention } from "./attention.ts";
+import type { Attention, NearFarSettings } from "./attention.ts";
 import type { SessionCounts } from "./backend.ts";
 import { featureMap } from "./feature_map.ts";
 import type { Fit } from "./fitted.ts";
@@ -29,7 +29,9 @@ export function warningsFor(
       remedy: remedyFor(attention, sizes, error, fit),
     });
   }
-  if (error && attention.features !== "softmax" && featureMap(attention.features).kernel === "own") {
+  if (
+    error && !attention.nearFar && attention.features !== "softmax" && featureMap(attention.features).kernel === "own"
+  ) {
     warnings.push({
       code: "own-kernel",
       message:
@@ -63,7 +65,9 @@ export function warningsFor(
       code: "non-positive",
       message:
         `${counts.nonPositive} row-heads have a denominator ≤ 0 or beyond float range: their outputs are not averages of V`,
-      remedy: "use a positive map such as --features hyperbolic",
+      remedy: attention.nearFar
+        ? "use --far clusters:128, whose weights are all positive"
+        : "use a positive map such as --features hyperbolic",
     });
   }
   if (counts.emptyRows > 0) {
@@ -86,6 +90,8 @@ function remedyFor(
   error: ErrorReport,
   fit: Fit | null,
 ): string {
+  const { nearFar } = attention;
+  if (nearFar) return nearFarRemedy(nearFar, sizes);
   const phi = fit ? fit.heads.reduce((sum, head) => sum + head.phi, 0) / fit.heads.length : error.phi;
   const remedies: string[] = [];
   const map = attention.features === "softmax" ? null : featureMap(attention.features);
@@ -103,9 +109,19 @@ function remedyFor(
     if (attention.projection === "iid" && !attention.given) remedies.push("--projection orthogonal");
     remedies.push(`more features (-m ${attention.numFeatures * 4})`);
   }
+  if (!attention.given && attention.compat === "exact") remedies.push("--window 64 --heavy 64 --far taylor1");
   if (sizes.keyRows <= 65536) remedies.push("--features softmax (exact; affordable at this length)");
   const why = phi > 4
     ? `queries and keys are large (mean ‖x+y‖² = ${phi.toFixed(1)}; random features need about 4 or less). `
     : "";
   return `${why}Try ${remedies.join(", ")}`;
+}
+
+/** More near keys, a better far field, or exact attention. */
+function nearFarRemedy({ window, heavy, far }: NearFarSettings, sizes: { keyRows: number }): string {
+  const remedies = [`a wider window (--window ${Math.max(64, 2 * window)})`];
+  if (heavy < 64) remedies.push("--heavy 64");
+  if (far !== "clusters") remedies.push("--far clusters:128");
+  if (sizes.keyRows <= 65536) remedies.push("--features softmax (exact; affordable at this length)");
+  return `Try ${remedies.join(", ")}`;
 }

@@ -20,20 +20,20 @@ function importsOf(file: string): string[] {
   return specifiers.map((specifier) => relative(ROOT, normalize(join(ROOT, dirname(file), specifier))));
 }
 
-/** Static imports only: a dynamic import is how heavy parts stay out of the start. */
+/** Static imports of values only: types are erased, and a dynamic import is how heavy parts stay out of the start. */
 function staticImportsOf(file: string): string[] {
-  const specifiers = [...TEXT.get(file)!.matchAll(/^(?:import|export)\b[^;]*?\bfrom\s*"(\.[^"]+)"/gms)].map((match) =>
-    match[1]
-  );
+  const specifiers = [...TEXT.get(file)!.matchAll(/^(?:import|export)\b(?! type\b)[^;]*?\bfrom\s*"(\.[^"]+)"/gms)].map((
+    match,
+  ) => match[1]);
   return specifiers.map((specifier) => relative(ROOT, normalize(join(ROOT, dirname(file), specifier))));
 }
 
 const LAYERS: readonly RegExp[] = [
   /^kernels\/|^src\/(errors|system_errors|tensor|words|version|statistics|timing|in_flight)\.ts$/,
-  /^src\/(bytes|disk|random|feature_map|plan|state|near_far|far_state|rules_table|moments|symmetric|fitted|row_transform)\.ts$/,
+  /^src\/(bytes|disk|random|sobol|sobol_directions|closed_forms|predicted_error|feature_map|plan|state|near_far|near_far_flops|far_state|rules_table|moments|symmetric|fitted|row_transform)\.ts$/,
   /^src\/(projection|attention|backend|metrics|rules_plan)\.ts$/,
   /^src\/(backends|formats)\//,
-  /^src\/(inputs|report|warnings|check|run|fit|transformed|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/exporters\//,
+  /^src\/(inputs|report|warnings|check|sampled_rows|sessions|compare(_\w+)?|run(_\w+)?|near_rows|sample|row_slice|shrink|trial|candidates|choose|tune|setting_words|centroids|fit_near_far|fit|transformed|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/exporters\//,
   /^src\/model\//,
   /^src\/commands\//,
   /^(cli|mod)\.ts$/,

@@ -44,15 +44,21 @@ export function parseBackendList(text: string): Wish[] {
 export type OpenSettings = Pick<OpenOptions, "threads" | "profile" | "eager"> & {
   readonly speeds?: string | null;
   readonly work?: number;
+  /** Only backends with kernels for near keys and far fields will do. */
+  readonly nearFar?: boolean;
 };
 
 /** `auto` does not load onnxruntime for less: that takes 0.25 s, in which our own threads do as much. */
 const LEAST_ONNX_WORK = 1e10;
 
+/** Backends with kernels for near keys and far fields. */
+const NEAR_FAR: readonly BackendName[] = ["webgpu", "wasm", "scalar"];
+const NO_NEAR_FAR = `it has no kernels for near keys and far fields; ${NEAR_FAR.join(", ")} have`;
+
 /** Opens the first that can be. Only UnsupportedError means "try the next"; when none is left, the last one escapes. */
 export async function openFirst(
   wishes: readonly Wish[],
-  { speeds = null, work = Infinity, ...options }: OpenSettings = {},
+  { speeds = null, work = Infinity, nearFar = false, ...options }: OpenSettings = {},
 ): Promise<{ backend: Backend; refused: { name: string; reason: string }[] }> {
   const refused: { name: string; reason: string }[] = [];
   let last: unknown;
@@ -64,9 +70,17 @@ export async function openFirst(
       });
       continue;
     }
+    if (!named && nearFar && !NEAR_FAR.includes(name)) {
+      refused.push({ name, reason: NO_NEAR_FAR });
+      continue;
+    }
     const driver = await CANDIDATES.find((candidate) => candidate.name === name)!.load();
     try {
       const backend = await driver.open({ ...options, variant, named });
+      if (nearFar && !backend.prepareNearFar) {
+        await backend[Symbol.asyncDispose]();
+        throw new UnsupportedError(name, NO_NEAR_FAR);
+      }
       if (named || name !== "onnx") return { backend, refused };
       const chosen = await orWasm(backend, options, speeds);
       if (chosen.reason) refused.push({ name, reason: chosen.reason });

@@ -4,8 +4,18 @@ import { dense } from "../../kernels/scalar/dense.ts";
 import { absorbExact, emitExact, emptySoftmax, type OnlineSoftmax } from "../../kernels/scalar/exact.ts";
 import { absorbKeys } from "../../kernels/scalar/keys.ts";
 import { emitQueries } from "../../kernels/scalar/queries.ts";
-import type { Backend, Driver, ExactSession, Linear, Normalisers, Session, SessionCounts } from "../backend.ts";
+import type {
+  Backend,
+  Driver,
+  ExactSession,
+  Linear,
+  NearFarSession,
+  Normalisers,
+  Session,
+  SessionCounts,
+} from "../backend.ts";
 import { UsageError } from "../errors.ts";
+import type { NearFarPlan } from "../near_far.ts";
 import {
   checkLinear,
   checkRows,
@@ -17,6 +27,7 @@ import {
 } from "../plan.ts";
 import { clearState, copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
+import { ScalarNearFar } from "./scalar_near_far.ts";
 
 class ScalarSession implements Session {
   readonly counts: SessionCounts = { emptyRows: 0, nonPositive: 0, recomputed: 0 };
@@ -137,6 +148,10 @@ class ScalarBackend implements Backend {
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
     return new ScalarExactSession(plan);
+  }
+
+  async prepareNearFar(plan: NearFarPlan): Promise<NearFarSession> {
+    return new ScalarNearFar(plan);
   }
 
   async prepareLinear(plan: LinearPlan): Promise<Linear> {

@@ -1,5 +1,5 @@
 /** `performer attend INPUT`: the main job. */
-import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
+import { AUTO, EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { parseSource } from "../fit.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
@@ -14,6 +14,7 @@ import {
   THREADS_FLAG,
   wholeNumber,
 } from "./flags.ts";
+import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
 const FLAGS: readonly Flag[] = [
   {
@@ -27,8 +28,9 @@ const FLAGS: readonly Flag[] = [
   {
     name: "features",
     value: "NAME",
-    summary: "feature map, or softmax for exact attention",
-    choices: [...FEATURE_MAPS.map((map) => map.name), EXACT],
+    summary:
+      "feature map; softmax for exact attention; auto for the smallest error at the arithmetic of -m positive features",
+    choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT, AUTO],
     default: "hyperbolic",
   },
   {
@@ -90,6 +92,7 @@ const FLAGS: readonly Flag[] = [
   { name: "layer", value: "N", summary: "which layer of --weights, from 0 (default 0)", parse: wholeNumber(0) },
   { name: "config", value: "FILE", summary: "JSON with what the tensors of --weights do not tell, as for run" },
   { name: "part", value: "PREFIX", summary: "only tensors of --weights whose names start so" },
+  ...NEAR_FAR_FLAGS,
   { name: "causal", summary: "row i sees rows up to i" },
   { name: "heads", value: "H", summary: "heads to split the columns of [L, D] in (default 1)", parse: wholeNumber(1) },
   { name: "kv-heads", value: "K", summary: "heads of keys and values, where fewer (GQA, MQA)", parse: wholeNumber(1) },
@@ -149,6 +152,7 @@ export const attend: Command = {
     "performer attend input.npy --heads 8 -o output.npy",
     "performer attend qkv.npz --causal --features positive -m 512 --json | jq .error",
     "performer attend genome.fa --encode kmer:6",
+    "performer attend qkv.npz --window 64 --heavy 64 --far taylor1",
     "performer attend rows.npy --weights model.pt --layer 2 -o attended.npy",
   ],
   async run(invocation, terminal) {

@@ -2,7 +2,7 @@
 import type { Attention, GivenProjection, Sizes } from "../attention.ts";
 import { UsageError } from "../errors.ts";
 import { EXACT } from "../feature_map.ts";
-import { type FitWish, type ParamsSource } from "../fit.ts";
+import type { FitWish, ParamsSource } from "../fitted.ts";
 import type { Container } from "../formats/container.ts";
 import { openResidues } from "../formats/fasta.ts";
 import { KmerSource, parseKmer } from "../formats/kmer.ts";
@@ -14,6 +14,7 @@ import { rulesNamed } from "../rules_table.ts";
 import type { RowRange, TensorSink, TensorSource } from "../tensor.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { resolveRows } from "./flags.ts";
+import { nearFarFrom } from "./near_far_flags.ts";
 
 type Flags = Invocation["flags"];
 type Slice = { start: number | null; end: number | null };
@@ -180,7 +181,9 @@ export function fitWish({ params, centre }: Flags): FitWish {
 }
 
 /** The attention settings of the flags; reads --projection-matrix. */
-export async function attentionFrom({ flags, sources }: Pick<Invocation, "flags" | "sources">): Promise<Attention> {
+export async function attentionFrom(invocation: Pick<Invocation, "flags" | "sources">): Promise<Attention> {
+  const { flags, sources } = invocation;
+  const nearFar = nearFarFrom(invocation);
   const compat = rulesNamed(String(flags.compat ?? "exact"));
   const chosen = sources.features !== "default" || compat.name === "exact";
   if (flags.projection === "none" && compat.name === "exact") {
@@ -191,15 +194,29 @@ export async function attentionFrom({ flags, sources }: Pick<Invocation, "flags"
   const ownFeatures = compat.kernels.includes("softmax") ? (compat.paired ? "hyperbolic" : "positive") : "relu";
   return {
     compat: compat.name,
-    features: chosen ? String(flags.features) : ownFeatures,
+    features: nearFar ? nearFar.far : chosen ? String(flags.features) : ownFeatures,
+    nearFar,
+    shrink: shrinkFrom(flags),
     numFeatures: Number(flags["num-features"]),
     projection: String(flags.projection),
     norms: flags.norms as RowNorms,
     seed: Number(flags.seed),
     causal: flags.causal === true,
     scale: (flags.scale as number | undefined) ?? null,
+    fitting: fitWish(flags),
     given: flags["projection-matrix"] === undefined ? null : await readProjection(String(flags["projection-matrix"])),
   };
+}
+
+/** `--shrink`; refused where there is nothing to shrink. */
+function shrinkFrom(flags: Flags): Attention["shrink"] {
+  const shrink = (flags.shrink ?? null) as Attention["shrink"];
+  if (shrink === null) return null;
+  if (flags.features === EXACT) throw new UsageError("Cannot use --shrink with exact attention: it has no error");
+  if (flags.weights !== undefined) {
+    throw new UsageError("Cannot use --shrink with --weights: a checkpoint's layer is run as it is");
+  }
+  return shrink;
 }
 
 async function readProjection(path: string): Promise<GivenProjection> {

@@ -10,7 +10,7 @@ import type { AttentionLayout, Description, ModelLayout } from "../model/descrip
 import { type LayerSources, openLayerSources } from "../model/layer_sources.ts";
 import { Weights } from "../model/weights.ts";
 import { tileRowsFor } from "../plan.ts";
-import type { AttendOptions } from "../run.ts";
+import type { AttendOptions } from "../run_base.ts";
 import { rulesNamed } from "../rules_table.ts";
 import { Stopwatch } from "../timing.ts";
 import { attentionFrom } from "./attend_files.ts";

@@ -9,8 +9,20 @@ import { drift } from "./drift.ts";
 import { generate } from "./generate.ts";
 import { inspect } from "./inspect.ts";
 import { run } from "./run.ts";
+import { tune } from "./tune.ts";
 
-export const COMMANDS: readonly Command[] = [attend, run, generate, drift, bench, inspect, convert, backends, doctor];
+export const COMMANDS: readonly Command[] = [
+  attend,
+  tune,
+  run,
+  generate,
+  drift,
+  bench,
+  inspect,
+  convert,
+  backends,
+  doctor,
+];
 
 /** One line about the program. */
 export const SUMMARY =

@@ -1,5 +1,5 @@
 /** The report for people. */
-import { FEATURE_MAPS } from "../feature_map.ts";
+import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
 import type { ErrorReport, Report } from "../report.ts";
 import { rulesNamed } from "../rules_table.ts";
 import { bytesText, count, duration, figure } from "../words.ts";
@@ -15,7 +15,8 @@ export const text: Exporter = (report, { color, verbose }) => {
   const line = (name: string, words: string) => lines.push(`  ${paint("dim", name.padEnd(12))} ${words}`);
   line("backend", `${report.backend.name} · ${report.backend.device}`);
   for (const { name, reason } of report.backend.refused) line("", paint("dim", `${name} refused: ${reason}`));
-  line("features", features(report));
+  line("features", features(report) + (report.attention.chosen ? " (chosen by trials on this input)" : ""));
+  if (report.attention.shrink) line("shrinkage", `λ per head ${report.attention.shrink.map(figure).join(", ")}`);
   const { compat, params } = report.attention;
   if (params) line("fitted", fittedLine(params, verbose));
   if (compat !== "exact" || report.layer) line("numerics", `${compat}: ${rulesNamed(compat).summary}`);
@@ -52,6 +53,7 @@ function title({ command, input, attention }: Report, paint: Paint): string {
 }
 
 function features({ attention }: Report): string {
+  if (attention.nearFar) return nearFar(attention.nearFar);
   if (attention.numFeatures === null) return "exact softmax";
   return [
     `${attention.features}, m = ${attention.numFeatures}`,
@@ -77,6 +79,18 @@ function fittedLine(
   ].join(" · ");
 }
 
+/** Near keys and the far field in words. */
+function nearFar({ window, heavy, far, clusters, top, fit }: NonNullable<Report["attention"]["nearFar"]>): string {
+  const near = [
+    ...(window > 0 ? [`window ${count(window)}`] : []),
+    ...(heavy > 0 ? [`${count(heavy)} heavy keys`] : []),
+    ...(top > 0 ? [`the keys of the top ${count(top)} clusters`] : []),
+  ];
+  const field = far === "clusters" ? `${count(clusters)} clusters` : far;
+  const fitted = fit.source === "none" ? "" : `, fitted to ${count(fit.rows)} rows (${fit.source})`;
+  return `${near.length > 0 ? `${near.join(", ")} exactly; ` : ""}far field ${field}${fitted}`;
+}
+
 function throughput(report: Report): string {
   const { read, compute, write, check } = report.seconds;
   const phases = [`read ${duration(read)}`, `compute ${duration(compute)}`, `write ${duration(write)}`];
@@ -97,7 +111,7 @@ function errorLines(report: Report, paint: Paint, verbose: boolean): [string, st
   if (!error) {
     return [[
       "error",
-      attention.numFeatures === null ? "none: this is exact softmax" : "not checked (--check 256 samples rows)",
+      attention.features === EXACT ? "none: this is exact softmax" : "not checked (--check 256 samples rows)",
     ]];
   }
   const { relativeL2: { value, low, high } } = error;

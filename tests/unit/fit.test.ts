@@ -2,7 +2,8 @@
 import { expect, test } from "bun:test";
 import { type Attention, parametersFor, transformFor } from "../../src/attention.ts";
 import { UsageError } from "../../src/errors.ts";
-import { fitInputs, type FitWish, parseSource, planFit, rangesOf, readsAhead, sourceText } from "../../src/fit.ts";
+import type { FitWish } from "../../src/fitted.ts";
+import { fitInputs, parseSource, planFit, rangesOf, readsAhead, sourceText } from "../../src/fit.ts";
 import { Inputs } from "../../src/inputs.ts";
 import { RandomStream } from "../../src/random.ts";
 import type { TensorSource } from "../../src/tensor.ts";
@@ -19,6 +20,8 @@ const attention = (changes: Partial<Attention> = {}): Attention => ({
   compat: "exact",
   ...changes,
 });
+const planned = (changes: Partial<Attention>, fitting: FitWish, layered = false) =>
+  planFit(attention({ ...changes, fitting }), layered);
 const AUTO: FitWish = { params: null, centre: "auto" };
 const given = { path: "w.npy", matrices: 1, headDim: 4, data: new Float64Array(32) };
 
@@ -83,32 +86,32 @@ test("a sample is whole pieces from the first rows to the last, a prefix the fir
 });
 
 test("defaults: a sample both ways round, a prefix for causal fitted maps, nothing for given projections", () => {
-  expect(planFit(attention(), AUTO)).toEqual({ source: { kind: "sample", rows: 4096 }, centred: true });
-  expect(planFit(attention({ features: "positive" }), AUTO)?.centred).toBe(true);
-  expect(planFit(attention({ features: "positive" }), AUTO, true)).toBeNull(); // a checkpoint's layer
-  expect(planFit(attention({ features: "positive" }), { ...AUTO, centre: "off" })).toBeNull();
-  expect(planFit(attention({ features: "positive", causal: true }), AUTO)).toBeNull();
-  expect(planFit(attention({ causal: true }), AUTO)).toEqual({
+  expect(planned({}, AUTO)).toEqual({ source: { kind: "sample", rows: 4096 }, centred: true });
+  expect(planned({ features: "positive" }, AUTO)?.centred).toBe(true);
+  expect(planned({ features: "positive" }, AUTO, true)).toBeNull(); // a checkpoint's layer
+  expect(planned({ features: "positive" }, { ...AUTO, centre: "off" })).toBeNull();
+  expect(planned({ features: "positive", causal: true }, AUTO)).toBeNull();
+  expect(planned({ causal: true }, AUTO)).toEqual({
     source: { kind: "prefix", rows: 1024 },
     centred: false,
   });
-  expect(planFit(attention({ features: "positive", given }), AUTO)).toBeNull();
-  expect(planFit(attention({ given }), AUTO)).toEqual({ source: { kind: "fixed" }, centred: false });
-  expect(planFit(attention({ features: "positive", given }), { ...AUTO, centre: "on" })?.centred).toBe(true);
+  expect(planned({ features: "positive", given }, AUTO)).toBeNull();
+  expect(planned({ given }, AUTO)).toEqual({ source: { kind: "fixed" }, centred: false });
+  expect(planned({ features: "positive", given }, { ...AUTO, centre: "on" })?.centred).toBe(true);
   for (const features of ["relu", "elu", "cosformer", "softmax"]) {
-    expect(planFit(attention({ features }), AUTO)).toBeNull();
+    expect(planned({ features }, AUTO)).toBeNull();
   }
-  expect(planFit(attention({ features: "positive", compat: "google" }), AUTO)).toBeNull();
-  expect(readsAhead(planFit(attention(), AUTO))).toBe(true);
-  expect(readsAhead(planFit(attention(), { ...AUTO, params: { kind: "fixed" } }))).toBe(false);
+  expect(planned({ features: "positive", compat: "google" }, AUTO)).toBeNull();
+  expect(readsAhead(planned({}, AUTO))).toBe(true);
+  expect(readsAhead(planned({}, { ...AUTO, params: { kind: "fixed" } }))).toBe(false);
 });
 
 test("contradictions are refused with the way out", () => {
   const fixed: FitWish = { params: { kind: "fixed" }, centre: "on" };
-  expect(() => planFit(attention(), fixed)).toThrow(/comes from data, use sample:N/);
-  expect(() => planFit(attention({ causal: true }), fixed)).toThrow(/use prefix:N/);
-  expect(() => planFit(attention({ features: "relu" }), { ...AUTO, centre: "on" })).toThrow(/--features relu/);
-  expect(() => planFit(attention({ compat: "google", features: "positive" }), { ...AUTO, params: { kind: "file" } }))
+  expect(() => planned({}, fixed)).toThrow(/comes from data, use sample:N/);
+  expect(() => planned({ causal: true }, fixed)).toThrow(/use prefix:N/);
+  expect(() => planned({ features: "relu" }, { ...AUTO, centre: "on" })).toThrow(/--features relu/);
+  expect(() => planned({ compat: "google", features: "positive" }, { ...AUTO, params: { kind: "file" } }))
     .toThrow(/--compat google/);
 });
 
@@ -150,7 +153,7 @@ test("the rows of the plan are read, and no others; masked keys do not count", a
 test("without rows to look at nothing is fitted, and fixed numbers do not need any", async () => {
   const none = memory(0, 1, 4, 1);
   const sizes = { queryRows: 0, keyRows: 0, heads: 1, kvHeads: 1, headDim: 4, valueDim: 4 };
-  const plan = planFit(attention(), AUTO)!;
+  const plan = planned({}, AUTO)!;
   const fit = await fitInputs(attention(), sizes, plan, new Inputs(none, none, none, null), { precision: "f32" });
   expect(fit).toMatchObject({ source: "fixed", rows: 0, centred: false });
   expect(transformFor(attention(), sizes, fit)).toBeNull();

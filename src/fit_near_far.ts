@@ -1,0 +1,80 @@
+/** From the user's settings to the plan of near-and-far attention: what must be fitted is fitted to a few rows. */
+import { type Attention, logitScale } from "./attention.ts";
+import type { Backend } from "./backend.ts";
+import { findCentroids } from "./centroids.ts";
+import type { Inputs } from "./inputs.ts";
+import { BLOCK_ROWS, type NearFarPlan } from "./near_far.ts";
+import type { AttentionShape } from "./plan.ts";
+import { type KeySample, readSample, spread } from "./sample.ts";
+
+/** Keys per cluster that centroids are fitted to, and the least number of rows of a sample. */
+const KEYS_PER_CLUSTER = 16;
+const LEAST_SAMPLE = 4096;
+/** Causal: centroids are fitted to a prefix of at least this many keys, whose own rows are exact. */
+const KEYS_PER_CAUSAL_CLUSTER = 4;
+
+/** Where fitted numbers come from. */
+export interface FitSource {
+  readonly source: "none" | "sample" | "prefix";
+  /** Rows they were fitted to. */
+  readonly rows: number;
+}
+
+export interface FittedNearFar {
+  readonly plan: NearFarPlan;
+  readonly fit: FitSource;
+}
+
+/**
+ * The plan for these inputs. Bidirectional: the mean of the keys (what heavy keys are far from) and centroids come from a sample spread
+ * over the file. Causal: nothing looks ahead. Centroids come from the first rows, which are exact themselves, so that no row depends on
+ * a later one.
+ */
+export async function fitNearFar(
+  attention: Attention,
+  shape: AttentionShape,
+  inputs: Inputs,
+  backend: Backend,
+): Promise<FittedNearFar> {
+  const { far, window, heavy, clusters: wanted, top, exactRows = 0 } = attention.nearFar!;
+  const { kvHeads, headDim, causal } = shape;
+  const total = inputs.k.info.rows;
+  const count = Math.min(wanted, Math.max(1, total));
+  const clustered = far === "clusters";
+  const needed = clustered || (!causal && heavy > 0);
+  const rows = causal
+    ? Math.min(total, Math.max(exactRows, Math.ceil(count * KEYS_PER_CAUSAL_CLUSTER / BLOCK_ROWS) * BLOCK_ROWS))
+    : Math.min(total, Math.max(LEAST_SAMPLE, clustered ? count * KEYS_PER_CLUSTER : 0));
+  const ranges = causal ? [{ start: 0, end: rows }] : spread(total, rows);
+  const sample = needed && rows > 0 ? await readSample(inputs, ranges, shape.tileRows, backend.limits.precision) : null;
+  const centroids = clustered && sample
+    ? await findCentroids(backend, sample.k, sample.weights, { heads: kvHeads, count, seed: attention.seed })
+    : new Float64Array(clustered ? kvHeads * count * headDim : 0);
+  return {
+    plan: {
+      ...shape,
+      tileRows: Math.ceil(shape.tileRows / BLOCK_ROWS) * BLOCK_ROWS,
+      scale: logitScale(attention, headDim),
+      window,
+      heavy,
+      far,
+      centre: sample && !causal ? meanOf(sample, kvHeads * headDim) : new Float64Array(kvHeads * headDim),
+      clusters: clustered ? { count, centroids, top } : null,
+      exactRows: causal ? Math.min(total, Math.max(clustered ? rows : 0, exactRows)) : 0,
+    },
+    fit: sample ? { source: causal ? "prefix" : "sample", rows } : { source: "none", rows: 0 },
+  };
+}
+
+/** Weighted mean key. */
+function meanOf({ k, weights }: KeySample, width: number): Float64Array {
+  const mean = new Float64Array(width);
+  let total = 0;
+  for (let i = 0; i < k.rows; i++) {
+    const weight = weights?.[i] ?? 1;
+    total += weight;
+    for (let l = 0; l < width && weight > 0; l++) mean[l] += weight * k.data[i * width + l];
+  }
+  if (total > 0) { for (let l = 0; l < width; l++) mean[l] /= total; }
+  return mean;
+}

@@ -1,0 +1,172 @@
+/** What every run of `attend` has, whatever the attention; run.ts tells the story. */
+import type { Attention, parametersFor, Sizes } from "./attention.ts";
+import type { Backend, KeyRows, SessionCounts } from "./backend.ts";
+import { checkError } from "./check.ts";
+import { coordinatesOf, FEATURE_MAPS } from "./feature_map.ts";
+import type { Fit } from "./fitted.ts";
+import { InFlight } from "./in_flight.ts";
+import type { Inputs } from "./inputs.ts";
+import { type AttentionShape, tileRowsFor } from "./plan.ts";
+import type { ErrorReport, Refusal, Report } from "./report.ts";
+import type { RowTransform } from "./row_transform.ts";
+import { copySampled, sampleRows } from "./sampled_rows.ts";
+import { Shrinkage } from "./shrink.ts";
+import { type FloatArray, floats, type Precision, type TensorSink, type Tile } from "./tensor.ts";
+import { TileStore } from "./tile_store.ts";
+import { type Phase, Stopwatch } from "./timing.ts";
+
+export interface AttendOptions {
+  readonly inputs: Inputs;
+  readonly attention: Attention;
+  readonly backend: Backend;
+  readonly refused: readonly Refusal[];
+  /** Rows per tile the user asked for. */
+  readonly tileRows?: number;
+  /** Query rows to check against exact softmax; 0 = none. */
+  readonly check: number;
+  /** Those rows, ascending, instead of a sample of `check`. */
+  readonly sampled?: Float64Array;
+  /** λ of shrinkage per head; absent: none. */
+  readonly lambda?: ArrayLike<number> | null;
+  /** The settings were chosen by trials (`--features auto`). */
+  readonly chosen?: boolean;
+  readonly redraws: number;
+  /** Where the output goes; null computes it all the same. */
+  readonly sink:
+    | (TensorSink & { readonly path: string; readonly dtype: string; readonly shape: readonly number[] })
+    | null;
+  readonly encoding: string | null;
+  /** Inputs are computed from rows by a checkpoint's layer, which shares the clock: `flops` of its dense layers per row count. */
+  readonly layer?: Report["layer"] & { readonly watch: Stopwatch; flops(rows: number): number };
+  readonly peakBytes: () => number;
+  /** Called after every tile with rows done of `total`, over all passes. */
+  readonly progress?: (stage: string, done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** What the kinds of attention share: settings, sizes, the clock, and memory for tiles. */
+export abstract class Run implements Disposable {
+  /** Seconds per stage, where the backend measured them. */
+  stages: Report["stages"] = null;
+  readonly watch: Stopwatch;
+  /** What waiting for tiles is: reading, or a checkpoint's dense layers, which read by themselves. */
+  protected readonly reading: Phase;
+  readonly shape: AttentionShape;
+  /** In use at once: one tile being read, and those of the calls in flight. */
+  protected readonly store: TileStore;
+  abstract readonly parameters: ReturnType<typeof parametersFor> | null;
+
+  /** Numbers fitted to the inputs, and what becomes of queries and keys by them; known when attention has begun. */
+  get fit(): Fit | null {
+    return null;
+  }
+
+  get transform(): RowTransform | null {
+    return null;
+  }
+
+  constructor(readonly options: AttendOptions, readonly sizes: Sizes) {
+    this.watch = options.layer?.watch ?? new Stopwatch();
+    this.reading = options.layer ? "compute" : "read";
+    const { heads, kvHeads, headDim, valueDim } = sizes;
+    const map = FEATURE_MAPS.find(({ name }) => name === options.attention.features);
+    const seen = map ? coordinatesOf(map, headDim) : headDim;
+    const widest = Math.max(heads * seen, kvHeads * seen, kvHeads * valueDim, heads * valueDim);
+    const tileRows = tileRowsFor(options.backend.limits, widest, options.tileRows);
+    this.shape = { heads, kvHeads, headDim, valueDim, causal: options.attention.causal, tileRows };
+    this.store = new TileStore(options.backend, tileRows, options.backend.limits.inFlight + 1);
+  }
+
+  /** No session may be at work. */
+  [Symbol.dispose](): void {
+    this.store[Symbol.dispose]();
+  }
+
+  /** Computes and writes every output row. */
+  abstract attend(): Promise<SessionCounts>;
+  /** Measures the error on sampled rows, when there is one. */
+  abstract error(): Promise<ErrorReport | null>;
+
+  protected step(stage: string, done: number, total: number): void {
+    this.options.signal?.throwIfAborted();
+    this.options.progress?.(stage, done, total);
+  }
+
+  protected write(tile: Tile): Promise<void> {
+    return this.watch.time("write", async () => await this.options.sink?.write(tile));
+  }
+
+  /** Lets signals and the progress line through between tiles of a backend that never waits. */
+  protected breathe(): Promise<void> {
+    return new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+/** An output, the memory it lies in, and when causal its rows' own keys and values. */
+export interface Emitted {
+  readonly tile: Tile;
+  readonly memory: FloatArray;
+  readonly own: KeyRows | null;
+}
+
+/** A run whose error is measured: it keeps the sampled rows' queries and outputs as they pass. */
+export abstract class ApproximateRun extends Run {
+  readonly #rows: Float64Array;
+  /** Queries and outputs of those rows. */
+  readonly #queries: Tile;
+  readonly #approx: Tile;
+  protected readonly shrinkage: Shrinkage | null;
+
+  constructor(options: AttendOptions, sizes: Sizes) {
+    super(options, sizes);
+    const { attention } = options;
+    this.#rows = options.sampled ?? sampleRows(sizes.queryRows, options.check, attention.causal, attention.seed);
+    this.shrinkage = options.lambda ? new Shrinkage(this.shape, options.lambda) : null;
+    this.#queries = this.#sampled(sizes.headDim, options.backend.limits.precision);
+    this.#approx = this.#sampled(sizes.valueDim, "f64");
+  }
+
+  /** √S, or 1 where the map does not scale. */
+  protected abstract get inputScale(): number;
+
+  /** Outputs of the sampled rows, after `attend`. */
+  get approx(): Tile {
+    return this.#approx;
+  }
+
+  #sampled(width: number, precision: Precision): Tile {
+    const [rows, cols] = [this.#rows.length, this.sizes.heads * width];
+    return { start: 0, rows, cols, data: floats(precision, rows * cols) };
+  }
+
+  /** Keeps the queries of those rows of a tile that are sampled. */
+  protected keepQueries(q: Tile): void {
+    copySampled(q, this.#rows, this.#queries.data);
+  }
+
+  /** Writes finished outputs and takes their memory back. */
+  protected async writeAll(tiles: Emitted[]): Promise<void> {
+    for (const { tile, memory } of tiles.splice(0)) {
+      await this.write(tile);
+      this.store.giveBack(memory);
+    }
+  }
+
+  /** Calls on their way; those done keep their sampled rows and join `emitted`. */
+  protected emitting(emitted: Emitted[]): InFlight<Emitted> {
+    return new InFlight(this.options.backend.limits.inFlight, async (done) => {
+      this.shrinkage?.apply(done.tile, done.own);
+      copySampled(done.tile, this.#rows, this.#approx.data);
+      emitted.push(done);
+    });
+  }
+
+  async error(): Promise<ErrorReport | null> {
+    if (this.#rows.length === 0 || this.sizes.keyRows === 0) return null;
+    const { backend, attention, inputs, redraws, signal } = this.options;
+    const { sizes, shape, inputScale, fit } = this;
+    const [rows, queries, approx] = [this.#rows, this.#queries, this.#approx];
+    const what = { backend, attention, sizes, shape, fit, inputScale, inputs, memory: this.store };
+    return await this.watch.time("check", () => checkError({ ...what, rows, queries, approx, redraws, signal }));
+  }
+}

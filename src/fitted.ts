@@ -22,6 +22,7 @@
  * With g the optimum over T and g together takes T from the covariances alone, and g follows: mean‖z‖² is then
  * tr(G Cov x) + tr(G⁻¹ Cov y), without the term ‖T x̄ − T⁻¹ x̄‖² that g = x̄ + ȳ would leave.
  */
+import { bestQuadratic } from "./closed_forms.ts";
 import type { FeatureMap } from "./feature_map.ts";
 import { type HeadMoments, meanSquaredSum } from "./moments.ts";
 import { eigen, sandwich, spectral, times } from "./symmetric.ts";
@@ -70,18 +71,9 @@ export interface Fit {
   readonly heads: readonly HeadFit[];
 }
 
-/** u = 1 − 8A of the best one exponent for mean‖z‖² = φ in d dimensions: the positive root of d u² − (d + 2φ) u − 2φ. */
-function bestU(phi: number, d: number): number {
-  const b = d + 2 * phi;
-  return (b + Math.sqrt(b * b + 8 * d * phi)) / (2 * d);
-}
-
-/** A* ≤ 0 of OPRF in closed form: minimises d ln((1+u)/2) − (d/2) ln u + φ/u over u = 1 − 8A. */
-export const bestExponent = (phi: number, d: number): number => (1 - bestU(phi, d)) / 8;
-
 /** H(λ): the mean of ln(E[X²]/SM²) that one direction with mean z_l² = λ is left with at its best exponent; H(λ) ≤ λ, concave. */
 export function leastLogVariance(lambda: number): number {
-  const u = bestU(lambda, 1);
+  const u = 1 - 8 * bestQuadratic(lambda, 1);
   return Math.log((1 + u) / 2) - Math.log(u) / 2 + lambda / u;
 }
 
@@ -93,7 +85,7 @@ export function leastLogVariance(lambda: number): number {
  * as the σ put in grows, so bisection finds the only one that agrees with itself.
  */
 export function bestExponents(lambdas: ArrayLike<number>, each: number, paired: boolean): Float64Array {
-  const at = (sigma: number) => Float64Array.from(lambdas, (lambda) => bestExponent(sigma * lambda, each));
+  const at = (sigma: number) => Float64Array.from(lambdas, (lambda) => bestQuadratic(sigma * lambda, each));
   if (!paired) return at(1);
   let low = 0.5, high = 1;
   while (high - low > 1e-15) {

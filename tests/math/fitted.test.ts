@@ -3,9 +3,9 @@ import { describe, expect, test } from "bun:test";
 import { parametersFor, transformFor } from "../../src/attention.ts";
 import { scalar } from "../../src/backends/scalar.ts";
 import { bindMap, FEATURE_MAPS, featureMap } from "../../src/feature_map.ts";
+import { bestQuadratic } from "../../src/closed_forms.ts";
 import {
   balanceOf,
-  bestExponent,
   bestExponents,
   fitHead,
   fittedProjections,
@@ -181,7 +181,7 @@ function eigenvaluesOf(fit: HeadFit): number[] {
 test("D23 H(λ) ≤ λ, and directions never have more variance than one exponent: Σ H(λ_l) ≤ d H(φ/d)", () => {
   for (const lambda of [1e-6, 0.01, 0.3, 1, 4, 30]) {
     expect(leastLogVariance(lambda)).toBeLessThan(lambda);
-    expect(bestExponent(lambda, 1)).toBeLessThan(0);
+    expect(bestQuadratic(lambda, 1)).toBeLessThan(0);
   }
   for (const centred of [false, true]) {
     for (const [many, one] of [["sderf", "oprf"], ["aderf+sderf", "aderf"], ["hyp-sderf", "hyp-oprf"]]) {

@@ -7,14 +7,8 @@ import { absorbExact, emptySoftmax } from "../../kernels/scalar/exact.ts";
 import { FeatureRow } from "../../kernels/scalar/features.ts";
 import { compareOutputs } from "../../src/metrics.ts";
 import { bindMap, featureMap } from "../../src/feature_map.ts";
-import {
-  bestExponent,
-  fitHead,
-  fittedProjections,
-  fixedFit,
-  type HeadFit,
-  leastLogVariance,
-} from "../../src/fitted.ts";
+import { bestQuadratic } from "../../src/closed_forms.ts";
+import { fitHead, fittedProjections, fixedFit, type HeadFit, leastLogVariance } from "../../src/fitted.ts";
 import { Moments } from "../../src/moments.ts";
 import { haarRows, hadamardBlock, simplexOf, turnRows } from "../../src/projection.ts";
 import { mergeInto, type State } from "../../src/state.ts";
@@ -89,7 +83,7 @@ describe("1 feature maps", () => {
 
   test("oprf: A*, φ(x), φ(y), their product, and mean squared errors", () => {
     const { A } = example["1_feature_maps"].input;
-    close(bestExponent(pair.s, 2), expected.A_star);
+    close(bestQuadratic(pair.s, 2), expected.A_star);
     const fit = { ...fixedFit(featureMap("oprf"), 2, 1).heads[0], exponents: Float64Array.of(A) };
     const { weights, beta } = fittedProjections(fit, Float64Array.from(W.flat()), 2);
     const p = bindMap(featureMap("oprf"), { headDim: 2, scale: 1, matrices: 1, weights, beta });
@@ -317,7 +311,7 @@ describe("5 parameters", () => {
     }
     closeAll([oprf.exponents], [[oprf_A]]);
     close(oprf.logVariance, oprf_log_relvar1);
-    closeAll([sderf.exponents], [sderf_eigenvalues.map((value) => bestExponent(value, 1))]);
+    closeAll([sderf.exponents], [sderf_eigenvalues.map((value) => bestQuadratic(value, 1))]);
     close(sderf.logVariance, sderf_log_relvar1);
   });
 });

@@ -110,6 +110,7 @@ type Projections = Omit<DrawnProjection, "hadamard"> & {
 };
 
 function projectionsOf(attention: Attention, sizes: Sizes, map: FeatureMap, draw: number): Projections {
+  if (map.signs !== undefined) return hybridProjections(attention, sizes, map, map.signs, draw);
   const { given } = attention;
   const { headDim } = sizes;
   if (given) {
@@ -130,6 +131,33 @@ function projectionsOf(attention: Attention, sizes: Sizes, map: FeatureMap, draw
   const { projection: kind, seed } = attention;
   const norms = normsOf(attention, map);
   return { matrices, ...drawFactored({ kind, projections, headDim, matrices, norms, seed, draw }) };
+}
+
+/** Rows for positive features, for trigonometric ones and for signs, each kind drawn for itself: they must not depend on each other. */
+function hybridProjections(
+  attention: Attention,
+  sizes: Sizes,
+  map: FeatureMap,
+  signs: number,
+  draw: number,
+): Projections {
+  const { given, projection: kind, norms, seed, numFeatures } = attention;
+  const { headDim, kvHeads } = sizes;
+  if (given) {
+    throw new UsageError(`Cannot use projection matrix "${given.path}" with --features ${map.name}: it draws its own`);
+  }
+  const rows = projectionsFor(map, numFeatures, headDim);
+  const m = (rows - signs) / 2;
+  const most = Math.max(m, signs);
+  const drawn = drawFactored({ kind, projections: most, headDim, matrices: 3 * kvHeads, norms, seed, draw });
+  const weights = new Float64Array(kvHeads * rows * headDim);
+  for (let i = 0; i < 3 * kvHeads; i++) {
+    const part = i % 3;
+    const from = i * most * headDim;
+    const to = (Math.floor(i / 3) * rows + part * m) * headDim;
+    weights.set(drawn.weights.subarray(from, from + (part < 2 ? m : signs) * headDim), to);
+  }
+  return { matrices: kvHeads, weights };
 }
 
 /** Projections and exponents of fitted heads, a matrix for each where heads differ. W' is no product of Hadamard factors any more. */

@@ -48,7 +48,7 @@ export function planFit(attention: Attention, layered = false): FitPlan | null {
   const { params, centre } = attention.fitting ?? { params: null, centre: "auto" };
   if (attention.features === AUTO) return null; // planned when a map has been chosen
   const map = isExact(attention) || attention.nearFar ? null : featureMap(attention.features);
-  if (!map || map.kernel !== "softmax" || attention.compat !== "exact") {
+  if (!map || map.kernel !== "softmax" || map.family === "hybrid" || attention.compat !== "exact") {
     const what = attention.compat === "exact" ? `--features ${attention.features}` : `--compat ${attention.compat}`;
     if (centre === "on") {
       throw new UsageError(`Cannot use --centre on with ${what}: only random features of softmax can move keys`);

@@ -54,6 +54,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     speeds: speedsFile(terminal.env),
     work,
     nearFar: Boolean(attention.nearFar) || auto,
+    hybrid: attention.features === "hybrid",
   });
   await using _backend = backend;
   const wish = flags.tile as number | undefined;

@@ -30,12 +30,13 @@ export interface NearFarKernels extends AsyncDisposable {
   /**
    * Takes queries, the rows near them, and heavy keys per state and key head: one state, or causal one per block of BLOCK_ROWS rows.
    * What it returns is called once, in turn: starts work over `sums`, which refer to a float32 point and may change when it has returned;
-   * `version` changes whenever they have.
+   * `version` changes whenever they have. Outputs may be written to `into`, where they are as long or longer.
    */
   emit(
     q: Tile,
     near: KeyRows | null,
     heavy: readonly (readonly (readonly HeavyKey[])[])[],
+    into?: FloatArray,
   ): (sums: FarSums, version: number) => Promise<NearFarOutput>;
 }
 
@@ -92,7 +93,7 @@ export class DeviceNearFar implements NearFarSession {
     const { plan } = this;
     if (plan.causal) checkOwn(q, near);
     const own = plan.causal && this.#state.keys === 0 ? firstKey(near!, q, plan) : null;
-    const start = this.kernels.emit(q, near, plan.causal ? this.#ahead(q, near!) : [this.#state.heavy]);
+    const start = this.kernels.emit(q, near, plan.causal ? this.#ahead(q, near!) : [this.#state.heavy], into);
     const state = this.#state;
     // Later calls wait for the work to start, not for its end.
     const started = await this.#inTurn(() => {
@@ -107,7 +108,7 @@ export class DeviceNearFar implements NearFarSession {
     }
     const cols = plan.heads * plan.valueDim;
     const data = into?.subarray(0, q.rows * cols);
-    data?.set(out);
+    if (data && data.buffer !== out.buffer) data.set(out);
     return { start: q.start, rows: q.rows, cols, data: data ?? out };
   }
 

@@ -6,7 +6,7 @@ import type { NearFarPlan } from "../near_far.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
 import type { FloatArray } from "../tensor.ts";
 import { OnlineExactSession } from "./online.ts";
-import { TiledSession } from "./tiled.ts";
+import { requireKernels, TiledSession } from "./tiled.ts";
 import { WasmDense } from "./wasm_dense.ts";
 import { DeviceNearFar } from "./near_far_session.ts";
 import { WasmFar } from "./wasm_far.ts";
@@ -42,6 +42,7 @@ export class WasmBackend implements Backend {
   }
 
   async prepare(plan: Plan): Promise<Session> {
+    requireKernels(this.name, plan);
     await this.pool.idle();
     return new TiledSession(plan, new WasmLinear(plan, this.pool, this.shared, this.kernels));
   }

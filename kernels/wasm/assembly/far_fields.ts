@@ -5,15 +5,8 @@ import * as far from "./far_plan";
 import { BLOCK, LINE, MASKED, NONE } from "./pack";
 import * as plan from "./plan";
 import { Add, Columns, product, Set } from "./product";
+import { CONSTANT, FAR, LAST, SHIFT, TOP, TOTAL } from "./near_weights";
 import { lines } from "./state";
-
-/** Places of a block's lines (near_far.ts). */
-const LAST: usize = LINE;
-const TOP: usize = 2 * LINE;
-const TOTAL: usize = 3 * LINE;
-const SHIFT: usize = 4 * LINE;
-const CONSTANT: usize = 5 * LINE;
-const FAR: usize = 6 * LINE;
 
 /** Bytes of scratch memory: lines of products, scaled queries, and sums. */
 export function taylorScratch(p: usize): usize {

@@ -9,39 +9,37 @@ import { exp2, LOG2E } from "./exponential";
 import { addKeys, assign, clearWeightless, farScratch, packWeights, scaleLine } from "./far_keys";
 import { clusterField, clusterScratch, deriveClusters, taylorField, taylorScratch } from "./far_fields";
 import * as far from "./far_plan";
-import { BLOCK, LINE, MASKED, NONE, packTransposed, packValues } from "./pack";
+import { BLOCK, LINE, NONE, packTransposed, packValues } from "./pack";
 import * as plan from "./plan";
 import { Add, Columns, product, Set } from "./product";
 import { ACCUMULATE, begin, EMIT, EXP, FEATURES, mark, PACK } from "./profile";
+import {
+  CONSTANT,
+  FAR,
+  FIRST,
+  HEAVY,
+  LAST,
+  maskPart,
+  OWN,
+  OWN_EXACT,
+  PART_BYTES,
+  partFrom,
+  partKeys,
+  partLine,
+  partTo,
+  ROW_LINES,
+  SHIFT,
+  TOP,
+  TOTAL,
+  weigh,
+  WINDOW,
+  writePart,
+} from "./near_weights";
 import { lines } from "./state";
 
 /** Keys whose logits lie in memory together, and keys that share one range of queries. */
 const GROUP: i32 = 256;
 const PART: i32 = 32;
-/** Ways to weigh a key: in the window, in a causal block of its own (with and without a K̂ of its own), heavy. */
-const WINDOW: i32 = 0;
-const OWN: i32 = 1;
-const OWN_EXACT: i32 = 2;
-const HEAVY: i32 = 3;
-/** Numbers of a part: kind, first row or heavy slot, keys, first and end query, first line. */
-const PART_BYTES: usize = 24;
-
-/** Lines of a block of queries, behind `rows`. */
-const FIRST: usize = 0;
-const LAST: usize = 1;
-const TOP: usize = 2;
-const TOTAL: usize = 3;
-const SHIFT: usize = 4;
-const CONSTANT: usize = 5;
-const FAR: usize = 6;
-const OFFSET: usize = 7;
-const ROW_LINES: i32 = 8;
-
-// @ts-ignore: decorator
-@inline
-function line(rows: usize, which: usize): usize {
-  return rows + which * LINE;
-}
 
 /** What the parts of one call share. */
 let P: usize = 0;
@@ -154,7 +152,7 @@ export function nearFar(
     // The block's own keys come first where the far field must know them.
     const own = causal && far.kind(p) != far.NO_FAR;
     if (own) addRows(clustered ? OWN_EXACT : OWN, first, n, k, v, weights, ids, nearStart);
-    if (clustered) clusterField(p, sums, X, FIELD, line(R, TOP), line(R, TOTAL), ACC);
+    if (clustered) clusterField(p, sums, X, FIELD, R + TOP, R + TOTAL, ACC);
     else if (far.kind(p) != far.NO_FAR) {
       taylorField(p, sums, X, FIELD, R, own ? LOGITS : 0, OMEGA, n, ACC);
     } else {
@@ -191,15 +189,14 @@ function poseRows(first: i32): void {
   const window = far.window(P), causal = far.causal(P), exactRows = far.exactRows(P);
   for (let i: i32 = 0; i < BLOCK; i++) {
     const row = first + i, at = <usize> i << 2;
-    store<i32>(line(R, FIRST) + at, causal && row < exactRows ? 0 : row - window + 1);
-    store<i32>(line(R, LAST) + at, causal ? row : row + window - 1);
-    store<f32>(line(R, TOP) + at, NONE);
-    store<f32>(line(R, TOTAL) + at, 0);
-    store<f32>(line(R, SHIFT) + at, 0);
-    store<f32>(line(R, CONSTANT) + at, 1);
-    store<f32>(line(R, FAR) + at, 0);
-    store<f32>(line(R, OFFSET) + at, 0);
-  }
+    store<i32>(R + FIRST + at, causal && row < exactRows ? 0 : row - window + 1);
+    store<i32>(R + LAST + at, causal ? row : row + window - 1);
+    store<f32>(R + TOP + at, NONE);
+    store<f32>(R + TOTAL + at, 0);
+    store<f32>(R + SHIFT + at, 0);
+    store<f32>(R + CONSTANT + at, 1);
+    store<f32>(R + FAR + at, 0);
+    }
 }
 
 /** Rows below `exactRows` have no far field. */
@@ -207,9 +204,9 @@ function forgetExact(first: i32): void {
   const some = min(BLOCK, far.exactRows(P) - first), wide = plan.valueLine(P);
   for (let i = 0; i < some; i++) {
     const at = <usize> i << 2;
-    store<f32>(line(R, TOP) + at, NONE);
-    store<f32>(line(R, TOTAL) + at, 0);
-    store<f32>(line(R, FAR) + at, 0);
+    store<f32>(R + TOP + at, NONE);
+    store<f32>(R + TOTAL + at, 0);
+    store<f32>(R + FAR + at, 0);
     memory.fill(ACC + <usize> i * wide, 0, wide);
     if (far.kind(P) != far.CLUSTERS) continue;
     for (let g = 0; g < far.clusters(P); g++) store<f32>(FIELD + lines(g) + at, 0);
@@ -259,7 +256,7 @@ function addRows(
   packWeights(weights ? weights + (at << 2) : 0, n, omega);
   if (weights) clearWeightless(KEYS, d, values, wide, omega, n);
   if (ids) memory.copy(IDS + (<usize> used << 2), ids + (at << 2), <usize> n << 2);
-  const first = load<i32>(line(R, LAST)) - (far.causal(P) ? 0 : far.window(P) - 1); // row of the block's first query
+  const first = load<i32>(R + LAST) - (far.causal(P) ? 0 : far.window(P) - 1); // row of the block's first query
   const free = kind == OWN || far.causal(P) && first < far.exactRows(P);
   for (let j = 0; j < n; j += PART) {
     const some = min(PART, n - j), a = row + j, b = a + some - 1;
@@ -288,13 +285,7 @@ function addPart(kind: i32, row: i32, n: i32, from: i32, to: i32, keys: usize, f
   const column = <usize> from << 2;
   const at = LOGITS + lines(first) + column;
   product<Columns, Set>(keys, LINE, X + column, LINE, at, LINE, (n + 1) & ~1, to - from, plan.headDim(P));
-  const part = PARTS + <usize> parts * PART_BYTES;
-  store<i32>(part, kind);
-  store<i32>(part, row, 4);
-  store<i32>(part, n, 8);
-  store<i32>(part, from, 12);
-  store<i32>(part, to, 16);
-  store<i32>(part, first, 20);
+  writePart(PARTS + <usize> parts * PART_BYTES, kind, row, n, from, to, first);
   parts++;
 }
 
@@ -302,69 +293,42 @@ function addPart(kind: i32, row: i32, n: i32, from: i32, to: i32, keys: usize, f
 function flush(): void {
   if (used == 0) return;
   mark(FEATURES);
-  const kind = far.kind(P), wide = plan.valueLine(P), padded = plan.paddedValueDim(P);
+  const wide = plan.valueLine(P), padded = plan.paddedValueDim(P);
   raiseTops();
   for (let i = 0; i < parts; i++) {
     const part = PARTS + <usize> i * PART_BYTES;
-    const from = load<i32>(part, 12), to = load<i32>(part, 16), first = load<i32>(part, 20), n = load<i32>(part, 8);
-    if (kind == far.CLUSTERS) weighClusters(part);
-    else if (kind == far.NO_FAR) weighAlone(part);
-    else if (load<i32>(part) == OWN) weighOwn(part);
-    else weighTaylor(part);
+    weigh(P, part, R, LOGITS, OMEGA, IDS, FIELD);
     mark(EXP);
-    const weights = LOGITS + lines(first) + (<usize> from << 2);
+    const first = partLine(part), from = partFrom(part);
+    const queries = <i32> ((partTo(part) - from) >> 2);
+    const weights = LOGITS + lines(first) + from;
     const values = VALUES + <usize> first * wide;
-    product<Columns, Add>(weights, LINE, values, wide, ACC + <usize> from * wide, wide, to - from, padded, n);
+    product<Columns, Add>(weights, LINE, values, wide, ACC + (from >> 2) * wide, wide, queries, padded, partKeys(part));
     mark(ACCUMULATE);
   }
   parts = 0;
   used = 0;
 }
 
-/** Whether queries see key `row` (heavy: whether they have it near for its weight alone). */
-// @ts-ignore: decorator
-@inline
-function visible(kind: i32, row: i32, at: usize): v128 {
-  const r = i32x4.splat(row);
-  const last = i32x4.le_s(r, v128.load(line(R, LAST) + at));
-  if (kind == OWN || kind == OWN_EXACT) return last;
-  const inside = v128.and(last, i32x4.ge_s(r, v128.load(line(R, FIRST) + at)));
-  return kind == HEAVY ? v128.not(inside) : inside;
-}
-
-/** Logits become t = x·y − shift, MASKED where a row does not see the key; M rises to the largest, and what was summed is rescaled. */
+/** Logits become t, M rises to the largest, and what was summed is rescaled. */
 function raiseTops(): void {
-  const own = far.kind(P) != far.NO_FAR && far.kind(P) != far.CLUSTERS;
   for (let i = 0; i < parts; i++) {
     const part = PARTS + <usize> i * PART_BYTES;
-    const kind = load<i32>(part), row = load<i32>(part, 4), n = load<i32>(part, 8);
-    const first = load<i32>(part, 20);
-    const end = <usize> load<i32>(part, 16) << 2;
-    for (let at = <usize> load<i32>(part, 12) << 2; at < end; at += 16) {
-      const shift = v128.load(line(R, SHIFT) + at);
-      let top = v128.load(line(R, TOP) + at);
-      const before = top;
-      for (let j = 0; j < n; j++) {
-        const logit = LOGITS + lines(first + j) + at;
-        const key = kind == HEAVY ? load<i32>(HEAVY_ROWS + (<usize> (row + j) << 2)) : row + j;
-        const counts = load<f32>(OMEGA + (<usize> (first + j) << 2)) > 0;
-        const seen = counts ? visible(kind, key, at) : i32x4.splat(0);
-        const t = v128.bitselect(f32x4.sub(v128.load(logit), shift), f32x4.splat(MASKED), seen);
-        v128.store(logit, t);
-        top = f32x4.pmax(top, t);
-      }
-      if (v128.any_true(f32x4.gt(top, before))) rescale(at, before, top, own);
+    for (let at = partFrom(part), end = partTo(part); at < end; at += 16) {
+      const before = v128.load(R + TOP + at);
+      const top = f32x4.pmax(before, maskPart(part, R, at, LOGITS, OMEGA, HEAVY_ROWS));
+      if (v128.any_true(f32x4.gt(top, before))) rescale(at, before, top);
     }
   }
 }
 
 /** Rescales four rows' sums from M = before to M = top. */
-function rescale(at: usize, before: v128, top: v128, own: bool): void {
+function rescale(at: usize, before: v128, top: v128): void {
   const wide = plan.valueLine(P);
   const factor = exp2(f32x4.mul(f32x4.sub(before, top), f32x4.splat(LOG2E)));
-  v128.store(line(R, TOP) + at, top);
-  v128.store(line(R, TOTAL) + at, f32x4.mul(v128.load(line(R, TOTAL) + at), factor));
-  if (own) v128.store(line(R, FAR) + at, f32x4.mul(v128.load(line(R, FAR) + at), factor));
+  v128.store(R + TOP + at, top);
+  v128.store(R + TOTAL + at, f32x4.mul(v128.load(R + TOTAL + at), factor));
+  v128.store(R + FAR + at, f32x4.mul(v128.load(R + FAR + at), factor));
   const row = ACC + <usize> (at >> 2) * wide;
   scaleLine(row, wide, f32x4.extract_lane(factor, 0));
   scaleLine(row + wide, wide, f32x4.extract_lane(factor, 1));
@@ -377,96 +341,12 @@ function rescale(at: usize, before: v128, top: v128, own: bool): void {
   }
 }
 
-/** e^{t − M}; 0 where t is MASKED. */
-// @ts-ignore: decorator
-@inline
-function share(t: v128, at: usize): v128 {
-  return exp2(f32x4.mul(f32x4.sub(t, v128.load(line(R, TOP) + at)), f32x4.splat(LOG2E)));
-}
-
-/** Stores a key's weights and adds them to the denominators. */
-// @ts-ignore: decorator
-@inline
-function keep(logit: usize, weight: v128, omega: v128, at: usize): void {
-  const w = f32x4.mul(weight, omega);
-  v128.store(logit, w);
-  const total = line(R, TOTAL) + at;
-  v128.store(total, f32x4.add(v128.load(total), w));
-}
-
-function weighAlone(part: usize): void {
-  const n = load<i32>(part, 8), first = load<i32>(part, 20), end = <usize> load<i32>(part, 16) << 2;
-  for (let j = 0; j < n; j++) {
-    const omega = v128.load32_splat(OMEGA + (<usize> (first + j) << 2));
-    for (let at = <usize> load<i32>(part, 12) << 2; at < end; at += 16) {
-      const logit = LOGITS + lines(first + j) + at;
-      keep(logit, share(v128.load(logit), at), omega, at);
-    }
-  }
-}
-
-/** K̂ e^{−M} of t, 0 where it is MASKED. */
-// @ts-ignore: decorator
-@inline
-function polynomial(t: v128, at: usize, square: v128): v128 {
-  const p = f32x4.add(v128.load(line(R, CONSTANT) + at), f32x4.mul(t, f32x4.add(f32x4.splat(1), f32x4.mul(square, t))));
-  return f32x4.mul(p, v128.load(line(R, FAR) + at));
-}
-
-function weighTaylor(part: usize): void {
-  const n = load<i32>(part, 8), first = load<i32>(part, 20), end = <usize> load<i32>(part, 16) << 2;
-  const square = f32x4.splat(far.ofOrder2(P) ? 0.5 : 0), none = f32x4.splat(MASKED);
-  for (let j = 0; j < n; j++) {
-    const omega = v128.load32_splat(OMEGA + (<usize> (first + j) << 2));
-    for (let at = <usize> load<i32>(part, 12) << 2; at < end; at += 16) {
-      const logit = LOGITS + lines(first + j) + at;
-      const t = v128.load(logit);
-      const seen = f32x4.gt(t, none);
-      keep(logit, f32x4.sub(share(t, at), v128.and(polynomial(t, at, square), seen)), omega, at);
-    }
-  }
-}
-
-/** Keys of the block itself: e^t in the window, K̂ outside, and nothing is taken away, as no sum holds them. */
-function weighOwn(part: usize): void {
-  const row = load<i32>(part, 4), n = load<i32>(part, 8), first = load<i32>(part, 20);
-  const end = <usize> load<i32>(part, 16) << 2;
-  const square = f32x4.splat(far.ofOrder2(P) ? 0.5 : 0), none = f32x4.splat(MASKED);
-  for (let j = 0; j < n; j++) {
-    const omega = v128.load32_splat(OMEGA + (<usize> (first + j) << 2));
-    for (let at = <usize> load<i32>(part, 12) << 2; at < end; at += 16) {
-      const logit = LOGITS + lines(first + j) + at;
-      const t = v128.load(logit);
-      const inside = i32x4.ge_s(i32x4.splat(row + j), v128.load(line(R, FIRST) + at));
-      const outside = v128.and(polynomial(t, at, square), f32x4.gt(t, none));
-      keep(logit, v128.bitselect(share(t, at), outside, inside), omega, at);
-    }
-  }
-}
-
-function weighClusters(part: usize): void {
-  const kind = load<i32>(part), n = load<i32>(part, 8), first = load<i32>(part, 20);
-  const end = <usize> load<i32>(part, 16) << 2;
-  const none = f32x4.splat(MASKED);
-  for (let j = 0; j < n; j++) {
-    const omega = v128.load32_splat(OMEGA + (<usize> (first + j) << 2));
-    const cluster = FIELD + lines(load<i32>(IDS + (<usize> (first + j) << 2)));
-    for (let at = <usize> load<i32>(part, 12) << 2; at < end; at += 16) {
-      const logit = LOGITS + lines(first + j) + at;
-      const t = v128.load(logit);
-      let weight = share(t, at);
-      if (kind != OWN_EXACT) weight = f32x4.sub(weight, v128.and(v128.load(cluster + at), f32x4.gt(t, none)));
-      keep(logit, weight, omega, at);
-    }
-  }
-}
-
 /** Outputs and denominators of n rows. */
 function writeRows(n: i32, out: usize, denominators: usize): void {
   const dv = plan.valueDim(P), wide = plan.valueLine(P);
   for (let i = 0; i < n; i++) {
     const at = <usize> i << 2;
-    const total = load<f32>(line(R, TOP) + at) > NONE ? load<f32>(line(R, TOTAL) + at) : 0;
+    const total = load<f32>(R + TOP + at) > NONE ? load<f32>(R + TOTAL + at) : 0;
     store<f32>(denominators + at * <usize> plan.heads(P), total);
     const row = ACC + <usize> i * wide;
     scaleLine(row, wide, total != 0 ? 1 / total : 0);

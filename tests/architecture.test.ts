@@ -20,11 +20,11 @@ function importsOf(file: string): string[] {
   return specifiers.map((specifier) => relative(ROOT, normalize(join(ROOT, dirname(file), specifier))));
 }
 
-/** Static imports only: a dynamic import is how heavy parts stay out of the start. */
+/** Static imports of values only: types are erased, and a dynamic import is how heavy parts stay out of the start. */
 function staticImportsOf(file: string): string[] {
-  const specifiers = [...TEXT.get(file)!.matchAll(/^(?:import|export)\b[^;]*?\bfrom\s*"(\.[^"]+)"/gms)].map((match) =>
-    match[1]
-  );
+  const specifiers = [...TEXT.get(file)!.matchAll(/^(?:import|export)\b(?! type\b)[^;]*?\bfrom\s*"(\.[^"]+)"/gms)].map((
+    match,
+  ) => match[1]);
   return specifiers.map((specifier) => relative(ROOT, normalize(join(ROOT, dirname(file), specifier))));
 }
 

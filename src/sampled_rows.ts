@@ -157,6 +157,7 @@ export class Answers implements Watcher {
   readonly asksInStep: boolean;
   /** `rows × (heads · valueDim)`, float64. */
   readonly outputs: Tile;
+  #answered = 0;
 
   constructor(readonly pass: SampledPass, readonly session: Session) {
     const { shape: { heads, valueDim, causal }, rows } = pass;
@@ -165,11 +166,17 @@ export class Answers implements Watcher {
     this.outputs = { start: 0, rows: rows.length, cols, data: new Float64Array(rows.length * cols) };
   }
 
+  /** (row, head) pairs that were answered: causal sessions answer whole tiles. What `session.counts` are counts of. */
+  get answered(): number {
+    return this.#answered;
+  }
+
   async absorb({ q, k, v, weights }: KeyTiles): Promise<void> {
     const { pass: { rows, shape }, session } = this;
     // Causal: a tile is emitted only when it holds sampled rows.
     if (shape.causal && q && rows.some((row) => row >= q.start && row < q.start + q.rows)) {
       copySampled(await session.emit(q, { k, v, weights }), rows, this.outputs.data);
+      this.#answered += q.rows * shape.heads;
     }
     await session.absorb(k, v, weights);
   }
@@ -182,6 +189,7 @@ export class Answers implements Watcher {
       const data = queries.data.subarray(start * queries.cols, (start + rows) * queries.cols);
       const { data: out } = await session.emit({ start, rows, cols: queries.cols, data });
       outputs.data.set(out, start * outputs.cols);
+      this.#answered += rows * shape.heads;
     }
   }
 }

@@ -3,6 +3,7 @@ import { attend } from "./attend.ts";
 import { backends } from "./backends.ts";
 import { bench } from "./bench.ts";
 import type { Command } from "./command.ts";
+import { compare } from "./compare.ts";
 import { convert } from "./convert.ts";
 import { doctor } from "./doctor.ts";
 import { drift } from "./drift.ts";
@@ -10,7 +11,18 @@ import { generate } from "./generate.ts";
 import { inspect } from "./inspect.ts";
 import { run } from "./run.ts";
 
-export const COMMANDS: readonly Command[] = [attend, run, generate, drift, bench, inspect, convert, backends, doctor];
+export const COMMANDS: readonly Command[] = [
+  attend,
+  compare,
+  run,
+  generate,
+  drift,
+  bench,
+  inspect,
+  convert,
+  backends,
+  doctor,
+];
 
 /** One line about the program. */
 export const SUMMARY =

@@ -1,0 +1,109 @@
+/** The story of `compare`: open the input and the backends, measure every setting on both, report. */
+import { logitScale } from "../attention.ts";
+import { candidatesOf, COMPARE_SCHEMA, type CompareReport, compareWarnings, drawsFor } from "../compare.ts";
+import { compareSettings } from "../compare_measure.ts";
+import { UsageError } from "../errors.ts";
+import { COMPARE_EXPORTERS } from "../exporters/compare.ts";
+import { EXACT } from "../feature_map.ts";
+import type { RowNorms } from "../projection.ts";
+import { sizesOf } from "../run.ts";
+import { openInputs } from "./attend_files.ts";
+import { openBackends } from "./bench_open.ts";
+import type { Invocation, Terminal } from "./command.ts";
+import { speedsFile } from "./flags.ts";
+import { Progress, useColor } from "./progress.ts";
+
+/** Runs `performer compare`; returns the exit code. */
+export async function runCompare(invocation: Invocation, terminal: Terminal): Promise<number> {
+  const { flags } = invocation;
+  const progress = new Progress(terminal, { enabled: !flags.quiet });
+  let report: CompareReport;
+  try {
+    report = await run(invocation, terminal, progress);
+  } finally {
+    progress.clear();
+  }
+  if (flags.quiet && !flags.json) return 0;
+  const exporter = await COMPARE_EXPORTERS[flags.json ? "json" : String(flags.format)]();
+  terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true }));
+  return 0;
+}
+
+async function run(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<CompareReport> {
+  const started = performance.now();
+  const { flags } = invocation;
+  const features = (flags.features as string[]).filter((name) => name !== EXACT);
+  if (features.length === 0) {
+    throw new UsageError(
+      `Cannot use --features ${EXACT} alone: exact attention is what the others are compared with, name a map such as hyperbolic`,
+    );
+  }
+  const opened = await openInputs(invocation, terminal);
+  await using _files = opened.files;
+  const { inputs } = opened;
+  const causal = flags.causal === true;
+  const sizes = sizesOf(inputs, causal);
+  const { info } = inputs.q;
+  if (sizes.queryRows === 0 || sizes.keyRows === 0) {
+    throw new UsageError(`Cannot compare on "${info.path}": it has no rows`);
+  }
+  const common = {
+    norms: flags.norms as RowNorms,
+    seed: Number(flags.seed),
+    causal,
+    scale: (flags.scale as number | undefined) ?? null,
+    given: null,
+    compat: "exact" as const,
+  };
+  const axes = {
+    features,
+    numFeatures: flags["num-features"] as number[],
+    projections: flags.projection as string[],
+  };
+  const candidates = candidatesOf(axes, sizes.headDim, common);
+  await using open = new AsyncDisposableStack();
+  const threads = flags.threads === undefined ? undefined : [flags.threads];
+  const { backends, refused } = await openBackends({ ...flags, threads }, speedsFile(terminal.env), open);
+  const found = await compareSettings({
+    inputs,
+    sizes,
+    backends,
+    candidates,
+    check: Number(flags.check),
+    draws: (flags.redraws as number | undefined) ?? drawsFor(candidates, sizes, backends.length),
+    rowsTimed: Number(flags["rows-timed"]),
+    tileRows: flags.tile as number | undefined,
+    peakBytes: terminal.peakBytes,
+    progress: (stage, done, total) => progress.update(stage, done, total),
+    refuse: (refusal) => refused.push(refusal),
+    signal: terminal.signal,
+  });
+  const { queryRows: rows, ...widths } = sizes;
+  return {
+    schema: COMPARE_SCHEMA,
+    command: "compare",
+    backends: backends.map(({ label, backend: { device, threads } }) => {
+      return { name: label, device, threads: threads ?? null };
+    }),
+    refused,
+    input: {
+      path: info.path,
+      rows,
+      ...widths,
+      dtype: info.dtype,
+      firstRow: info.firstRow,
+      encoding: (flags.encode as string | undefined) ?? null,
+    },
+    attention: {
+      causal,
+      scale: logitScale(candidates[0].attention, sizes.headDim),
+      masked: inputs.weights !== null,
+      norms: common.norms,
+      seed: common.seed,
+    },
+    ...found,
+    seconds: { ...found.seconds, total: (performance.now() - started) / 1000 },
+    peakBytes: terminal.peakBytes(),
+    warnings: compareWarnings(found),
+  };
+}

@@ -24,70 +24,78 @@ interface Line {
   readonly tone: "front" | "useless" | "reference" | "plain";
 }
 
-const HEADER = [
-  "",
-  "features",
-  "m",
-  "projection",
-  "backend",
-  "relative L2",
-  "95 % interval",
-  "skill",
-  "tokens/s",
-  "time",
+/** A column; what it says of exact attention and of the mean of V, which have no settings. */
+interface Column {
+  readonly name: string;
+  readonly left?: boolean;
+  readonly row: (row: CompareRow) => string;
+  readonly exact: (exact: ExactCost) => string;
+  readonly uniform: (baseline: number) => string;
+}
+
+const none = () => "–";
+const rate = (tokens: number) => figure(Math.round(tokens));
+const skillText = (skill: number) => skill > -10 ? skill.toFixed(3) : figure(skill);
+const megaflops = ({ flopsPerToken }: { flopsPerToken: number }) => figure(flopsPerToken / 1e6);
+
+const COLUMNS: readonly Column[] = [
+  { name: "", left: true, row: ({ pareto }) => pareto ? "*" : "", exact: () => "", uniform: () => "" },
+  {
+    name: "features",
+    left: true,
+    row: ({ features }) => features,
+    exact: () => `${EXACT} (exact)`,
+    uniform: () => "mean of V (uniform)",
+  },
+  { name: "m", row: ({ numFeatures }) => String(numFeatures ?? "–"), exact: none, uniform: none },
+  { name: "projection", left: true, row: ({ projection }) => projection ?? "–", exact: none, uniform: none },
+  { name: "backend", left: true, row: ({ backend }) => backend, exact: ({ backend }) => backend, uniform: none },
+  { name: "relative L2", row: ({ relativeL2 }) => figure(relativeL2.value), exact: () => "0", uniform: figure },
+  {
+    name: "95 % interval",
+    left: true,
+    row: ({ relativeL2: { low, high } }) => low < high ? `[${figure(low)}, ${figure(high)}]` : "–",
+    exact: none,
+    uniform: none,
+  },
+  { name: "skill", row: ({ skill }) => skillText(skill), exact: () => "1", uniform: () => "0" },
+  {
+    name: "tokens/s",
+    row: ({ tokensPerSecond }) => rate(tokensPerSecond),
+    exact: ({ tokensPerSecond }) => rate(tokensPerSecond),
+    uniform: none,
+  },
+  {
+    name: "time",
+    row: ({ seconds }) => time(seconds),
+    exact: ({ secondsEstimated }) => `≈ ${secondsEstimated < 1 ? time(secondsEstimated) : duration(secondsEstimated)}`,
+    uniform: none,
+  },
+  { name: "MFLOP/token", row: megaflops, exact: megaflops, uniform: none },
+  {
+    name: "memory",
+    row: ({ stateBytes }) => bytesText(stateBytes),
+    exact: ({ stateBytes }) => bytesText(stateBytes),
+    uniform: none,
+  },
 ];
-const COSTS = ["MFLOP/token", "memory"];
-const RIGHT = new Set(["m", "relative L2", "skill", "tokens/s", "time", ...COSTS]);
+const RIGHT = new Set(COLUMNS.filter(({ left }) => !left).map(({ name }) => name));
 
 /** The table: exact attention first, then by error, with the mean of V in its place: rows below it are worse than ignoring attention. */
-function tableOf({ rows, exact, uniformBaseline }: CompareReport): { header: string[]; lines: Line[] } {
-  const better = rows.filter(({ skill }) => skill > 0).map(lineOf);
-  const worse = rows.filter(({ skill }) => !(skill > 0)).map(lineOf);
+function tableOf({ rows, exact, uniformBaseline, backends }: CompareReport): { header: string[]; lines: Line[] } {
+  const columns = COLUMNS.filter(({ name }) => name !== "backend" || backends.length > 1);
+  const line = (row: CompareRow): Line => ({
+    tone: !(row.skill > 0) ? "useless" : row.pareto ? "front" : "plain",
+    cells: columns.map((column) => column.row(row)),
+  });
   return {
-    header: [...HEADER, ...COSTS],
-    lines: [exactLine(exact), ...better, uniformLine(uniformBaseline), ...worse],
-  };
-}
-
-const megaflops = (flops: number) => figure(flops / 1e6);
-const rate = (tokens: number) => figure(Math.round(tokens));
-const skillText = (skill: number) => Number.isFinite(skill) && skill > -10 ? skill.toFixed(3) : figure(skill);
-
-function lineOf(row: CompareRow): Line {
-  const { relativeL2: { value, low, high }, skill, pareto } = row;
-  return {
-    tone: !(skill > 0) ? "useless" : pareto ? "front" : "plain",
-    cells: [
-      pareto ? "*" : "",
-      row.features,
-      String(row.numFeatures ?? "–"),
-      row.projection ?? "–",
-      row.backend,
-      figure(value),
-      low < high ? `[${figure(low)}, ${figure(high)}]` : "–",
-      skillText(skill),
-      rate(row.tokensPerSecond),
-      time(row.seconds),
-      megaflops(row.flopsPerToken),
-      bytesText(row.stateBytes),
+    header: columns.map(({ name }) => name),
+    lines: [
+      { tone: "reference", cells: columns.map((column) => column.exact(exact)) },
+      ...rows.filter(({ skill }) => skill > 0).map(line),
+      { tone: "reference", cells: columns.map((column) => column.uniform(uniformBaseline)) },
+      ...rows.filter(({ skill }) => !(skill > 0)).map(line),
     ],
-  };
-}
-
-function exactLine({ backend, tokensPerSecond, secondsEstimated, flopsPerToken, stateBytes }: ExactCost): Line {
-  const costs = [
-    rate(tokensPerSecond),
-    `≈ ${duration(secondsEstimated)}`,
-    megaflops(flopsPerToken),
-    bytesText(stateBytes),
-  ];
-  return { tone: "reference", cells: ["", `${EXACT} (exact)`, "–", "–", backend, "0", "–", "1", ...costs] };
-}
-
-function uniformLine(baseline: number): Line {
-  return {
-    tone: "reference",
-    cells: ["", "mean of V (uniform)", "–", "–", "–", figure(baseline), "–", "0", "–", "–", "–", "–"],
   };
 }
 
@@ -105,25 +113,32 @@ type Fact = readonly [name: string, words: string];
 
 /** What was measured and how. */
 function facts(report: CompareReport): Fact[] {
-  const { backends, refused, sampling: { rowsChecked, draws, rowsTimed }, input, attention, seconds, peakBytes, phi } =
-    report;
-  const drawn = draws === 1
-    ? `1 draw of each projection (seed ${attention.seed}; --redraws 3 shows how much chance there is), interval over rows`
-    : `${draws} paired draws of each projection (seed ${attention.seed}), geometric mean and interval over draws`;
-  const timed = rowsTimed < input.rows
-    ? `measured on the first ${count(rowsTimed)} rows; time is that of all ${count(input.rows)}, computing alone`
-    : `measured on all ${count(rowsTimed)} rows, computing alone`;
+  const { backends, refused, sampling, input, attention, seconds, peakBytes, phi } = report;
+  const { rowsChecked, draws, rowsTimed } = sampling;
+  const drawn: readonly Fact[] = draws === 1
+    ? [
+      ["", `one draw of each projection, seed ${attention.seed}; the 95 % interval is over rows`],
+      ["", "how much chance there is in a draw, --redraws 3 shows"],
+    ]
+    : [[
+      "",
+      `geometric mean and 95 % interval over ${draws} draws of each projection, the same for all, seed ${attention.seed}`,
+    ]];
   return [
     ...backends.map(({ name, device }): Fact => ["backend", `${name} · ${device}`]),
     ...refused.map(({ name, reason }): Fact => ["", `${name} refused: ${reason}`]),
-    ["error", `relative L2 against exact softmax on ${count(rowsChecked)} rows, all keys; ${drawn}`],
+    ["error", `relative L2 against exact softmax over all keys, on ${count(rowsChecked)} rows`],
+    ...drawn,
     ["skill", "1 is exact, 0 is no better than the mean of V, which ignores attention"],
-    ["speed", `${timed}; memory is the state that stands for all keys and values`],
-    ["data", `mean ‖x+y‖² of queries and keys ${figure(phi)}; random features need about 4 or less`],
     [
-      "took",
-      `errors ${duration(seconds.errors)}, speed ${duration(seconds.speed)}, ${bytesText(peakBytes)} peak`,
+      "time",
+      rowsTimed < input.rows
+        ? `to compute all ${count(input.rows)} rows at the speed of the first ${count(rowsTimed)}`
+        : `to compute all ${count(input.rows)} rows`,
     ],
+    ["memory", "the state that stands for all keys and values; exact attention needs them all"],
+    ["data", `mean ‖x+y‖² of queries and keys ${figure(phi)}; random features need about 4 or less`],
+    ["took", `errors ${duration(seconds.errors)}, speed ${duration(seconds.speed)}, ${bytesText(peakBytes)} peak`],
   ];
 }
 
@@ -133,41 +148,36 @@ const percent = (part: number) => `${(100 * part).toFixed(part > 0.995 && part <
 function findings({ best, rows, exact, uniformBaseline, backends }: CompareReport): Fact[] {
   if (!best) return [["best", "none: no setting has an error that is a number"]];
   const name = nameOf(best, backends.length);
-  const against = `relative L2 ${figure(best.relativeL2)}, the mean of V has ${figure(uniformBaseline)}`;
+  const against = `relative L2 ${figure(best.relativeL2)}, where the mean of V has ${figure(uniformBaseline)}`;
+  const exactTime = `exact attention takes about ${duration(exact.secondsEstimated)}`;
   if (!best.betterThanUniform) {
     return [
-      ["best", `none of these is better than the mean of V: ${name} comes nearest with ${against}`],
-      ["", `exact attention would take about ${duration(exact.secondsEstimated)}`],
+      ["best", "none of these is better than the mean of V, which ignores attention"],
+      ["", `${name} comes nearest: ${against}; ${exactTime}`],
     ];
   }
   const useful = rows.filter(({ skill }) => skill > 0).length;
+  const speed = best.speedup > 1
+    ? `${figure(best.speedup)} times as fast as exact attention`
+    : `but ${exactTime}, which is no more`;
   return [
     ...(rows.some(({ pareto }) => pareto) ? [["*", "nothing else has both less error and less time"] as const] : []),
-    ["best", `${name}: ${against}; captures ${percent(best.skill)} of what exact attention does beyond averaging V,`],
-    ["", speedWords(best, exact)],
+    ["best", `${name}: ${against}`],
+    ["", `captures ${percent(best.skill)} of what exact attention does beyond averaging V, ${speed}`],
     ...nextWords(best, backends.length),
     [
       "",
       useful === rows.length
         ? "all of these are better than the mean of V"
-        : `${useful} of ${rows.length} are better than the mean of V`,
+        : `${useful} of ${rows.length} are better than the mean of V, which ignores attention`,
     ],
   ];
 }
 
-function speedWords({ speedup }: Best, { secondsEstimated }: ExactCost): string {
-  const exact = `exact attention takes about ${duration(secondsEstimated)}`;
-  return speedup > 1 ? `${figure(speedup)} times as fast as exact attention` : `but ${exact} here, which is less`;
-}
-
-function nextWords({ next, backend }: Best, backends: number): Fact[] {
+function nextWords({ next }: Best, backends: number): Fact[] {
   if (!next) return [];
-  const name = nameOf(
-    { ...next, backend: next.backend === backend ? "" : next.backend },
-    next.backend === backend ? 1 : backends,
-  );
-  const paired = next.draws > 1 ? `, behind in ${next.wins} of ${next.draws} paired draws` : "";
-  return [["", `next is ${name} with ${figure(next.relativeL2)}${paired}`]];
+  const paired = next.draws > 1 ? `, behind in ${next.wins} of ${next.draws} draws` : "";
+  return [["", `next: ${nameOf(next, backends)} with ${figure(next.relativeL2)}${paired}`]];
 }
 
 function title({ input, attention }: CompareReport): string {

@@ -49,6 +49,8 @@ export interface Attention {
   readonly compat: RulesName;
   /** Instead of random features: `features` is then the far field's name. */
   readonly nearFar?: NearFarSettings | null;
+  /** λ of shrinkage towards the mean of the values, one for all heads or one per head; "auto" fits it; null: none. */
+  readonly shrink?: number | readonly number[] | "auto" | null;
 }
 
 /** Sizes of the tensors at hand. */

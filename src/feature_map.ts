@@ -174,11 +174,25 @@ export interface MapParameters {
   readonly weights: Float64Array;
   /** Set when W is a product of Hadamard factors; W itself is always there too. */
   readonly hadamard: HadamardFactors | null;
-  /** Added to the exponent of every feature of the `exp` family: −½ ln r, so that φ·φ estimates exp(x·y). */
-  readonly bias: number;
+  /**
+   * Added to the exponents of the `exp` family, of queries and keys and for both signs: `matrices × m`, projection a of matrix i at
+   * `i · m + a`. β_a − ½ ln r: with β = 0, φ·φ estimates exp(x·y). Zeros for the other families, which do not read it.
+   */
+  readonly bias: Float64Array;
   /** Factor on g (trig, pointwise): 1/√m. */
   readonly gain: number;
   readonly epsilon: number;
+}
+
+/**
+ * Bias of every feature of every key head, `kvHeads × r`, in the order of a state's c (state.ts). A device may leave biases out of its
+ * keys' exponents and of its queries': its c is then lower by the bias, and what it lacks in t = e + c of a query is twice the bias.
+ */
+export function stateBiases({ matrices, projections, features, bias }: MapParameters, kvHeads: number): Float64Array {
+  return Float64Array.from({ length: kvHeads * features }, (_, f) => {
+    const matrix = Math.floor(f / features) % matrices;
+    return bias[matrix * projections + f % features % projections];
+  });
 }
 
 /** The `d × d` identity. */
@@ -207,6 +221,8 @@ export function projectionsFor(map: FeatureMap, numFeatures: number, headDim: nu
  * Binds a map to projections.
  * @param weights `matrices × m × d`; ignored (identity) for maps without projection.
  * @param scale the logit scale S in exp(S · q·k); softmax has S = 1/√d.
+ * @param beta `matrices × m` exponents β of the `exp` family (dense-exponential maps, exp(β_a ± w_a·x − ‖x‖²/2)); zeros if left out.
+ *   RangeError when there are fewer or more, when one is not finite, or for another family, whose features have no such factor.
  */
 export function bindMap(
   map: FeatureMap,
@@ -216,9 +232,15 @@ export function bindMap(
     matrices: number;
     weights: Float64Array;
     hadamard?: HadamardFactors | null;
+    beta?: Float64Array;
   },
 ): MapParameters {
-  const { headDim } = options;
+  const { headDim, beta } = options;
+  if (beta && map.family !== "exp") {
+    throw new RangeError(
+      `Cannot add to the exponents of "${map.name}": only maps of the exp family have them, leave beta out`,
+    );
+  }
   if (map.projection === "none") {
     return {
       map,
@@ -229,7 +251,7 @@ export function bindMap(
       inputScale: 1,
       weights: identity(headDim),
       hadamard: null,
-      bias: 0,
+      bias: new Float64Array(headDim),
       gain: 1,
       epsilon: map.epsilon ?? 0,
     };
@@ -241,6 +263,16 @@ export function bindMap(
     );
   }
   const features = projections * map.featuresPerProjection;
+  const bias = new Float64Array(options.matrices * projections);
+  if (beta && beta.length !== bias.length) {
+    throw new RangeError(
+      `Exponents beta have ${beta.length} numbers, expected ${options.matrices} × ${projections}, one per projection`,
+    );
+  }
+  if (beta && !beta.every(Number.isFinite)) throw new RangeError("Exponents beta have a number that is not finite");
+  if (map.family === "exp") {
+    for (let a = 0; a < bias.length; a++) bias[a] = (beta?.[a] ?? 0) - 0.5 * Math.log(features);
+  }
   return {
     map,
     headDim,
@@ -250,7 +282,7 @@ export function bindMap(
     inputScale: Math.sqrt(options.scale),
     weights: options.weights,
     hadamard: options.hadamard ?? null,
-    bias: map.family === "exp" ? -0.5 * Math.log(features) : 0,
+    bias,
     gain: map.family === "exp" ? 1 : 1 / Math.sqrt(projections),
     epsilon: map.epsilon ?? 0,
   };

@@ -52,8 +52,13 @@ export function tileRowsFor(limits: Limits, widestCols: number, wish?: number): 
 export interface LinearPlan {
   readonly inputs: number;
   readonly outputs: number;
-  /** W, `outputs × inputs`, row-major, as torch stores it. */
+  /** W, `outputs × inputs`, row-major, as torch stores it; of a grouped layer its blocks one after the other. */
   readonly weight: FloatArray;
+  /**
+   * G, 1 if left out: W is block-diagonal, so that outputs of group g see the inputs of group g alone (a transform per head). Groups are
+   * equal and contiguous, blocks `outputs/G × inputs/G`; as torch stores a convolution of width 1 with G groups.
+   */
+  readonly groups?: number;
   /** `outputs` numbers, or null. */
   readonly bias: FloatArray | null;
   /** After the bias; "gelu" is the exact one (erf), "gelu-glu" makes `outputs / 2` numbers: gelu(first half) · second half. */
@@ -67,12 +72,21 @@ export function outputWidth({ outputs, activation }: LinearPlan): number {
   return activation === "gelu-glu" ? outputs / 2 : outputs;
 }
 
-/** Throws RangeError when a layer's numbers do not fit its sizes. */
+/** Throws RangeError when a layer's numbers do not fit its sizes, or a gated layer has groups. */
 export function checkLinear(plan: LinearPlan): void {
-  const { inputs, outputs, weight, bias, activation } = plan;
-  if (weight.length !== inputs * outputs) {
+  const { inputs, outputs, weight, bias, activation, groups = 1 } = plan;
+  if (!(Number.isInteger(groups) && groups >= 1 && inputs % groups === 0 && outputs % groups === 0)) {
     throw new RangeError(
-      `A layer of ${outputs} × ${inputs} has ${weight.length} weights, expected ${outputs * inputs}`,
+      `A layer of ${outputs} × ${inputs} has ${groups} groups, expected a number that divides ${outputs} and ${inputs}`,
+    );
+  }
+  if (activation === "gelu-glu" && groups > 1) {
+    throw new RangeError(`A gated layer has ${groups} groups, expected 1: make the halves layers of their own`);
+  }
+  if (weight.length !== inputs * outputs / groups) {
+    const many = groups > 1 ? ` in ${groups} groups` : "";
+    throw new RangeError(
+      `A layer of ${outputs} × ${inputs}${many} has ${weight.length} weights, expected ${outputs * inputs / groups}`,
     );
   }
   if (bias && bias.length !== outputs) {
@@ -81,6 +95,21 @@ export function checkLinear(plan: LinearPlan): void {
   if (activation === "gelu-glu" && outputs % 2 !== 0) {
     throw new RangeError(`A gated layer has ${outputs} outputs, expected an even number`);
   }
+}
+
+/** The same layer without groups, for backends that multiply by whole matrices: W with the zeros beside its blocks. */
+export function ungrouped(plan: LinearPlan): LinearPlan {
+  const { inputs, outputs, weight, groups = 1 } = plan;
+  if (groups === 1) return plan;
+  const width = inputs / groups;
+  const whole = weight instanceof Float32Array
+    ? new Float32Array(outputs * inputs)
+    : new Float64Array(outputs * inputs);
+  for (let output = 0; output < outputs; output++) {
+    const group = Math.floor(output * groups / outputs);
+    whole.set(weight.subarray(output * width, (output + 1) * width), output * inputs + group * width);
+  }
+  return { ...plan, weight: whole, groups: 1 };
 }
 
 /** Throws RangeError for a tile that a layer has no room for. */

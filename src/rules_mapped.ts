@@ -31,7 +31,7 @@ export function pointwiseParameters(
     inputScale,
     weights,
     hadamard: null,
-    bias: 0,
+    bias: new Float64Array(projections),
     gain: 1,
     epsilon,
   };

@@ -35,11 +35,7 @@ export function sizesOf(inputs: Inputs, causal: boolean): Sizes {
 export async function attend(options: AttendOptions): Promise<Report> {
   const { inputs, attention, backend } = options;
   const sizes = sizesOf(inputs, attention.causal);
-  using run = isExact(attention)
-    ? new ExactRun(options, sizes)
-    : attention.nearFar
-    ? new NearFarRun(options, sizes)
-    : new LinearRun(options, sizes);
+  using run = isExact(attention) ? new ExactRun(options, sizes) : approximateRun(options, sizes);
   const counts = await run.attend();
   await options.sink?.finish();
   const error = await run.error();
@@ -98,6 +94,11 @@ export async function attend(options: AttendOptions): Promise<Report> {
   };
 }
 
+/** A run of random features, or of near keys and far fields. */
+export function approximateRun(options: AttendOptions, sizes: Sizes): ApproximateRun & Pick<Run, "parameters"> {
+  return options.attention.nearFar ? new NearFarRun(options, sizes) : new LinearRun(options, sizes);
+}
+
 class LinearRun extends ApproximateRun {
   readonly parameters;
 
@@ -143,6 +144,7 @@ class LinearRun extends ApproximateRun {
       const { k, v, weights } of timed(watch, this.reading, inputs.tiles(shape.tileRows, precision, null, store))
     ) {
       await absorbing.push(watch.time("compute", () => session.absorb(k, v, weights)));
+      this.shrinkage?.absorb({ v, weights });
       this.step("keys", k.start + k.rows, sizes.keyRows);
       await this.breathe();
     }
@@ -152,7 +154,9 @@ class LinearRun extends ApproximateRun {
     for await (const q of timed(watch, this.reading, inputs.queryTiles(shape.tileRows, precision, store))) {
       this.keepQueries(q);
       const memory = store.output();
-      await emitting.push(watch.time("compute", async () => ({ tile: await session.emit(q, null, memory), memory })));
+      await emitting.push(watch.time("compute", async () => {
+        return { tile: await session.emit(q, null, memory), memory, own: null };
+      }));
       await this.writeAll(emitted);
       this.step("queries", q.start + q.rows, sizes.queryRows);
       await this.breathe();
@@ -177,7 +181,7 @@ class LinearRun extends ApproximateRun {
         const out = session.emit(q, tiles, memory);
         const absorbed = session.absorb(tiles.k, tiles.v, tiles.weights);
         const [tile] = await Promise.all([out, absorbed]);
-        return { tile, memory };
+        return { tile, memory, own: tiles };
       });
       await emitting.push(tile);
       await this.writeAll(emitted);

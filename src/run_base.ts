@@ -1,12 +1,13 @@
 /** What every run of `attend` has, whatever the attention; run.ts tells the story. */
 import type { Attention, parametersFor, Sizes } from "./attention.ts";
-import type { Backend, SessionCounts } from "./backend.ts";
+import type { Backend, KeyRows, SessionCounts } from "./backend.ts";
 import { checkError } from "./check.ts";
 import { InFlight } from "./in_flight.ts";
 import type { Inputs } from "./inputs.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import type { ErrorReport, Refusal, Report } from "./report.ts";
 import { copySampled, sampleRows } from "./sampled_rows.ts";
+import { Shrinkage } from "./shrink.ts";
 import { type FloatArray, floats, type Precision, type TensorSink, type Tile } from "./tensor.ts";
 import { TileStore } from "./tile_store.ts";
 import { type Phase, Stopwatch } from "./timing.ts";
@@ -20,6 +21,10 @@ export interface AttendOptions {
   readonly tileRows?: number;
   /** Query rows to check against exact softmax; 0 = none. */
   readonly check: number;
+  /** Those rows, ascending, instead of a sample of `check`. */
+  readonly sampled?: Float64Array;
+  /** λ of shrinkage per head; absent: none. */
+  readonly lambda?: ArrayLike<number> | null;
   readonly redraws: number;
   /** Where the output goes; null computes it all the same. */
   readonly sink:
@@ -81,10 +86,11 @@ export abstract class Run implements Disposable {
   }
 }
 
-/** An output and the memory it lies in. */
+/** An output, the memory it lies in, and when causal its rows' own keys and values. */
 export interface Emitted {
   readonly tile: Tile;
   readonly memory: FloatArray;
+  readonly own: KeyRows | null;
 }
 
 /** A run whose error is measured: it keeps the sampled rows' queries and outputs as they pass. */
@@ -93,17 +99,24 @@ export abstract class ApproximateRun extends Run {
   /** Queries and outputs of those rows. */
   readonly #queries: Tile;
   readonly #approx: Tile;
+  protected readonly shrinkage: Shrinkage | null;
 
   constructor(options: AttendOptions, sizes: Sizes) {
     super(options, sizes);
     const { attention } = options;
-    this.#rows = sampleRows(sizes.queryRows, options.check, attention.causal, attention.seed);
+    this.#rows = options.sampled ?? sampleRows(sizes.queryRows, options.check, attention.causal, attention.seed);
+    this.shrinkage = options.lambda ? new Shrinkage(this.shape, options.lambda) : null;
     this.#queries = this.#sampled(sizes.headDim, options.backend.limits.precision);
     this.#approx = this.#sampled(sizes.valueDim, "f64");
   }
 
   /** √S, or 1 where the map does not scale. */
   protected abstract get inputScale(): number;
+
+  /** Outputs of the sampled rows, after `attend`. */
+  get approx(): Tile {
+    return this.#approx;
+  }
 
   #sampled(width: number, precision: Precision): Tile {
     const [rows, cols] = [this.#rows.length, this.sizes.heads * width];
@@ -126,6 +139,7 @@ export abstract class ApproximateRun extends Run {
   /** Calls on their way; those done keep their sampled rows and join `emitted`. */
   protected emitting(emitted: Emitted[]): InFlight<Emitted> {
     return new InFlight(this.options.backend.limits.inFlight, async (done) => {
+      this.shrinkage?.apply(done.tile, done.own);
       copySampled(done.tile, this.#rows, this.#approx.data);
       emitted.push(done);
     });

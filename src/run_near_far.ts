@@ -61,6 +61,7 @@ export class NearFarRun extends ApproximateRun {
     const keys = timed(watch, reading, inputs.tiles(plan.tileRows, precision, null, store));
     for await (const { k, v, weights } of keys) {
       await absorbing.push(watch.time("compute", () => session.absorb(k, v, weights)));
+      this.shrinkage?.absorb({ v, weights });
       this.step("keys", k.start + k.rows, sizes.keyRows);
       await this.breathe();
     }
@@ -72,7 +73,7 @@ export class NearFarRun extends ApproximateRun {
       this.keepQueries(q);
       const rows = nearRows(plan, q.start, q.start + q.rows, sizes.keyRows);
       const near = plan.window > 0 ? await watch.time(reading, () => reader.rows(rows.start, rows.end)) : null;
-      await emitting.push(this.#emit(session, q, near));
+      await emitting.push(this.#emit(session, q, near, null));
       await this.writeAll(emitted);
       this.step("queries", q.start + q.rows, sizes.queryRows);
       await this.breathe();
@@ -81,9 +82,11 @@ export class NearFarRun extends ApproximateRun {
     await this.writeAll(emitted);
   }
 
-  async #emit(session: NearFarSession, q: Tile, near: KeyRows | null): Promise<Emitted> {
+  async #emit(session: NearFarSession, q: Tile, near: KeyRows | null, own: KeyRows | null): Promise<Emitted> {
     const memory = this.store.output();
-    return await this.watch.time("compute", async () => ({ tile: await session.emit(q, near, memory), memory }));
+    return await this.watch.time("compute", async () => {
+      return { tile: await session.emit(q, near, memory), memory, own };
+    });
   }
 
   async #causal(session: NearFarSession, memory: NearMemory): Promise<void> {
@@ -99,7 +102,7 @@ export class NearFarRun extends ApproximateRun {
       held.push(tiles);
       const rows = nearRows(plan, q.start, q.start + q.rows, sizes.keyRows);
       const near = held.take(rows.start, rows.end);
-      const outputs = this.#emit(session, q, near);
+      const outputs = this.#emit(session, q, near, tiles);
       const absorbed = watch.time("compute", () => session.absorb(tiles.k, tiles.v, tiles.weights));
       absorbed.catch(() => {}); // awaited with the outputs
       await emitting.push(outputs.then(async (done) => {

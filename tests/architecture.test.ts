@@ -33,7 +33,7 @@ const LAYERS: readonly RegExp[] = [
   /^src\/(bytes|disk|random|feature_map|plan|state|near_far|near_far_flops|far_state|rules_table|moments)\.ts$/,
   /^src\/(projection|attention|backend|metrics|rules_plan)\.ts$/,
   /^src\/(backends|formats)\//,
-  /^src\/(inputs|report|warnings|check|sampled_rows|sessions|compare(_\w+)?|run(_\w+)?|near_rows|sample|centroids|fit_near_far|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/exporters\//,
+  /^src\/(inputs|report|warnings|check|sampled_rows|sessions|compare(_\w+)?|run(_\w+)?|near_rows|sample|row_slice|shrink|trial|candidates|tune|setting_words|centroids|fit_near_far|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/exporters\//,
   /^src\/model\//,
   /^src\/commands\//,
   /^(cli|mod)\.ts$/,

@@ -6,8 +6,9 @@ import type { Rows } from "./types.ts";
 export interface DenseNumbers {
   readonly inputs: number;
   readonly outputs: number;
-  /** W, `outputs × inputs`. */
+  /** W, `outputs × inputs`, or its diagonal blocks, `groups × outputs/groups × inputs/groups`. */
   readonly weight: Float32Array | Float64Array;
+  readonly groups?: number;
   /** b, or null for zeros. */
   readonly bias: Float32Array | Float64Array | null;
   readonly activation: "none" | "relu" | "gelu" | "gelu-glu";
@@ -15,13 +16,15 @@ export interface DenseNumbers {
 
 /** Outputs of every row of `x` into `out`, `rows × outputs`, or `rows × outputs / 2` of a gated layer. */
 export function dense(layer: DenseNumbers, x: Rows, out: Float32Array | Float64Array): void {
-  const { inputs, outputs, weight, bias, activation } = layer;
+  const { inputs, outputs, weight, bias, activation, groups = 1 } = layer;
+  const terms = inputs / groups;
   const u = new Float64Array(outputs);
   const width = activation === "gelu-glu" ? outputs / 2 : outputs;
   for (let i = 0; i < x.rows; i++) {
     for (let o = 0; o < outputs; o++) {
+      const at = i * inputs + Math.floor(o * groups / outputs) * terms;
       let dot = 0;
-      for (let l = 0; l < inputs; l++) dot += weight[o * inputs + l] * x.data[i * inputs + l];
+      for (let l = 0; l < terms; l++) dot += weight[o * terms + l] * x.data[at + l];
       u[o] = dot + (bias ? bias[o] : 0);
     }
     for (let o = 0; o < width; o++) out[i * width + o] = activate(activation, u, o, width);

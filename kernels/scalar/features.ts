@@ -35,21 +35,24 @@ export class FeatureRow {
   key(head: number, data: ArrayLike<number>, at: number, g: Float64Array, e: Float64Array, out: number): void {
     const norm = project(this.p, head, data, at, this.#u);
     const exponent = this.p.map.family === "exp" ? -norm : this.p.map.family === "trig" ? norm : 0;
-    this.#fill(exponent, g, e, out);
+    this.#fill(head, exponent, g, e, out);
   }
 
   /** Query features; factors common to all features of the row are left out, as they cancel. */
   query(head: number, data: ArrayLike<number>, at: number, g: Float64Array, e: Float64Array): void {
     project(this.p, head, data, at, this.#u);
-    this.#fill(0, g, e, 0);
+    this.#fill(head, 0, g, e, 0);
   }
 
-  #fill(exponent: number, g: Float64Array, e: Float64Array, out: number): void {
-    const { map, projections: m, features, bias, gain, epsilon } = this.p;
+  #fill(head: number, exponent: number, g: Float64Array, e: Float64Array, out: number): void {
+    const { map, projections: m, features, matrices, bias, gain, epsilon } = this.p;
     const u = this.#u;
     if (map.family === "exp") {
-      for (let a = 0; a < m; a++) e[out + a] = u[a] + (bias + exponent);
-      if (map.featuresPerProjection === 2) { for (let a = 0; a < m; a++) e[out + m + a] = (bias + exponent) - u[a]; }
+      const first = (head % matrices) * m;
+      for (let a = 0; a < m; a++) e[out + a] = u[a] + (bias[first + a] + exponent);
+      if (map.featuresPerProjection === 2) {
+        for (let a = 0; a < m; a++) e[out + m + a] = (bias[first + a] + exponent) - u[a];
+      }
       g.fill(1, out, out + features);
       return;
     }

@@ -20,7 +20,7 @@ export interface FeatureNumbers {
   readonly matrices: number;
   readonly inputScale: number;
   readonly weights: Float64Array;
-  readonly bias: number;
+  readonly bias: Float64Array;
   readonly gain: number;
   readonly epsilon: number;
 }

@@ -1,7 +1,7 @@
 // Causal pass: one workgroup = (chunk of 64 rows, head, 64 value columns). Rows see the prefix state ahead of the chunk
 // (scan.wgsl) and the chunk's own keys up to themselves (math: kernels/README.md §4):
 //
-//   c' = max(c of the prefix, c of the chunk);  P = e^{q + c' − M};  K = e^{k − c'};  G = tril(P Kᵀ)
+//   c' = max(c of the prefix, c of the chunk);  P = e^{q + c' + biases − M};  K = e^{k − c'};  G = tril(P Kᵀ)
 //   numerator = P (e^{c − c'} ⊙ S) + G V,  denominator = P · (e^{c − c'} ⊙ z) + G 1
 //
 // G (4 × 4 a thread) is summed in registers over 32 features at a time; key features are made twice (here and in keys.wgsl)
@@ -108,8 +108,10 @@ fn causal_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index
     key_tile[tile_at(tx + 16u, ty)] = ky;
 
     let q = expand(project(t, false, row, head * shape.d4, w_row, per_sweep));
-    let x = q.ex + c_x;
-    let y = q.ey + c_y;
+    let bx = w_row + tx;
+    let by = select(bx + 16u, bx, PER == 2u);
+    let x = q.ex + (c_x + projections[shape.biases + bx / 4u][bx & 3u]);
+    let y = q.ey + (c_y + projections[shape.biases + by / 4u][by & 3u]);
     raise_top(t, x, tx, ty, y, tx + 16u, ty);
     let px = q.gx * weight_of(x, top[ty]);
     let py = q.gy * weight_of(y, top[ty]);

@@ -55,11 +55,11 @@ fn activation(u: vec4f) -> vec4f {
   }
 }
 
-// Factors of the features of two slots from their products with W, without the row's own exponent.
+// Factors of the features of two slots from their products with W, without the row's own exponent and without biases.
 fn expand(sum: Pair) -> Factors {
   let x = sum.x * shape.input_scale;
   let y = select(sum.y * shape.input_scale, -x, PER == 2u);
-  if (FAMILY == 0u) { return Factors(vec4f(1.0), vec4f(1.0), x + shape.bias, y + shape.bias); }
+  if (FAMILY == 0u) { return Factors(vec4f(1.0), vec4f(1.0), x, y); }
   if (FAMILY == 1u) { return Factors(shape.gain * sine_of(x, 0), shape.gain * sine_of(x, 1), vec4f(0.0), vec4f(0.0)); }
   return Factors(shape.gain * activation(x) + shape.epsilon, shape.gain * activation(y) + shape.epsilon, vec4f(0.0), vec4f(0.0));
 }

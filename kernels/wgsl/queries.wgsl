@@ -52,8 +52,10 @@ fn queries_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_inde
     let f = expand(sum);
     let sx = first + tx;
     let sy = first + tx + select(16u, shape.padded_projections, PER == 2u);
-    let x = f.ex + state[base + sx / 4u][sx & 3u];
-    let y = f.ey + state[base + sy / 4u][sy & 3u];
+    let bx = (kv % shape.matrices) * shape.padded_projections + sx;
+    let by = select(bx + 16u, bx, PER == 2u);
+    let x = f.ex + (state[base + sx / 4u][sx & 3u] + projections[shape.biases + bx / 4u][bx & 3u]);
+    let y = f.ey + (state[base + sy / 4u][sy & 3u] + projections[shape.biases + by / 4u][by & 3u]);
     raise_top(t, x, tx, ty, y, tx + 16u, ty);
     let px = f.gx * weight_of(x, top[ty]);
     let py = f.gy * weight_of(y, top[ty]);

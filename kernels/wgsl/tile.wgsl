@@ -27,11 +27,11 @@ struct Shape {
   projections: u32,         // m
   padded_projections: u32,  // rows of W in memory, a multiple of 64 / PER; the rest is 0
   matrices: u32,
-  // State of one head: c, z, p (each r4 vec4s), S (4·r4 rows of v4 vec4s). Slot sign · padded_projections + projection.
+  // State of one head: c without biases, z, p (each r4 vec4s), S (4·r4 rows of v4 vec4s). Slot sign · padded_projections + projection.
   r4: u32,                  // PER · padded_projections / 4
   unit: u32,                // 3·r4 + 4·r4·v4
   input_scale: f32,
-  bias: f32,
+  biases: u32,              // where in `projections` the biases lie, a number per row of W: what keys and queries have together
   gain: f32,
   epsilon: f32,
   activation: u32,          // index in ACTIVATIONS of src/feature_map.ts

@@ -1,5 +1,6 @@
 /** Linear attention on gpu.js: one head of one tile at a time, in float32; sums across tiles and chunks are the host's, in float64. */
 import { QueryRow } from "../../kernels/scalar/queries.ts";
+import { stateBiases } from "../feature_map.ts";
 import type { Plan } from "../plan.ts";
 import { emptyState, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
@@ -39,10 +40,12 @@ export class GpuJsTileKernels implements TileKernels {
   readonly #queryStages = new Map<number, QueryStage>();
   readonly #causalStages = new Map<number, CausalStage>();
   readonly #uploads: Upload[];
+  readonly #biases: Float64Array;
   #uploaded = -1;
 
   constructor(readonly plan: Plan, readonly kernels: Kernels) {
     this.#layout = new FeatureLayout(plan.parameters, plan.valueDim);
+    this.#biases = stateBiases(plan.parameters, plan.kvHeads);
     const { features, stride } = this.#layout;
     this.#uploads = Array.from({ length: plan.kvHeads }, () => ({
       c: new Float64Array(features).fill(-Infinity),
@@ -107,8 +110,9 @@ export class GpuJsTileKernels implements TileKernels {
       for (let at = 0; at < stage.right.length; at += features * rows) {
         for (const f of this.#layout.pads) stage.right.fill(0, at + f * rows, at + (f + 1) * rows);
       }
+      const c = this.#answering(sums.tops, kvHead);
       for (; head < heads && Math.floor(head * kvHeads / heads) === kvHead; head++) {
-        const { P, sums: before } = stage.queries.run(q, head, kvHead % parameters.matrices, sums.tops, stage.prefix);
+        const { P, sums: before } = stage.queries.run(q, head, kvHead % parameters.matrices, c, stage.prefix);
         const scores = stage.scores(P, stage.right);
         hideLater(scores, chunks, rows);
         const within = stage.within(scores, sums.values);
@@ -117,6 +121,16 @@ export class GpuJsTileKernels implements TileKernels {
     }
     ownState.keys = visible(own.k.rows, own.weights);
     return { out, denominators, own: ownState };
+  }
+
+  /** c' of every chunk with the biases of keys and queries. */
+  #answering(tops: Float64Array, kvHead: number): Float64Array {
+    const { features: r } = this.plan.parameters;
+    const c = tops.slice();
+    for (let at = 0; at < c.length; at += this.#layout.features) {
+      for (let a = 0; a < r; a++) c[at + this.#layout.place(a)] += 2 * this.#biases[kvHead * r + a];
+    }
+    return c;
   }
 
   #keyStage(rowsNeeded: number): KeyStage {
@@ -145,12 +159,12 @@ export class GpuJsTileKernels implements TileKernels {
     }));
   }
 
-  /** c of the padded features of one head, one common value for maps whose exponent is the row's alone. */
+  /** c of the padded features of one head without biases, one common value for maps whose exponent is the row's alone. */
   #before(state: State, kvHead: number): Float64Array {
     const layout = this.#layout;
     const r = this.plan.parameters.features;
     const before = new Float64Array(layout.features).fill(-Infinity);
-    for (let a = 0; a < r; a++) before[layout.place(a)] = state.c[kvHead * r + a];
+    for (let a = 0; a < r; a++) before[layout.place(a)] = state.c[kvHead * r + a] - this.#biases[kvHead * r + a];
     if (this.plan.parameters.map.family !== "exp") before.fill(before.reduce((x, y) => Math.max(x, y)));
     return before;
   }
@@ -172,7 +186,7 @@ export class GpuJsTileKernels implements TileKernels {
           continue;
         }
         const earlier = chunk > 0 ? Math.exp(keys.tops[(chunk - 1) * layout.features + f] - c) : 0;
-        const held = Math.exp(state.c[kvHead * r + a] - c);
+        const held = Math.exp(state.c[kvHead * r + a] - this.#biases[kvHead * r + a] - c);
         const s = (kvHead * r + a) * valueDim;
         const t = a * width;
         for (let col = 0; col < valueDim; col++) {
@@ -206,22 +220,23 @@ export class GpuJsTileKernels implements TileKernels {
       if (c === -Infinity) continue;
       const f = head * r + a;
       const t = a * (valueDim + 1);
-      state.c[f] = c;
+      state.c[f] = c + this.#biases[f];
       state.z[f] = total[t + valueDim];
       state.S.set(total.subarray(t, t + valueDim), f * valueDim);
     }
   }
 
-  /** c − max c, and [S z] times what float32 cannot hold of it. */
+  /** c + bias, the bias of queries, less the largest, and [S z] times what float32 cannot hold of it. */
   #upload(state: State, version: number): void {
     if (version === this.#uploaded) return;
     this.#uploaded = version;
     const { valueDim, features: r } = state;
     const { stride } = this.#layout;
+    const raised = state.c.map((c, f) => c + this.#biases[f]);
     const exact = this.plan.parameters.map.family !== "exp"; // no exponent reaches the kernel
     for (let head = 0; head < state.heads; head++) {
       const upload = this.#uploads[head];
-      const cs = state.c.subarray(head * r, head * r + r);
+      const cs = raised.subarray(head * r, head * r + r);
       const top = cs.reduce((x, y) => Math.max(x, y), -Infinity);
       upload.empty = top === -Infinity;
       upload.right.fill(0);

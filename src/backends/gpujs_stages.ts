@@ -2,7 +2,9 @@
  * The two passes over one head of one tile, as chains of gpu.js kernels of one fixed shape, `chunks × rows`:
  *
  *     keys      u = W Xᵀ,  e = ±u + base_j,  c' = max(c, max_j e),  E = g · exp(e − c'),  [S z] = E · [V 1]
- *     queries   u = X Wᵀ,  t = ±u + c,       M = max_a t,           P = g · exp(t − M),   [num den] = P · [S z]
+ *     queries   u = X Wᵀ,  t = ±u + c + 2 b, M = max_a t,           P = g · exp(t − M),   [num den] = P · [S z]
+ *
+ * Biases are the same for all keys, so c is taken without them and t with those of keys and queries together.
  *
  * Products and exponentials run in gpu.js. Packing and maxima are plain JavaScript: one read per number, which costs less than
  * handing the array to another kernel.
@@ -66,7 +68,7 @@ export class FeatureLayout {
 
 /** What the keys pass leaves. Valid until the stage runs again. */
 export interface KeySums {
-  /** `chunks × features` (padded): c' after each chunk; −Infinity where no key was seen, and for padding. */
+  /** `chunks × features` (padded): c' after each chunk, without biases; −Infinity where no key was seen, and for padding. */
   readonly tops: Float64Array;
   /** E, `chunks × features/4 × rows × 4`; padding holds anything. */
   readonly E: Float32Array;
@@ -79,7 +81,7 @@ export interface KeySums {
 export class KeyStage {
   readonly #x: Float32Array;
   readonly #values: Float32Array;
-  /** Exponent of a key without u. */
+  /** Exponent of a key without u and biases. */
   readonly #base: Float64Array;
   readonly #xShift: Float32Array;
   readonly #yShift: Float32Array;
@@ -101,7 +103,7 @@ export class KeyStage {
     this.#sum = kernels.product({ chunks, quads: features / 4, width: stride }, rows);
   }
 
-  /** `before`: c of the padded features ahead of the tile; null when the tile stands alone. */
+  /** `before`: c of the padded features ahead of the tile, without biases; null when the tile stands alone. */
   run(k: Tile, v: Tile, weights: FloatArray | undefined, head: number, before: Float64Array | null): KeySums {
     const { layout, rows } = this;
     const { p, valueDim } = layout;
@@ -140,7 +142,7 @@ export class KeyStage {
           squares += k.data[at] * k.data[at];
         }
       }
-      this.#base[i] = Math.max(NEVER, p.bias + factor * squares + (weights ? Math.log(weights[i]) : 0));
+      this.#base[i] = Math.max(NEVER, factor * squares + (weights ? Math.log(weights[i]) : 0));
     }
     this.#base.fill(NEVER, k.rows);
   }
@@ -220,7 +222,7 @@ export class QueryStage {
   }
 
   /**
-   * @param c `chunks × features` exponents of the state; −Infinity for padding.
+   * @param c `chunks × features` exponents of the state, with the biases of keys and queries; −Infinity for padding.
    * @param right [S z], `chunks × features × stride`; rows of padded features 0.
    */
   run(q: Tile, head: number, matrix: number, c: ArrayLike<number>, right: Float32Array): QuerySums {

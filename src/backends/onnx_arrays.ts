@@ -1,4 +1,5 @@
 /** Float32 arrays as the graphs of onnx_passes.ts read and write them, from and to tiles, projections and states in float64. */
+import { stateBiases } from "../feature_map.ts";
 import type { Plan } from "../plan.ts";
 import type { State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
@@ -91,9 +92,15 @@ export function queryWeights(plan: Plan, depth: number): Float32Array {
 
 /**
  * Fills a state, every number of it but `keys`, from c (`kvHeads × r`, or one a head) and sums relative to it: [S z],
- * `kvHeads × r × (dv + 1)`; or S/z alone, `kvHeads × r × dv`, with `share` = 1/z.
+ * `kvHeads × r × (dv + 1)`; or S/z alone, `kvHeads × r × dv`, with `share` = 1/z. `biases` (stateBiases) are what c lacks.
  */
-export function fillState(state: State, c: Float32Array, sums: Float32Array, share?: Float32Array): void {
+export function fillState(
+  state: State,
+  biases: Float64Array,
+  c: Float32Array,
+  sums: Float32Array,
+  share?: Float32Array,
+): void {
   const { valueDim } = state;
   const perC = state.c.length / c.length;
   const width = sums.length / state.c.length;
@@ -107,7 +114,7 @@ export function fillState(state: State, c: Float32Array, sums: Float32Array, sha
       continue;
     }
     const factor = share ? 1 / share[f] : 1;
-    state.c[f] = top;
+    state.c[f] = top + biases[f];
     for (let i = 0; i < valueDim; i++) state.S[to++] = factor * sums[at + i];
     state.z[f] = share ? factor : sums[at + valueDim];
     at += width;
@@ -117,7 +124,7 @@ export function fillState(state: State, c: Float32Array, sums: Float32Array, sha
 /** A state as the query pass reads it. */
 export interface Upload {
   readonly version: number;
-  /** Wᵀ, with c in its last rows for the family `exp`. */
+  /** Wᵀ, with c + bias in its last rows for the family `exp`. */
   readonly weights: Float32Array;
   /** [S z], `kvHeads × r × (dv + 1)`. */
   readonly sums: Float32Array;
@@ -125,14 +132,16 @@ export interface Upload {
   readonly empty: readonly boolean[];
 }
 
-/** c relative to the largest of its head; [S z] times what float32 cannot hold of it. `weights` is of `queryWeights`. */
+/** c + bias, the bias of queries, relative to the largest of its head; [S z] times what float32 cannot hold of it. `weights` is of `queryWeights`. */
 export function upload(plan: Plan, state: State, version: number, weights: Float32Array): Upload {
   const { heads, kvHeads, parameters: { features: r, map } } = plan;
   const exp = map.family === "exp";
+  const biases = stateBiases(plan.parameters, kvHeads);
+  const raised = state.c.map((c, f) => c + biases[f]);
   const tops = Array.from({ length: kvHeads }, (_, head) => {
-    return state.c.subarray(head * r, (head + 1) * r).reduce((x, y) => Math.max(x, y), -Infinity);
+    return raised.subarray(head * r, (head + 1) * r).reduce((x, y) => Math.max(x, y), -Infinity);
   });
-  const rounded = Float32Array.from(state.c, (c, f) => {
+  const rounded = Float32Array.from(raised, (c, f) => {
     return c === -Infinity ? UNSEEN : exp ? c - tops[Math.floor(f / r)] : 0;
   });
   const withC = exp ? weights.slice() : weights;
@@ -142,7 +151,7 @@ export function upload(plan: Plan, state: State, version: number, weights: Float
     withC.set(rounded.subarray(kvHead * r, (kvHead + 1) * r), (head * depth + depth - 1) * r);
   }
   const sums = new Float32Array(state.c.length * (state.valueDim + 1));
-  fillSums(sums, state, (f) => tops[Math.floor(f / r)] + rounded[f]);
+  fillSums(sums, state, (f) => tops[Math.floor(f / r)] + rounded[f] - biases[f]);
   return {
     version,
     weights: withC,
@@ -151,17 +160,18 @@ export function upload(plan: Plan, state: State, version: number, weights: Float
   };
 }
 
-/** c and [S z] ahead of a causal tile; c is one number a head for families whose exponent is the row's alone. */
+/** c without biases and [S z] ahead of a causal tile; c is one number a head for families whose exponent is the row's alone. */
 export function uploadCausal(plan: Plan, state: State, spare: Spare): { c: Float32Array; sums: Float32Array } {
   const { kvHeads, parameters: { features: r, map } } = plan;
   const c = spare.take(kvHeads * (map.family === "exp" ? r : 1)).fill(UNSEEN);
   const perC = state.c.length / c.length;
+  const biases = stateBiases(plan.parameters, kvHeads);
   for (let f = 0; f < state.c.length; f++) {
     const at = Math.floor(f / perC);
-    c[at] = Math.max(c[at], state.c[f]);
+    c[at] = Math.max(c[at], state.c[f] - biases[f]);
   }
   const sums = spare.take(state.c.length * (state.valueDim + 1));
-  fillSums(sums, state, (f) => c[Math.floor(f / perC)]);
+  fillSums(sums, state, (f) => c[Math.floor(f / perC)] + biases[f]);
   return { c, sums };
 }
 

@@ -9,7 +9,7 @@
  */
 import type { Linear } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
-import { checkLinear, checkRows, type LinearPlan, outputWidth } from "../plan.ts";
+import { checkLinear, checkRows, type LinearPlan, outputWidth, ungrouped } from "../plan.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import { Spare } from "./onnx_arrays.ts";
 import { Graph } from "./onnx_graph.ts";
@@ -34,7 +34,7 @@ export class OnnxDense implements Linear {
 
   static async make(plan: LinearPlan, runtime: Runtime): Promise<OnnxDense> {
     checkLinear(plan);
-    return new OnnxDense(plan, runtime, await runtime.compile(denseGraph(plan)));
+    return new OnnxDense(plan, runtime, await runtime.compile(denseGraph(ungrouped(plan))));
   }
 
   async run(x: Tile, into?: FloatArray): Promise<Tile> {

@@ -1,4 +1,5 @@
 /** Linear attention on onnxruntime: blocks of a tile through the graphs of onnx_passes.ts, in float32. */
+import { stateBiases } from "../feature_map.ts";
 import type { Plan } from "../plan.ts";
 import { clearState, copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
@@ -41,6 +42,7 @@ export class OnnxTileKernels implements TileKernels {
   #queryWeights: Float32Array | null = null;
   #causalWeights: OrtTensor | null = null;
   readonly #ones: Float32Array;
+  readonly #biases: Float64Array;
   readonly #programs = new Map<string, Promise<Program>>();
   readonly #spare = new Spare();
   readonly #states: State[] = [];
@@ -54,6 +56,7 @@ export class OnnxTileKernels implements TileKernels {
     this.#blockRows = Math.min(tileRows, Math.max(64, rows));
     const width = headDim + (this.#exp ? 1 : 0);
     this.#keyWeights = runtime.tensor(keyWeights(plan, width), [kvHeads, projectionRows(p), width]);
+    this.#biases = stateBiases(p, kvHeads);
     this.#ones = new Float32Array(Math.max(CHUNKS * CHUNK, this.#blockRows) * heads).fill(1);
   }
 
@@ -160,12 +163,12 @@ export class OnnxTileKernels implements TileKernels {
       const shape = [kvHeads, features, 1];
       const [c, share, S] = [this.#result(shape), this.#result(shape), this.#result([kvHeads, features, valueDim])];
       await program.run(feeds, { c, share, S });
-      fillState(state, c.data, S.data, share.data);
+      fillState(state, this.#biases, c.data, S.data, share.data);
       this.#spare.give(c.data, share.data, S.data);
     } else {
       const [c, S] = [this.#result([1, kvHeads, 1]), this.#result([kvHeads, features, valueDim + 1])];
       await program.run({ ...feeds, ones: this.#onesOf(rows, kvHeads) }, { c, S });
-      fillState(state, c.data, S.data);
+      fillState(state, this.#biases, c.data, S.data);
       this.#spare.give(c.data, S.data);
     }
   }
@@ -214,7 +217,7 @@ export class OnnxTileKernels implements TileKernels {
       out: this.#rowsOf(out, from, rows, heads, valueDim),
       denominators: this.#rowsOf(denominators, from, rows, heads, 1),
     });
-    fillState(state, c.data, sums.data);
+    fillState(state, this.#biases, c.data, sums.data);
     this.#spare.give(c.data, sums.data, ahead.c, ahead.sums);
   }
 

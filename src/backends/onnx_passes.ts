@@ -7,6 +7,7 @@
  * stabilisers are maxima along the last axis, and of the family `exp` both are Softmax, one pass over numbers in cache, as the
  * sums it divides by cancel: of a query row they are in numerator and denominator alike, of a feature of the keys they are z,
  * which is one over the largest share. Exponents come out of the product itself, whose factors have one column more: [w 1]·[y e].
+ * Biases are the same for all keys, so the graphs of keys leave them out and c is lower by them; onnx_arrays.ts makes up for it.
  *
  * Keys pass of 1,024 rows, H 8, d 64, r 256, on two cores of a Zen 5; a pass over the h × r × n numbers (8 MiB) was reckoned at 0.5 ms:
  *
@@ -19,7 +20,7 @@
  * and Concat of ±u were no faster (keys 3.3 ms against 3.5, queries 3.3 against 2.9). Causal chunks of 64, 128 and 256 rows: 71,000,
  * 77,000 and 73,000 tokens/s.
  */
-import type { MapParameters } from "../feature_map.ts";
+import { type MapParameters, stateBiases } from "../feature_map.ts";
 import type { Plan } from "../plan.ts";
 import { ACTIVATION_NODES } from "./onnx_activations.ts";
 import { type Attribute, Graph } from "./onnx_graph.ts";
@@ -49,14 +50,13 @@ interface KeyRows {
 }
 const KEYS: KeyRows = { k: "k", v: "v", logWeights: "logWeights", ones: "ones" };
 
-/** Exponent e of every key without its products, `n × h × 1`: ∓‖y‖²/2 + bias + ln ω. */
+/** Exponent e of every key without its products and biases, `n × h × 1`: ∓‖y‖²/2 + ln ω. */
 function keyExponents(g: Graph, p: MapParameters, { k, logWeights }: KeyRows): string {
   const { family } = p.map;
   if (family === "pointwise") return logWeights;
   const squares = reduce(g, "ReduceSum", g.node("Mul", [k, k]), COLUMNS);
   const half = g.node("Mul", [squares, g.constant((family === "exp" ? -0.5 : 0.5) * p.inputScale ** 2)]);
-  const norms = family === "exp" ? g.node("Add", [half, g.constant(p.bias)]) : half;
-  return g.node("Add", [norms, logWeights]);
+  return g.node("Add", [half, logWeights]);
 }
 
 /** g / gain of the families without exponents of their own, from products u; features along `axis`. */
@@ -139,7 +139,7 @@ function quotient(g: Graph, plan: Plan, sums: string): { out: string; denominato
   return { out: g.node("Div", [num, den]), denominators: den };
 }
 
-/** Queries over a state. c of the family `exp` is the last row of `queryWeights`, relative to the largest of its head. */
+/** Queries over a state. c + bias of the family `exp` is the last row of `queryWeights`, relative to the largest of its head. */
 export function queriesGraph(plan: Plan): Graph {
   const { heads, kvHeads, headDim, valueDim, parameters: p } = plan;
   const g = new Graph("queries");
@@ -178,15 +178,18 @@ export function causalGraph(plan: Plan, chunks: number, size: number): Graph {
   g.input("S0", [kvHeads, p.features, valueDim + 1]);
   let state: ChunkState = { c: "c0", S: "S0", own: null };
   const answers: { out: string; denominators: string }[] = [];
+  const twice = Float32Array.from(stateBiases(p, kvHeads), (bias) => 2 * bias);
+  const biases = exp ? g.constant(twice, cShape) : "";
   for (let chunk = 0; chunk < chunks; chunk++) {
     const slice = (x: string) => {
       if (chunks === 1) return x;
       const end = chunk === chunks - 1 ? 2 ** 31 - 1 : (chunk + 1) * size;
       return g.node("Slice", [x, g.integers([chunk * size]), g.integers([end]), g.integers([0])]);
     };
-    const rows = { k: slice("k"), v: slice("v"), logWeights: slice("logWeights"), ones: slice("ones") };
+    const keys = { k: slice("k"), v: slice("v"), logWeights: slice("logWeights"), ones: slice("ones") };
+    const rows = { ...keys, q: slice("q"), biases };
     const last = chunk === chunks - 1;
-    state = causalChunk(g, plan, rows, slice("q"), state, last, (sums) => answers.push(quotient(g, plan, sums)));
+    state = causalChunk(g, plan, rows, state, last, (sums) => answers.push(quotient(g, plan, sums)));
   }
   const join = (parts: readonly string[]) => parts.length === 1 ? parts[0] : g.node("Concat", parts, { axis: 0 });
   g.output("out", join(answers.map(({ out }) => out)), ["n", heads, valueDim]);
@@ -194,6 +197,13 @@ export function causalGraph(plan: Plan, chunks: number, size: number): Graph {
   g.output("c", state.c, cShape);
   g.output("own", state.own!, [kvHeads, p.features, valueDim + 1]);
   return g;
+}
+
+/** Names of the inputs of a causal chunk. */
+interface CausalRows extends KeyRows {
+  readonly q: string;
+  /** Twice the biases, of keys and of queries, `h × r × 1`; of the family `exp` alone. */
+  readonly biases: string;
 }
 
 /** c, [S z] of all keys so far and of the tile's own. */
@@ -207,21 +217,21 @@ interface ChunkState {
 function causalChunk(
   g: Graph,
   plan: Plan,
-  rows: KeyRows,
-  q: string,
+  rows: CausalRows,
   before: ChunkState,
   last: boolean,
   answer: (sums: string) => void,
 ): ChunkState {
   const { heads, kvHeads, parameters: p } = plan;
-  const u = regroup(g, plan, product(g, q, "queryWeights", { transBatchA: 1 }), kvHeads);
+  const u = regroup(g, plan, product(g, rows.q, "queryWeights", { transBatchA: 1 }), kvHeads);
   let c: string, K: string, V: string, P: string;
   if (p.map.family === "exp") {
     const e = exponents(g, p, rows);
     c = g.node("Max", [before.c, reduce(g, "ReduceMax", e, 2)]);
     K = g.node("Exp", [g.node("Sub", [e, c])]);
     V = withOnes(g, rows);
-    const relative = g.node("Transpose", [g.node("Sub", [c, reduce(g, "ReduceMax", c, 1)])], { perm: [0, 2, 1] });
+    const t = g.node("Add", [c, rows.biases]);
+    const relative = g.node("Transpose", [g.node("Sub", [t, reduce(g, "ReduceMax", t, 1)])], { perm: [0, 2, 1] });
     P = g.node("Softmax", [g.node("Add", [u, relative])], { axis: -1 });
   } else {
     const e = keyExponents(g, p, rows);

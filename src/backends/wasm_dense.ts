@@ -8,7 +8,7 @@ import type { Pool } from "./wasm_pool.ts";
 import { Slots } from "./wasm_slots.ts";
 import { BLOCK, cut, type Range } from "./wasm_split.ts";
 
-/** Columns of a panel, and what they are rounded up to in the last one. */
+/** Columns of a panel, which has outputs of one group, and what they are rounded up to in the last one. */
 const PANEL = 64;
 const LANES = 16;
 /** As the kernel numbers them. */
@@ -26,6 +26,9 @@ interface Slot {
 
 export class WasmDense implements Linear {
   readonly #width: number;
+  /** One group, or the whole layer: the layer whose panels W is packed in, and their number. */
+  readonly #group: LinearPlan;
+  readonly #panels: number;
   readonly #weights: number;
   readonly #biases: number;
   readonly #slots: Slots<Slot>;
@@ -36,14 +39,17 @@ export class WasmDense implements Linear {
   /** Allocates everything; call only while the pool is idle. */
   constructor(readonly plan: LinearPlan, readonly pool: Pool, readonly shared: SharedMemory, kernels: Kernels) {
     checkLinear(plan);
-    const { inputs, tileRows } = plan;
+    const { tileRows, groups = 1 } = plan;
     this.#width = outputWidth(plan);
-    const panels = Math.ceil(this.#width / eachPanel(plan));
+    this.#group = { ...plan, inputs: plan.inputs / groups, outputs: plan.outputs / groups, groups: 1 };
+    const { inputs, outputs } = this.#group;
+    this.#panels = Math.ceil(outputWidth(this.#group) / eachPanel(plan));
+    const panels = groups * this.#panels;
     try {
       this.#weights = this.#take(panels * inputs * PANEL * 4);
       this.#biases = this.#take(panels * PANEL * 4);
       this.#slots = new Slots(Array.from({ length: SLOTS }, (): Slot => ({
-        x: this.#take(tileRows * inputs * 4),
+        x: this.#take(tileRows * plan.inputs * 4),
         out: this.#take(tileRows * this.#width * 4),
       })));
       this.#scratch = Array.from({ length: pool.threads + 1 }, () => this.#take(kernels.denseScratch(inputs)));
@@ -51,8 +57,22 @@ export class WasmDense implements Linear {
       this.#release();
       throw error;
     }
-    const weights = shared.floats(this.#weights, panels * inputs * PANEL);
-    packPanels(plan, weights, shared.floats(this.#biases, panels * PANEL));
+    for (let group = 0; group < groups; group++) {
+      const { weights, biases } = this.#panelsOf(group);
+      const block = {
+        ...this.#group,
+        weight: plan.weight.subarray(group * outputs * inputs, (group + 1) * outputs * inputs),
+        bias: plan.bias && plan.bias.subarray(group * outputs, (group + 1) * outputs),
+      };
+      const lines = shared.floats(weights, this.#panels * inputs * PANEL);
+      packPanels(block, lines, shared.floats(biases, this.#panels * PANEL));
+    }
+  }
+
+  /** Addresses of a group's panels. */
+  #panelsOf(group: number): { readonly weights: number; readonly biases: number } {
+    const before = group * this.#panels * PANEL * 4;
+    return { weights: this.#weights + before * this.#group.inputs, biases: this.#biases + before };
   }
 
   #take(bytes: number): number {
@@ -75,7 +95,7 @@ export class WasmDense implements Linear {
       const out = lent ?? slot.out;
       const at = this.shared.put(slot.x, data);
       const { threads } = this.pool;
-      if (2 * x.rows * this.plan.inputs * this.plan.outputs > SMALL) {
+      if (2 * x.rows * this.#group.inputs * this.plan.outputs > SMALL) {
         await this.pool.runAll(this.#calls(x.rows, at, out, threads, 0));
       } else {
         this.pool.here(this.#calls(x.rows, at, out, 1, threads).flat());
@@ -90,13 +110,18 @@ export class WasmDense implements Linear {
 
   /** Shares of `threads` threads, whose scratch memory starts with number `first`. */
   #calls(rows: number, x: number, out: number, threads: number, first: number): Call[][] {
-    const { inputs, activation } = this.plan;
-    const panels = Math.ceil(this.#width / eachPanel(this.plan));
-    return layerShares(rows, panels, threads).map((share, thread) => {
-      if (share.rows.from === share.rows.to || share.panels.from === share.panels.to) return [];
-      const layer = [ACTIVATIONS.indexOf(activation), inputs, this.#width, this.#weights, this.#biases];
-      const where = [x, share.rows.from, share.rows.to, share.panels.from, share.panels.to];
-      return [["dense", ...layer, ...where, out, this.#scratch[first + thread]]];
+    const { activation, groups = 1 } = this.plan;
+    const { inputs } = this.#group;
+    const width = outputWidth(this.#group);
+    return layerShares(rows, groups * this.#panels, threads).map((share, thread): Call[] => {
+      if (share.rows.from === share.rows.to) return [];
+      return groupPanels(share.panels, this.#panels).map(({ group, panels: { from, to } }): Call => {
+        const { weights, biases } = this.#panelsOf(group);
+        const layer = [ACTIVATIONS.indexOf(activation), inputs, width, weights, biases];
+        const read = [x + group * inputs * 4, this.plan.inputs * 4, share.rows.from, share.rows.to, from, to];
+        const write = [out + group * width * 4, this.#width * 4, this.#scratch[first + thread]];
+        return ["dense", ...layer, ...read, ...write];
+      });
     });
   }
 
@@ -126,6 +151,17 @@ export function layerShares(rows: number, panels: number, threads: number): { ro
     return cut(rows, threads, BLOCK).map((range) => ({ ...all, rows: range }));
   }
   return cut(panels, threads, 1).map((range) => ({ ...all, panels: range }));
+}
+
+/** A range of the panels of all groups, each of which has `each`, as ranges of every group's own. Pure. */
+function groupPanels({ from, to }: Range, each: number): { group: number; panels: Range }[] {
+  const parts: { group: number; panels: Range }[] = [];
+  for (let group = Math.floor(from / each); group * each < to; group++) {
+    const before = group * each;
+    const panels = { from: Math.max(from - before, 0), to: Math.min(to - before, each) };
+    if (panels.from < panels.to) parts.push({ group, panels });
+  }
+  return parts;
 }
 
 /** W as panels of `inputs` lines of 64 numbers, and b as a line per panel; columns that no output has are 0. */

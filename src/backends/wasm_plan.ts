@@ -5,7 +5,7 @@ import type { SharedMemory } from "./wasm_memory.ts";
 
 /** Projections of a panel of a dense W. */
 const PANEL = 16;
-const FIELDS = 24;
+const FIELDS = 26;
 /** Base-2 exponents above M that are tolerated before M is raised (kernels/wasm/assembly/state.ts). */
 const SLACK = 24;
 const FAMILIES = { exp: 0, trig: 1, pointwise: 2 } as const;
@@ -76,11 +76,19 @@ export function writePlan(shared: SharedMemory, plan: Plan): PlanArea {
   };
   if (hadamard) writeHadamard(shared, ints, parameters, base, take);
   else writeWeights(shared, ints, parameters, base, take);
+  if (map.family === "exp") writeBiases(shared, ints, parameters, take);
   const release = () => owned.forEach((area) => shared.release(area));
   return { at, panel, valueLine: paddedValues(plan.valueDim), release };
 }
 
 type Take = (bytes: number) => number;
+
+/** Biases of key and query together: both are in a unit's exponents, so that queries are spared theirs (wasm_state.ts). */
+function writeBiases(shared: SharedMemory, ints: Int32Array, { bias, projections }: MapParameters, take: Take): void {
+  ints[24] = take(bias.length * 4);
+  ints[25] = projections * 4;
+  shared.floats(ints[24], bias.length).set(bias.map((exponent) => 2 * exponent * Math.LOG2E));
+}
 
 function writeWeights(shared: SharedMemory, ints: Int32Array, p: MapParameters, scale: number, take: Take): void {
   const { headDim: d, projections: m, matrices, weights } = p;

@@ -1,4 +1,7 @@
-/** State between host (float64, natural exponents; src/state.ts) and units in shared memory (float32, base 2). */
+/**
+ * State between host (float64, natural exponents; src/state.ts) and units in shared memory (float32, base 2). Of the `exp` family a
+ * host's exponents hold the bias of the keys, a unit's that of the queries too: there c is higher by the bias.
+ */
 import type { MapParameters } from "../feature_map.ts";
 import type { State } from "../state.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
@@ -43,7 +46,8 @@ export class StateLayout {
 
   /** Writes the unit's part of a state. Maps without exponents get one common c per head. */
   write(state: State, unit: UnitArea): void {
-    const { parameters: { map, projections: m, bias }, valueDim, line } = this;
+    const { parameters: { map, matrices, projections: m, bias }, valueDim, line } = this;
+    const first = (unit.head % matrices) * m;
     const lanes = this.#lanes(unit.projections);
     const slots = lanes * this.#signs;
     const floats = this.shared.floats(unit.at, slots * (2 + line));
@@ -55,7 +59,7 @@ export class StateLayout {
       for (let a = unit.projections.from; a < unit.projections.to; a++) {
         const f = base + sign * m + a;
         const slot = sign * lanes + a - unit.projections.from;
-        const exact = ((common ?? state.c[f]) - bias) * Math.LOG2E;
+        const exact = ((common ?? state.c[f]) + bias[first + a]) * Math.LOG2E;
         if (exact === -Infinity) continue;
         const c = Math.fround(exact);
         // What rounding c takes away is given to z and S; so is the distance to a common c.
@@ -71,8 +75,9 @@ export class StateLayout {
 
   /** Fills a state, every number of it, from units that together hold every projection of every head. */
   read(units: readonly UnitArea[], state: State): void {
-    const { parameters: { projections: m, features, bias }, valueDim, line } = this;
+    const { parameters: { matrices, projections: m, features, bias }, valueDim, line } = this;
     for (const { head, projections, at } of units) {
+      const first = (head % matrices) * m;
       const lanes = this.#lanes(projections);
       const slots = lanes * this.#signs;
       const floats = this.shared.floats(at, slots * (2 + line));
@@ -80,7 +85,7 @@ export class StateLayout {
         for (let a = projections.from; a < projections.to; a++) {
           const f = head * features + sign * m + a;
           const slot = sign * lanes + a - projections.from;
-          state.c[f] = floats[slot] < NONE ? -Infinity : floats[slot] * Math.LN2 + bias;
+          state.c[f] = floats[slot] < NONE ? -Infinity : floats[slot] * Math.LN2 - bias[first + a];
           state.z[f] = floats[slots + slot];
           const from = 2 * slots + slot * line;
           const to = f * valueDim;

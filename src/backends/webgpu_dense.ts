@@ -2,7 +2,7 @@
 import type { Linear } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
 import { ACTIVATIONS } from "../feature_map.ts";
-import { checkLinear, checkRows, type LinearPlan, outputWidth } from "../plan.ts";
+import { checkLinear, checkRows, type LinearPlan, outputWidth, ungrouped } from "../plan.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import { CHUNK } from "./webgpu_cut.ts";
 import { BufferSet, type GpuDevice, mebibytes, Ring } from "./webgpu_device.ts";
@@ -70,7 +70,7 @@ export class WebgpuDense implements Linear {
 
   static async open(gpu: GpuDevice, plan: LinearPlan): Promise<WebgpuDense> {
     checkLinear(plan);
-    return new WebgpuDense(gpu, plan, await gpu.pipeline("dense"));
+    return new WebgpuDense(gpu, ungrouped(plan), await gpu.pipeline("dense"));
   }
 
   get #gated(): boolean {

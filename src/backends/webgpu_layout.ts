@@ -1,5 +1,5 @@
 /** How rows, projections and states lie in device memory: whole vec4s, features in slots (kernels/wgsl/features.wgsl). */
-import { ACTIVATIONS } from "../feature_map.ts";
+import { ACTIVATIONS, stateBiases } from "../feature_map.ts";
 import type { AttentionShape, Plan } from "../plan.ts";
 import type { State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
@@ -55,24 +55,29 @@ export function constantsOf({ parameters: { map } }: Plan): Constants {
 
 /** Record `Shape` of tile.wgsl. */
 export function shapeRecord(plan: Plan, layout: Layout): Float32Array<ArrayBuffer> {
-  const { projections, matrices, inputScale, bias, gain, epsilon, map } = plan.parameters;
+  const { projections, matrices, inputScale, gain, epsilon, map } = plan.parameters;
   const { d4, v4, paddedProjections, r4, unit } = layout;
   const record = new Float32Array(12);
   const integers = new Uint32Array(record.buffer);
   integers.set([d4, v4, projections, paddedProjections, matrices, r4, unit]);
-  record.set([inputScale, bias, gain, epsilon], 7);
+  record[7] = inputScale;
+  integers[8] = matrices * paddedProjections * d4;
+  record.set([gain, epsilon], 9);
   integers[11] = ACTIVATIONS.indexOf(map.activation ?? "identity");
   return record;
 }
 
-/** W as `matrices × padded projections × d4` vec4s. */
+/** W as `matrices × padded projections × d4` vec4s, then biases times 2, of key and query, `matrices × padded projections` numbers. */
 export function packProjections(plan: Plan, layout: Layout): Float32Array {
-  const { matrices, projections, headDim, weights } = plan.parameters;
-  const out = new Float32Array(matrices * layout.paddedProjections * layout.d4 * 4);
+  const { matrices, projections, headDim, weights, bias } = plan.parameters;
+  const rows = matrices * layout.paddedProjections;
+  const out = new Float32Array(rows * layout.d4 * 4 + rows);
   for (let matrix = 0; matrix < matrices; matrix++) {
     for (let a = 0; a < projections; a++) {
       const from = (matrix * projections + a) * headDim;
-      out.set(weights.subarray(from, from + headDim), (matrix * layout.paddedProjections + a) * layout.d4 * 4);
+      const row = matrix * layout.paddedProjections + a;
+      out.set(weights.subarray(from, from + headDim), row * layout.d4 * 4);
+      out[rows * layout.d4 * 4 + row] = 2 * bias[matrix * projections + a];
     }
   }
   return out;
@@ -116,11 +121,12 @@ export class RowPacker {
     return out;
   }
 
-  /** Key heads `from … to−1` of a state. */
+  /** Key heads `from … to−1` of a state; c without biases. */
   state(state: State, layout: Layout, plan: Plan, from: number, to: number): Float32Array {
     const { r4, v4, unit, paddedProjections } = layout;
     const { projections, features } = plan.parameters;
     const { valueDim } = state;
+    const biases = stateBiases(plan.parameters, to);
     const out = this.#room((to - from) * unit * 4).fill(0);
     for (let h = from; h < to; h++) {
       const base = (h - from) * unit * 4;
@@ -128,7 +134,7 @@ export class RowPacker {
       for (let a = 0; a < features; a++) {
         const f = h * features + a;
         const slot = slotOf(a, projections, paddedProjections);
-        out[base + slot] = Math.max(state.c[f], NEGATIVE);
+        out[base + slot] = Math.max(state.c[f] - biases[f], NEGATIVE);
         out[base + 4 * r4 + slot] = state.z[f];
         const s = base + 12 * r4 + slot * v4 * 4;
         for (let i = 0; i < valueDim; i++) out[s + i] = state.S[f * valueDim + i];
@@ -155,6 +161,7 @@ export function unpackState(
   const { r4, v4, unit, paddedProjections } = layout;
   const { projections, features } = plan.parameters;
   const { valueDim } = state;
+  const biases = stateBiases(plan.parameters, to);
   for (let h = from; h < to; h++) {
     const base = (h - from) * unit * 4;
     for (let a = 0; a < features; a++) {
@@ -162,7 +169,7 @@ export function unpackState(
       const slot = slotOf(a, projections, paddedProjections);
       const c = floats[base + slot];
       if (c < MASKED) continue; // an empty feature of a fresh state
-      state.c[f] = c;
+      state.c[f] = c + biases[f];
       state.z[f] = floats[base + 4 * r4 + slot];
       const s = base + 12 * r4 + slot * v4 * 4;
       for (let i = 0; i < valueDim; i++) state.S[f * valueDim + i] = floats[s + i];

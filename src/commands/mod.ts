@@ -10,10 +10,12 @@ import { drift } from "./drift.ts";
 import { generate } from "./generate.ts";
 import { inspect } from "./inspect.ts";
 import { run } from "./run.ts";
+import { tune } from "./tune.ts";
 
 export const COMMANDS: readonly Command[] = [
   attend,
   compare,
+  tune,
   run,
   generate,
   drift,

@@ -1,6 +1,6 @@
 /** Laws of causal linear attention, on every backend. */
 import { expect, test } from "bun:test";
-import { FEATURE_MAPS } from "../../src/feature_map.ts";
+import { FEATURE_MAPS, featureMap } from "../../src/feature_map.ts";
 import { describeBackends } from "./backends.ts";
 import { dense, expectNear } from "./dense.ts";
 import { attend, makeProblem, mapTile, planFor, type Problem, rowsOf, run } from "./harness.ts";
@@ -15,6 +15,24 @@ describeBackends("causal attention", (backend, slow) => {
 
   test.each(FEATURE_MAPS.map((map) => map.name))("%s equals the dense evaluation", async (map) => {
     await near(makeProblem({ map, causal: true, keyRows: rows, headDim: 6, features: 22, heads: slow ? 1 : 2 }));
+  });
+
+  test.each(["positive", "hyperbolic"])("%s: exponents of each projection, other ones per matrix", async (map) => {
+    const sizes = { map, causal: true, beta: 2, weighted: true, keyRows: rows };
+    // 44 projections: three panels of a wasm plan, the last one part filled, which causal passes deal out to threads.
+    const features = 44 * featureMap(map).featuresPerProjection;
+    const problem = makeProblem({ ...sizes, features, heads: 4, kvHeads: 2, matrices: 2 });
+    await near(problem, slow ? 66 : 100);
+    await near(makeProblem({ ...sizes, features: 6, heads: 1 }));
+    await near(makeProblem({ ...sizes, features: 22, heads: 3, projection: "hadamard", headDim: 16 }));
+    // What a backend would give that took the first projection's exponent for all, or the first matrix's, is far off.
+    const { parameters } = problem;
+    const { projections: m, bias } = parameters;
+    const out = dense(problem);
+    for (const wrong of [bias.map(() => bias[0]), bias.map((_, a) => bias[a % m])]) {
+      const other = dense({ ...problem, parameters: { ...parameters, bias: wrong } });
+      expect(() => expectNear(other.out, out, precision)).toThrow();
+    }
   });
 
   test("tile cuts do not change the result, with weights", async () => {

@@ -72,6 +72,10 @@ function features(problem: Problem, head: number, data: ArrayLike<number>, at: n
     walks.push(Math.sqrt(walk));
     reach = Math.max(reach, Math.abs(u) + Math.sqrt(walk));
   }
+  // Biases lie on the way to an exponent; −½ ln r, common to all features, cancels.
+  const first = (head % p.matrices) * p.projections;
+  const biases = p.bias.subarray(first, first + p.projections);
+  if (p.map.family === "exp") reach += Math.max(...biases.map((bias) => Math.abs(bias + Math.log(p.features) / 2)));
   const push = (g: number, e: number, size: number) => {
     row.g.push(g);
     row.e.push(e);
@@ -81,7 +85,7 @@ function features(problem: Problem, head: number, data: ArrayLike<number>, at: n
   for (let copy = 0; copy < featuresPerProjection; copy++) {
     us.forEach((u, a) => {
       if (family === "exp") {
-        push(1, (copy ? -u : u) + p.bias - (key ? squares / 2 : 0), 1);
+        push(1, (copy ? -u : u) + biases[a] - (key ? squares / 2 : 0), 1);
       } else if (family === "trig") {
         push(p.gain * (copy ? Math.cos(u) : Math.sin(u)), key ? squares / 2 : 0, p.gain);
       } else {

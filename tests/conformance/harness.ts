@@ -21,6 +21,8 @@ export interface Sizes {
   readonly spread?: number;
   readonly weighted?: boolean;
   readonly projection?: string;
+  /** Standard deviation of the exponents β of the exp family, other ones for each matrix; 0 leaves them out. */
+  readonly beta?: number;
   readonly seed?: number;
 }
 
@@ -59,6 +61,9 @@ export function makeProblem(sizes: Sizes = {}): Problem {
   const { weights, hadamard } = map.projection === "none"
     ? { weights: new Float64Array(), hadamard: undefined }
     : drawFactored(draw);
+  const beta = sizes.beta
+    ? Float64Array.from(new RandomStream(seed, 78).normals(matrices * projections), (value) => sizes.beta! * value)
+    : undefined;
   const random = new RandomStream(seed, 77);
   const tile = (rows: number, cols: number, sd: number): Tile => {
     return { start: 0, rows, cols, data: Float32Array.from(random.normals(rows * cols), (value) => sd * value) };
@@ -68,7 +73,7 @@ export function makeProblem(sizes: Sizes = {}): Problem {
     k: tile(keyRows, kvHeads * headDim, spread),
     v: tile(keyRows, kvHeads * valueDim, 1),
     weights: sizes.weighted ? Float32Array.from({ length: keyRows }, (_, j) => [1, 0, 2.5, 0.25][j % 4]) : undefined,
-    parameters: bindMap(map, { headDim, scale, matrices, weights, hadamard }),
+    parameters: bindMap(map, { headDim, scale, matrices, weights, hadamard, beta }),
     scale,
     heads,
     kvHeads,

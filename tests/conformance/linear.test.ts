@@ -1,6 +1,7 @@
 /** Laws of bidirectional linear attention, on every backend. */
 import { expect, test } from "bun:test";
-import { FEATURE_MAPS } from "../../src/feature_map.ts";
+import { KeyPass } from "../../kernels/scalar/keys.ts";
+import { FEATURE_MAPS, featureMap } from "../../src/feature_map.ts";
 import { emptyState, mergeInto, type State } from "../../src/state.ts";
 import { tolerance } from "../tolerance.ts";
 import { describeBackends } from "./backends.ts";
@@ -24,6 +25,49 @@ describeBackends("linear attention", (backend, slow) => {
       for (const causal of [false, true]) {
         for (const features of [14, 2 * headDim + 10]) await near(makeProblem({ ...sizes, headDim, causal, features }));
       }
+    }
+  });
+
+  test.each(["positive", "hyperbolic"])("%s: exponents of each projection, other ones per matrix", async (map) => {
+    const sizes = { map, beta: 2, weighted: true, keyRows: slow ? 19 : 130 };
+    // 44 projections: three panels of a wasm plan, the last one part filled, which causal passes deal out to threads.
+    const features = 44 * featureMap(map).featuresPerProjection;
+    const problem = makeProblem({ ...sizes, features, heads: 4, kvHeads: 2, matrices: 2 });
+    await near(problem, slow ? 19 : 70);
+    await near(makeProblem({ ...sizes, features: 6, heads: 1 }));
+    await near(makeProblem({ ...sizes, features: 22, heads: 3, projection: "hadamard", headDim: 16 }));
+    // What a backend would give that took the first projection's exponent for all, or the first matrix's, is far off.
+    const { parameters } = problem;
+    const { projections: m, bias } = parameters;
+    const out = dense(problem);
+    for (const wrong of [bias.map(() => bias[0]), bias.map((_, a) => bias[a % m])]) {
+      const other = dense({ ...problem, parameters: { ...parameters, bias: wrong } });
+      expect(() => expectNear(other.out, out, precision)).toThrow();
+    }
+  });
+
+  test("exponents far apart: a state is saved, merged and loaded under its own", async () => {
+    const problem = makeProblem({ beta: 12, matrices: 2, keyRows: 40 });
+    const { k, v, q, kvHeads, valueDim, parameters } = problem;
+    await using session = await backend.prepare(planFor(problem, 40));
+    const whole = emptyState(kvHeads, parameters.features, valueDim);
+    for (const [from, to] of [[0, 17], [17, 40]]) {
+      session.reset();
+      await session.absorb(rowsOf(k, from, to), rowsOf(v, from, to));
+      mergeInto(whole, await session.save());
+    }
+    session.reset();
+    await session.load(whole);
+    const expected = dense(problem);
+    expectNear((await session.emit(q)).data, expected, precision);
+    // The state is the same on every backend: Σ_j φ_a(k_j) = e^c z, with the key's β and without the query's.
+    const scalar = new KeyPass(parameters, problem, emptyState(kvHeads, parameters.features, valueDim), 40);
+    scalar.absorb(k, v, undefined, 0, 40);
+    const saved = await session.save();
+    const most = tolerance({ precision, exponent: expected.rounding.exponent, terms: 40 });
+    for (let f = 0; f < saved.c.length; f++) {
+      const log = saved.c[f] + Math.log(saved.z[f]);
+      expect(Math.abs(log - scalar.state.c[f] - Math.log(scalar.state.z[f]))).toBeLessThan(most);
     }
   });
 

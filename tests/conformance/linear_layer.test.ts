@@ -18,6 +18,7 @@ interface Sizes {
   readonly rows: number;
   readonly activation?: Activation;
   readonly bias?: boolean;
+  readonly groups?: number;
   /** Inputs are uniform in ± this. */
   readonly reach?: number;
   readonly precision?: Precision;
@@ -30,7 +31,7 @@ interface Layer {
 
 /** Seeded numbers; weights are N(0, 1/inputs). */
 function makeLayer(
-  { inputs, outputs, rows, activation = "none", bias = true, reach = 2, precision = "f32" }: Sizes,
+  { inputs, outputs, rows, activation = "none", bias = true, reach = 2, precision = "f32", groups }: Sizes,
 ): Layer {
   const random = new RandomStream(5, inputs, outputs);
   const numbers = (values: ArrayLike<number>, scale: number) => {
@@ -41,7 +42,8 @@ function makeLayer(
   const plan: LinearPlan = {
     inputs,
     outputs,
-    weight: numbers(random.normals(outputs * inputs), inputs ** -0.5),
+    weight: numbers(random.normals(outputs * inputs / (groups ?? 1)), inputs ** -0.5),
+    groups,
     bias: bias ? numbers(random.normals(outputs), 0.5) : null,
     activation,
     tileRows: rows,
@@ -58,8 +60,9 @@ interface Reference {
 
 /** Written out in float64. */
 function reference({ plan, x }: Layer, precision: Precision): Reference {
-  const { inputs, outputs, weight, bias, activation } = plan;
+  const { inputs, outputs, weight, bias, activation, groups = 1 } = plan;
   const width = outputWidth(plan);
+  const terms = inputs / groups;
   const out = new Float64Array(x.rows * width);
   const allowed = new Float64Array(x.rows * width);
   const u = new Float64Array(outputs);
@@ -68,14 +71,15 @@ function reference({ plan, x }: Layer, precision: Precision): Reference {
   for (let i = 0; i < x.rows; i++) {
     for (let o = 0; o < outputs; o++) {
       let sum = bias?.[o] ?? 0, squares = 0;
-      for (let l = 0; l < inputs; l++) {
-        const term = weight[o * inputs + l] * x.data[i * inputs + l];
+      const group = Math.floor(o / (outputs / groups));
+      for (let l = 0; l < terms; l++) {
+        const term = weight[o * terms + l] * x.data[i * inputs + group * terms + l];
         sum += term;
         squares += term * term;
       }
       u[o] = sum;
       const walk = Math.sqrt(squares);
-      error[o] = layerTolerance({ precision, terms: inputs, sum, bias: bias?.[o] ?? 0, walk });
+      error[o] = layerTolerance({ precision, terms, sum, bias: bias?.[o] ?? 0, walk });
     }
     for (let o = 0; o < width; o++) {
       const at = i * width + o;
@@ -144,6 +148,17 @@ const GATED: readonly Sizes[] = [
   { inputs: 200, outputs: 1000, rows: 64 },
 ];
 
+/** Panels of 64 outputs and blocks of 64 rows, whole and not; 8 × 64 is a head transform. */
+const GROUPED: readonly Sizes[] = [
+  { inputs: 6, outputs: 9, rows: 2, groups: 3, activation: "relu" },
+  { inputs: 20, outputs: 20, rows: 5, groups: 4, bias: false },
+  { inputs: 512, outputs: 512, rows: 130, groups: 8 },
+  { inputs: 512, outputs: 512, rows: 1, groups: 8 },
+  { inputs: 320, outputs: 512, rows: 70, groups: 2, activation: "gelu" },
+  { inputs: 35, outputs: 700, rows: 65, groups: 7 },
+  { inputs: 640, outputs: 480, rows: 3, groups: 5, activation: "relu", bias: false },
+];
+
 describeBackends("dense layer", (backend, slow) => {
   const { precision } = backend.limits;
   const near = async (sizes: Sizes) => {
@@ -157,6 +172,19 @@ describeBackends("dense layer", (backend, slow) => {
 
   test("gated, halves of any width", async () => {
     for (const sizes of slow ? GATED.slice(0, 2) : GATED) await near({ ...sizes, activation: "gelu-glu" });
+  });
+
+  test("grouped: each group of outputs sees its own inputs alone", async () => {
+    for (const sizes of slow ? GROUPED.slice(0, 2) : GROUPED) await near(sizes);
+    // Whatever stands in the other groups' inputs, infinities but for backends that multiply by zeros: no bit changes.
+    const { plan, x } = makeLayer({ inputs: 12, outputs: 21, rows: 3, groups: 3 });
+    const rest = backend.name === "scalar" || backend.name === "wasm" ? Infinity : 1e6;
+    const out = await run(backend, { plan, x });
+    const changed = { ...x, data: x.data.map((value, at) => Math.floor(at % 12 / 4) === 1 ? value : rest) };
+    const other = await run(backend, { plan, x: changed });
+    for (let at = 0; at < out.data.length; at++) {
+      if (Math.floor(at % 21 / 7) === 1) expect(other.data[at]).toBe(out.data[at]);
+    }
   });
 
   test("every activation with and without bias, and of large inputs", async () => {
@@ -233,6 +261,10 @@ describeBackends("dense layer", (backend, slow) => {
       { weight: plan.weight.subarray(1) },
       { bias: plan.bias!.subarray(1) },
       { outputs: 3, weight: plan.weight.subarray(12), bias: null, activation: "gelu-glu" },
+      { groups: 2 },
+      { groups: 3, weight: plan.weight.subarray(16) },
+      { groups: 0 },
+      { groups: 2, weight: plan.weight.subarray(12), activation: "gelu-glu" },
     ];
     for (const some of wrong) {
       await expect(backend.prepareLinear({ ...plan, ...some })).rejects.toBeInstanceOf(RangeError);

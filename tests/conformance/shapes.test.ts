@@ -1,6 +1,7 @@
 /** Random small shapes, on every backend: linear and exact attention against their dense evaluations. */
 import { test } from "bun:test";
 import fc from "fast-check";
+import { featureMap } from "../../src/feature_map.ts";
 import { describeBackends } from "./backends.ts";
 import { dense, denseExact, expectNear } from "./dense.ts";
 import { makeProblem, run, runExact } from "./harness.ts";
@@ -18,6 +19,7 @@ const shapes = fc.record({
   tileRows: fc.integer({ min: 1, max: 90 }),
   causal: fc.boolean(),
   weighted: fc.boolean(),
+  beta: fc.constantFrom(0, 2),
   seed: fc.integer({ min: 0, max: 1000 }),
 });
 
@@ -30,6 +32,7 @@ describeBackends("random shapes", (backend, slow) => {
       fc.asyncProperty(shapes, async ({ group, perHead, projections, queryRows, tileRows, ...sizes }) => {
         const problem = makeProblem({
           ...sizes,
+          beta: featureMap(sizes.map).family === "exp" ? sizes.beta : 0,
           heads: sizes.kvHeads * group,
           matrices: perHead && sizes.map !== "elu" ? sizes.kvHeads : 1,
           features: 2 * projections,
@@ -45,7 +48,7 @@ describeBackends("random shapes", (backend, slow) => {
     await fc.assert(
       fc.asyncProperty(
         shapes,
-        async ({ map: _, group, perHead: __, projections: ___, queryRows, tileRows, ...sizes }) => {
+        async ({ map: _, group, perHead: __, projections: ___, beta: ____, queryRows, tileRows, ...sizes }) => {
           const rows = sizes.causal ? undefined : queryRows;
           const problem = makeProblem({ ...sizes, heads: sizes.kvHeads * group, queryRows: rows });
           const out = await runExact(backend, problem, slow ? 90 : tileRows, problem.q.rows);

@@ -186,7 +186,11 @@ describe("D18 grouped key heads", () => {
     const p = parametersOf("hyperbolic", { headDim: D, projections: 8, matrices, scale: SCALE, seed: 183 });
     const size = p.projections * D;
     const W = [0, 0, 1, 1].map((h) => p.weights.subarray((h % matrices) * size, (h % matrices + 1) * size));
-    const each = { ...p, matrices: 4, weights: Float64Array.from(W.flatMap((w) => [...w])) };
+    const biases = [0, 0, 1, 1].map((h) => {
+      return p.bias.subarray((h % matrices) * p.projections, (h % matrices + 1) * p.projections);
+    });
+    const join = (parts: Float64Array[]) => Float64Array.from(parts.flatMap((part) => [...part]));
+    const each = { ...p, matrices: 4, weights: join(W), bias: join(biases) };
     for (const causal of [false, true]) {
       const grouped = await linear(p, at, { causal, heads, kvHeads });
       expect(grouped.out).toEqual((await linear(each, repeated, { causal, heads })).out);
@@ -196,7 +200,7 @@ describe("D18 grouped key heads", () => {
           K: repeated.K.map((row) => row.slice(h * D, (h + 1) * D)),
           V: repeated.V.map((row) => row.slice(h * DV, (h + 1) * DV)),
         };
-        const { out } = await linear({ ...p, matrices: 1, weights: W[h] }, alone, { causal });
+        const { out } = await linear({ ...p, matrices: 1, weights: W[h], bias: biases[h] }, alone, { causal });
         expect(grouped.out.map((row) => row.slice(h * DV, (h + 1) * DV))).toEqual(out);
       }
     }

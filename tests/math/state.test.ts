@@ -249,7 +249,7 @@ describe("D8 constants that cancel", () => {
     const p = bound(name);
     const { out, state } = await run(name, at);
     for (const shift of [-700, -3, 250]) {
-      const moved = await linear({ ...p, bias: p.bias + shift }, at, { heads: HEADS });
+      const moved = await linear({ ...p, bias: p.bias.map((bias) => bias + shift) }, at, { heads: HEADS });
       expect(distance(moved.out, out)).toBeLessThan(1e-12);
     }
     const shifted = copyState(state);
@@ -264,7 +264,7 @@ describe("D8 constants that cancel", () => {
     const tiny = { ...at, weights: at.K.map(() => 1e-130) };
     expect(
       distance(
-        (await linear({ ...p, bias: -300 }, tiny, { heads: HEADS })).out,
+        (await linear({ ...p, bias: new Float64Array(p.bias.length).fill(-300) }, tiny, { heads: HEADS })).out,
         (await linear(p, at, { heads: HEADS })).out,
       ),
     )

@@ -93,7 +93,8 @@ export function causal(
       const some = min(panel, count - a);
       project(p, matrix, first + a, some, x, u);
       mark(FEATURES);
-      keyPanel(p, u, e, factors, some, a, lanes, run, slots, also, sums, keyPhi + lines(a), lines(lanes));
+      const bias = plan.keyBiases(p, matrix, first + a);
+      keyPanel(p, u, e, bias, factors, some, a, lanes, run, slots, also, sums, keyPhi + lines(a), lines(lanes));
       mark(EXP);
     }
     for (let g = 0; g < group; g++) {

@@ -40,7 +40,8 @@ export function denseScratch(inputs: i32): usize {
 }
 
 /**
- * Outputs of rows `from … to − 1` and panels `firstPanel … endPanel − 1`. `width`: numbers of an output row.
+ * Outputs of rows `from … to − 1` and panels `firstPanel … endPanel − 1`. `width`: outputs after the activation. `step`, `outStep`:
+ * bytes between rows of `x` and of `out`, which begin at the layer's first input and output (one group's, of a grouped layer).
  * `weights`: panels of `inputs` lines; `biases`: one line per panel, in the panel's order. The last panel's outputs end early:
  * those of a gated layer's second half then follow at the next multiple of 16.
  */
@@ -51,16 +52,17 @@ export function dense(
   weights: usize,
   biases: usize,
   x: usize,
+  step: usize,
   from: i32,
   to: i32,
   firstPanel: i32,
   endPanel: i32,
   out: usize,
+  outStep: usize,
   scratch: usize,
 ): void {
   begin();
   const each = activation == GELU_GLU ? PANEL / 2 : PANEL;
-  const step = <usize> inputs << 2, outStep = <usize> width << 2;
   const sums = scratch + lines(inputs);
   const steps = max(1, (inputs + STEP / 2) / STEP), stride = (inputs + steps - 1) / steps;
   for (let row = from; row < to; row += BLOCK) {

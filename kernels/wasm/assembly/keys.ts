@@ -56,12 +56,14 @@ function topOf<S>(u: usize, e: usize): f32 {
 }
 
 /**
- * Features of `count` projections of the exp family with one sign. `c` is the first slot's maximum and `z`, `S` what is summed;
+ * Features of `count` projections of the exp family with one sign. `bias` is the first projection's: a line's e gets it by way of its
+ * c, so that it costs nothing per row. `c` is the first slot's maximum and `z`, `S` what is summed;
  * `also` is a second S (causal: z and S of the tile alone, at the same distance), or 0.
  */
 function expPanel<S>(
   u: usize,
   e: usize,
+  bias: usize,
   count: i32,
   c: usize,
   z: usize,
@@ -72,15 +74,17 @@ function expPanel<S>(
   out: usize,
 ): void {
   for (let a = 0; a < count; a++) {
-    const excess = expLine<S>(u, e, load<f32>(c), sum, out);
+    const own = load<f32>(bias);
+    const excess = expLine<S>(u, e, load<f32>(c) - own, sum, out);
     if (excess > SLACK) {
-      const top = topOf<S>(u, e);
+      const top = topOf<S>(u, e) + own;
       if (also) raiseBoth(c, z, S, line, also, top);
       else raise(c, z, S, line, top);
-      expLine<S>(u, e, top, sum, out);
+      expLine<S>(u, e, top - own, sum, out);
     }
     u += LINE;
     out += LINE;
+    bias += 4;
     c += 4;
     z += 4;
     sum += 4;
@@ -133,13 +137,14 @@ function rowFactors(slots: i32, e: usize, c: usize, z: usize, S: usize, line: us
 }
 
 /**
- * φ of one block for `count` projections (one panel at most) of a unit, sums into `sum` (per slot); for the exp family c, z and S are
- * raised as needed. `slot`: first slot of the panel. `out`: the lines of the first sign; those of the second lie `apart` bytes on.
+ * φ of one block for `count` projections (one panel at most) of a unit, sums into `sum` (per slot); for the exp family, which reads
+ * `bias` (plan.keyBiases), c, z and S are raised as needed. `slot`: first slot of the panel. `out`: the lines of the first sign; those of the second lie `apart` bytes on.
  */
 export function keyPanel(
   p: usize,
   u: usize,
   e: usize,
+  bias: usize,
   factors: usize,
   count: i32,
   slot: i32,
@@ -160,10 +165,10 @@ export function keyPanel(
   }
   const z = state + (<usize> slots << 2), S = state + (<usize> slots << 3);
   const at = <usize> slot << 2, row = <usize> slot * line;
-  expPanel<Plus>(u, e, count, state + at, z + at, S + row, line, also, sums + at, out);
+  expPanel<Plus>(u, e, bias, count, state + at, z + at, S + row, line, also, sums + at, out);
   if (!two) return;
   const far = <usize> (slot + lanes) << 2, farRow = <usize> (slot + lanes) * line;
-  expPanel<Minus>(u, e, count, state + far, z + far, S + farRow, line, also, sums + far, out + apart);
+  expPanel<Minus>(u, e, bias, count, state + far, z + far, S + farRow, line, also, sums + far, out + apart);
 }
 
 /** Prepares the row factors of a block; for the exp family nothing is needed. */
@@ -224,7 +229,7 @@ export function keys(
       const some = min(panel, count - a);
       project(p, matrix, first + a, some, x, u);
       mark(FEATURES);
-      keyPanel(p, u, e, factors, some, a, lanes, state, slots, 0, sums, phi, lines(panel));
+      keyPanel(p, u, e, plan.keyBiases(p, matrix, first + a), factors, some, a, lanes, state, slots, 0, sums, phi, lines(panel));
       mark(EXP);
       for (let sign = 0; sign < plan.perProjection(p); sign++) {
         const at = S + <usize> (a + sign * lanes) * line;

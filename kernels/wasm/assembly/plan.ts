@@ -94,3 +94,7 @@ export function logitScale(plan: usize): f32 {
 export function slack(plan: usize): f32 {
   return load<f32>(plan, 92);
 }
+/** Exponents that a state holds per key and projection, 2 · bias · log₂e (family exp): of projection `first` of a matrix. */
+export function keyBiases(plan: usize, matrix: i32, first: i32): usize {
+  return <usize> int(plan, 24) + <usize> matrix * <usize> int(plan, 25) + (<usize> first << 2);
+}

@@ -1,5 +1,6 @@
 /**
  * State of one unit: some features of one key head, float32 and in base 2: Σ_j φ_a = 2^{c_a} z_a, Σ_j φ_a v_jᵀ = 2^{c_a} S_a.
+ * φ_a of the exp family here has the bias of queries as well: a query's exponents are ±u + c, whatever the biases.
  *
  * In memory: c, z (`slots` numbers each), then S (`slots` rows of padded values). A unit of n projections has n rounded up to a
  * panel slots per sign; feature (sign s, projection a) stands in slot s · lanes + a with lanes = slots / features per projection.

@@ -1,0 +1,144 @@
+/**
+ * Attentions on trial: each runs for real over the same inputs, and is judged on the same sampled rows, whose exact answer is computed
+ * once. What `tune`, `--features auto` and `--shrink auto` decide by.
+ */
+import { type Attention, flopCount, parametersFor, type Sizes } from "./attention.ts";
+import type { Backend } from "./backend.ts";
+import type { Inputs, KeyTiles } from "./inputs.ts";
+import { compareOutputs, type ErrorSummary } from "./metrics.ts";
+import { tileRowsFor } from "./plan.ts";
+import { approximateRun } from "./run.ts";
+import { passKeys, readSampled, References, type Watcher } from "./sampled_rows.ts";
+import { fitShrinkage, shrunk } from "./shrink.ts";
+import type { Tile } from "./tensor.ts";
+import { TileStore } from "./tile_store.ts";
+
+export interface TrialInputs {
+  readonly inputs: Inputs;
+  readonly sizes: Sizes;
+  readonly backend: Backend;
+  readonly causal: boolean;
+  readonly scale: number | null;
+  readonly signal?: AbortSignal;
+}
+
+/** The exact answer of sampled rows, and the mean of the values they see. */
+export interface Truth {
+  readonly rows: Float64Array;
+  readonly exact: Tile;
+  readonly uniform: Tile;
+  /** Seconds of the exact session per (query row, key row). */
+  readonly secondsPerPair: number;
+}
+
+/** Computes the exact answer of these rows (ascending) in one pass over queries and one over keys. */
+export async function truthOf(trial: TrialInputs, rows: Float64Array): Promise<Truth> {
+  const { inputs, sizes, backend, causal, scale, signal } = trial;
+  const { heads, kvHeads, headDim, valueDim } = sizes;
+  const widest = Math.max(heads, kvHeads) * Math.max(headDim, valueDim);
+  const shape = { heads, kvHeads, headDim, valueDim, causal, tileRows: tileRowsFor(backend.limits, widest) };
+  using memory = new TileStore(backend, shape.tileRows, 1);
+  const what = { backend, shape, inputs, memory, rows, signal };
+  const pass = { ...what, queries: await readSampled(what) };
+  await using references = await References.open(pass, scale ?? headDim ** -0.5);
+  const timed = new TimedWatcher(references);
+  await passKeys(pass, [timed]);
+  const { truth: exact, uniform } = references;
+  return { rows, exact, uniform, secondsPerPair: timed.seconds / Math.max(1, rows.length * sizes.keyRows) };
+}
+
+/** Adds up the time that a watcher takes. */
+class TimedWatcher implements Watcher {
+  seconds = 0;
+
+  constructor(readonly watcher: Watcher) {}
+
+  get asksInStep(): boolean {
+    return this.watcher.asksInStep;
+  }
+
+  absorb(tiles: KeyTiles): Promise<void> {
+    return this.#time(() => this.watcher.absorb(tiles));
+  }
+
+  finish(): Promise<void> {
+    return this.#time(() => this.watcher.finish());
+  }
+
+  async #time(work: () => Promise<void>): Promise<void> {
+    const before = performance.now();
+    await work();
+    this.seconds += (performance.now() - before) / 1000;
+  }
+}
+
+/** What a trial found. */
+export interface Trial {
+  readonly attention: Attention;
+  readonly error: ErrorSummary;
+  /** λ per head of the best shrinkage, and the error with it, fitted on even sampled rows and measured on odd ones. */
+  readonly shrinkage: { readonly lambda: readonly number[]; readonly error: ErrorSummary };
+  /** Seconds of computation for all rows. */
+  readonly seconds: number;
+  /** Floating-point operations per query row, over all heads. */
+  readonly flopsPerRow: number;
+  readonly rows: number;
+}
+
+/** Runs an attention over all rows and compares it on the truth's. */
+export async function tryAttention(
+  attention: Attention,
+  { inputs, sizes, backend, signal }: TrialInputs,
+  truth: Truth,
+): Promise<Trial> {
+  const options = {
+    inputs,
+    attention,
+    backend,
+    refused: [],
+    check: 0,
+    sampled: truth.rows,
+    lambda: lambdaOf(attention, sizes.heads),
+    redraws: 0,
+    sink: null,
+    encoding: null,
+    peakBytes: () => 0,
+    signal,
+  };
+  using run = approximateRun(options, sizes);
+  await run.attend();
+  const { heads, queryRows } = sizes;
+  const { exact, uniform } = truth;
+  const approx = run.approx;
+  const compare = (from: Tile, pick: (row: number) => boolean) => {
+    const part = (tile: Tile) => rowsWhere(tile, pick);
+    return compareOutputs(part(from), part(exact), part(uniform), heads, queryRows);
+  };
+  const lambda = fitShrinkage(approx, exact, uniform, heads, (row) => row % 2 === 0);
+  return {
+    attention,
+    error: compare(approx, () => true),
+    shrinkage: {
+      lambda: [...fitShrinkage(approx, exact, uniform, heads)],
+      error: compare(shrunk(approx, uniform, lambda), (row) => row % 2 === 1),
+    },
+    seconds: run.watch.seconds().compute,
+    flopsPerRow: flopCount(attention, sizes, attention.nearFar ? null : parametersFor(attention, sizes)) /
+      Math.max(1, queryRows),
+    rows: queryRows,
+  };
+}
+
+/** λ per head where it is given; null where there is none, or it is still to be fitted. */
+export function lambdaOf({ shrink }: Attention, heads: number): readonly number[] | null {
+  if (shrink === null || shrink === undefined || shrink === "auto") return null;
+  return typeof shrink === "number" ? Array.from({ length: heads }, () => shrink) : shrink;
+}
+
+/** Some rows of a tile. */
+function rowsWhere(tile: Tile, pick: (row: number) => boolean): Tile {
+  const rows = Array.from({ length: tile.rows }, (_, i) => i).filter(pick);
+  const data = new Float64Array(rows.length * tile.cols);
+  rows.forEach((row, i) => data.set(tile.data.subarray(row * tile.cols, (row + 1) * tile.cols), i * tile.cols));
+  return { ...tile, rows: rows.length, data };
+}

@@ -2,11 +2,12 @@
  * What `compare` sweeps and what it finds: the same rows through several feature maps, lengths of φ, projections and backends, with
  * error, time and memory side by side. Plain data and the choice among it; measures nothing and prints nothing.
  */
-import { type Attention, expectedWork, type Sizes } from "./attention.ts";
+import { type Attention, expectedWork, type NearFarSettings, type Sizes } from "./attention.ts";
 import { settingsOf } from "./bench.ts";
 import { type Variant, variantName } from "./drift.ts";
 import { featureMap } from "./feature_map.ts";
 import type { Refusal, Warning } from "./report.ts";
+import { settingName } from "./setting_words.ts";
 import type { Interval } from "./statistics.ts";
 import { duration } from "./words.ts";
 
@@ -19,25 +20,37 @@ export interface CompareAxes {
   /** r, lengths of φ. */
   readonly numFeatures: readonly number[];
   readonly projections: readonly string[];
+  readonly nearFar?: readonly NearFarSettings[];
 }
 
-/** A setting to be compared; `projection` is null where there is nothing to draw. */
-export interface Candidate extends Variant {
+/** A setting to be compared; `projection` is null where there is nothing to draw. Near keys and far fields have a name, but no m. */
+export interface Entrant extends Variant {
   readonly attention: Attention;
 }
 
-/** Every map with every length and projection, without repetitions. Throws UsageError for a length that a map cannot have. */
-export function candidatesOf(
+/**
+ * Every map with every length and projection, and near keys with far fields, without repetitions. Throws UsageError for a length that a
+ * map cannot have.
+ */
+export function entrantsOf(
   axes: CompareAxes,
   headDim: number,
   common: Omit<Attention, "features" | "numFeatures" | "projection">,
-): Candidate[] {
-  return settingsOf({ ...axes, causal: [common.causal] }, headDim).map(({ features, numFeatures, projection }) => ({
+): Entrant[] {
+  const mapped = settingsOf({ ...axes, causal: [common.causal] }, headDim).map((
+    { features, numFeatures, projection },
+  ) => ({
     features,
     numFeatures,
     projection,
     attention: { ...common, features, numFeatures: numFeatures ?? 0, projection: projection ?? "orthogonal" },
   }));
+  const near = new Map((axes.nearFar ?? []).map((nearFar): [string, Entrant] => {
+    const attention = { ...common, features: nearFar.far, numFeatures: 0, projection: "orthogonal", nearFar };
+    const features = settingName(attention);
+    return [features, { features, numFeatures: null, projection: null, attention }];
+  }));
+  return [...mapped, ...near.values()];
 }
 
 /** Paired draws where they are affordable: fewer than three give hardly an interval. */
@@ -46,15 +59,16 @@ const DRAWS = 3;
 const AFFORDABLE = 1e12;
 
 /** Draws of every projection unless the user says how many: 3, or 1 where the work of 3 on `backends` backends is more than AFFORDABLE. */
-export function drawsFor(candidates: readonly Candidate[], sizes: Sizes, backends: number): number {
+export function drawsFor(entrants: readonly Entrant[], sizes: Sizes, backends: number): number {
+  const drawn = entrants.filter(({ projection }) => projection !== null);
   // Bidirectional passes ask only the sampled queries; causal ones answer all rows on the way.
   const passing = (attention: Attention) =>
     expectedWork(attention, attention.causal ? sizes : { ...sizes, queryRows: 0 });
-  const once = candidates.reduce((sum, { attention }) => sum + passing(attention), 0);
+  const once = drawn.reduce((sum, { attention }) => sum + passing(attention), 0);
   return DRAWS * once * backends <= AFFORDABLE ? DRAWS : 1;
 }
 
-/** A candidate on a backend. */
+/** An entrant on a backend. */
 export interface Contender extends Variant {
   /** As it was asked for, with its variant: "gpujs:cpu". */
   readonly backend: string;
@@ -80,6 +94,10 @@ export interface CompareRow extends Contender {
   readonly flopsPerToken: number;
   /** Bytes of the running state that stands for all keys and values. */
   readonly stateBytes: number;
+  /** Near keys and the far field; null: features. */
+  readonly nearFar: NearFarSettings | null;
+  /** The flags of `attend` that ask for this. */
+  readonly flags: readonly string[];
   /** Share of the answered (row, head) pairs whose denominator is ≤ 0 or not finite. */
   readonly nonPositive: number;
   /** No other way has both less error and less time, exact attention and the mean of V among them. */
@@ -103,6 +121,8 @@ export interface Best extends Contender {
   readonly relativeL2: number;
   readonly skill: number;
   readonly betterThanUniform: boolean;
+  /** The flags of `attend` that ask for it. */
+  readonly flags: readonly string[];
   /** Estimated time of exact attention over the time of this row. */
   readonly speedup: number;
   /** The setting that comes next, whatever the backend, and in how many of the paired draws the best one has less error. */
@@ -204,6 +224,7 @@ export function bestOf(rows: readonly CompareRow[], exact: Pick<ExactCost, "seco
     relativeL2: best.relativeL2.value,
     skill: best.skill,
     betterThanUniform: best.skill > 0,
+    flags: best.flags,
     speedup: exact.secondsEstimated / best.seconds,
     next: next
       ? { ...contender(next), relativeL2: next.relativeL2.value, wins: wins.filter(Boolean).length, draws }
@@ -236,7 +257,9 @@ export function compareWarnings(
       remedy,
     });
   }
-  const own = new Set(rows.filter(({ features }) => featureMap(features).kernel === "own").map((row) => row.features));
+  const estimates = ({ features, nearFar }: CompareRow) =>
+    nearFar !== null || featureMap(features).kernel === "softmax";
+  const own = new Set(rows.filter((row) => !estimates(row)).map(({ features }) => features));
   if (own.size > 0) {
     warnings.push({
       code: "own-kernel",

@@ -1,19 +1,22 @@
 /** `performer compare INPUT`: which feature map, at which length of φ, for this data. */
-import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
+import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import type { Command, Flag } from "./command.ts";
 import { COMMON_FLAGS, doublings, FORMAT_FLAG, listOf, oneOf, THREADS_FLAG, wholeNumber } from "./flags.ts";
 import { INPUT_FLAGS } from "./input_flags.ts";
+import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
-const MAPS = FEATURE_MAPS.map((map) => map.name);
+const MAPS = [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS];
+/** What a comparison begins with, of the maps that there are. */
+const USUAL = ["hyperbolic", "hyp-oprf", "positive", "trigonometric"].filter((name) => MAPS.includes(name));
 const KINDS = Object.keys(PROJECTIONS);
 
 const FLAGS: readonly Flag[] = [
   {
     name: "features",
     value: "LIST",
-    summary: `feature maps: ${MAPS.join(", ")}; exact attention is always there`,
-    default: ["hyperbolic", "positive", "trigonometric"],
+    summary: `feature maps and far fields: ${MAPS.join(", ")}; exact attention is always there`,
+    default: USUAL,
     parse: listOf(oneOf([...MAPS, EXACT])),
   },
   {
@@ -67,6 +70,7 @@ const FLAGS: readonly Flag[] = [
     default: 4096,
     parse: wholeNumber(1),
   },
+  ...NEAR_FAR_FLAGS,
   ...INPUT_FLAGS,
   { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
   FORMAT_FLAG,
@@ -82,6 +86,7 @@ export const compare: Command = {
   examples: [
     "performer compare input.npy --heads 8",
     "performer compare qkv.npz --causal --features hyperbolic,positive -m 64..1024 --projection orthogonal,iid",
+    "performer compare qkv.npz --features hyperbolic,taylor1,taylor2 --window 64 --heavy 64",
     "performer compare genome.fa --encode kmer:6 --format csv > table.csv",
   ],
   async run(invocation, terminal) {

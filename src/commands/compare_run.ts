@@ -1,16 +1,17 @@
 /** The story of `compare`: open the input and the backends, measure every setting on both, report. */
-import { logitScale } from "../attention.ts";
-import { candidatesOf, COMPARE_SCHEMA, type CompareReport, compareWarnings, drawsFor } from "../compare.ts";
+import { logitScale, type NearFarSettings } from "../attention.ts";
+import { COMPARE_SCHEMA, type CompareReport, compareWarnings, drawsFor, entrantsOf } from "../compare.ts";
 import { compareSettings } from "../compare_measure.ts";
 import { UsageError } from "../errors.ts";
 import { COMPARE_EXPORTERS } from "../exporters/compare.ts";
-import { EXACT } from "../feature_map.ts";
+import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import type { RowNorms } from "../projection.ts";
 import { sizesOf } from "../run.ts";
 import { openInputs } from "./attend_files.ts";
 import { openBackends } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
+import { nearFarFrom } from "./near_far_flags.ts";
 import { Progress, useColor } from "./progress.ts";
 
 /** Runs `performer compare`; returns the exit code. */
@@ -32,8 +33,10 @@ export async function runCompare(invocation: Invocation, terminal: Terminal): Pr
 async function run(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<CompareReport> {
   const started = performance.now();
   const { flags } = invocation;
-  const features = (flags.features as string[]).filter((name) => name !== EXACT);
-  if (features.length === 0) {
+  const wanted = (flags.features as string[]).filter((name) => name !== EXACT);
+  const nearFar = nearFarOf(invocation, wanted);
+  const features = wanted.filter((name) => FEATURE_MAPS.some((map) => map.name === name));
+  if (features.length + nearFar.length === 0) {
     throw new UsageError(
       `Cannot use --features ${EXACT} alone: exact attention is what the others are compared with, name a map such as hyperbolic`,
     );
@@ -59,8 +62,9 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     features,
     numFeatures: flags["num-features"] as number[],
     projections: flags.projection as string[],
+    nearFar,
   };
-  const candidates = candidatesOf(axes, sizes.headDim, common);
+  const entrants = entrantsOf(axes, sizes.headDim, common);
   await using open = new AsyncDisposableStack();
   const threads = flags.threads === undefined ? undefined : [flags.threads];
   const { backends, refused } = await openBackends({ ...flags, threads }, speedsFile(terminal.env), open);
@@ -68,9 +72,9 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     inputs,
     sizes,
     backends,
-    candidates,
+    entrants,
     check: Number(flags.check),
-    draws: (flags.redraws as number | undefined) ?? drawsFor(candidates, sizes, backends.length),
+    draws: (flags.redraws as number | undefined) ?? drawsFor(entrants, sizes, backends.length),
     rowsTimed: Number(flags["rows-timed"]),
     tileRows: flags.tile as number | undefined,
     peakBytes: terminal.peakBytes,
@@ -96,7 +100,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     },
     attention: {
       causal,
-      scale: logitScale(candidates[0].attention, sizes.headDim),
+      scale: logitScale(entrants[0].attention, sizes.headDim),
       masked: inputs.weights !== null,
       norms: common.norms,
       seed: common.seed,
@@ -106,4 +110,15 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     peakBytes: terminal.peakBytes(),
     warnings: compareWarnings(found),
   };
+}
+
+/** Far fields alone that --features names, and the near keys and far field of --window, --heavy, --far and --top. */
+function nearFarOf({ flags, sources }: Invocation, names: readonly string[]): NearFarSettings[] {
+  const alone = TAYLOR_MAPS.filter((name) => names.includes(name)).map((far) => {
+    return { window: 0, heavy: 0, far, clusters: 0, top: 0 };
+  });
+  // Redraws are those of the feature maps beside it.
+  const own = { flags: { ...flags, features: "", redraws: 0 }, sources: { ...sources, features: "default" as const } };
+  const near = nearFarFrom(own);
+  return near ? [...alone, near] : alone;
 }

@@ -34,6 +34,7 @@ interface Column {
 }
 
 const none = () => "–";
+const lasting = (seconds: number) => seconds < 1 ? time(seconds) : duration(seconds);
 const rate = (tokens: number) => figure(Math.round(tokens));
 const skillText = (skill: number) => skill > -10 ? skill.toFixed(3) : figure(skill);
 const megaflops = ({ flopsPerToken }: { flopsPerToken: number }) => figure(flopsPerToken / 1e6);
@@ -67,8 +68,8 @@ const COLUMNS: readonly Column[] = [
   },
   {
     name: "time",
-    row: ({ seconds }) => time(seconds),
-    exact: ({ secondsEstimated }) => `≈ ${secondsEstimated < 1 ? time(secondsEstimated) : duration(secondsEstimated)}`,
+    row: ({ seconds }) => lasting(seconds),
+    exact: ({ secondsEstimated }) => `≈ ${lasting(secondsEstimated)}`,
     uniform: none,
   },
   { name: "MFLOP/token", row: megaflops, exact: megaflops, uniform: none },
@@ -149,7 +150,7 @@ function findings({ best, rows, exact, uniformBaseline, backends }: CompareRepor
   if (!best) return [["best", "none: no setting has an error that is a number"]];
   const name = nameOf(best, backends.length);
   const against = `relative L2 ${figure(best.relativeL2)}, where the mean of V has ${figure(uniformBaseline)}`;
-  const exactTime = `exact attention takes about ${duration(exact.secondsEstimated)}`;
+  const exactTime = `exact attention takes about ${lasting(exact.secondsEstimated)}`;
   if (!best.betterThanUniform) {
     return [
       ["best", "none of these is better than the mean of V, which ignores attention"],
@@ -159,7 +160,7 @@ function findings({ best, rows, exact, uniformBaseline, backends }: CompareRepor
   const useful = rows.filter(({ skill }) => skill > 0).length;
   const speed = best.speedup > 1
     ? `${figure(best.speedup)} times as fast as exact attention`
-    : `but ${exactTime}, which is no more`;
+    : `but ${exactTime}, no longer than this`;
   return [
     ...(rows.some(({ pareto }) => pareto) ? [["*", "nothing else has both less error and less time"] as const] : []),
     ["best", `${name}: ${against}`],
@@ -171,6 +172,7 @@ function findings({ best, rows, exact, uniformBaseline, backends }: CompareRepor
         ? "all of these are better than the mean of V"
         : `${useful} of ${rows.length} are better than the mean of V, which ignores attention`,
     ],
+    ["use", `performer attend … ${best.flags.join(" ")}`],
   ];
 }
 

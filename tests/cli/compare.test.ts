@@ -76,8 +76,18 @@ describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {
     expect(report.rows).toHaveLength(4);
     for (const row of report.rows) {
       expect(Object.keys(row).toSorted()).toEqual([
-        ...["backend", "draws", "features", "flopsPerToken", "intervalOver", "nonPositive", "numFeatures", "pareto"],
-        ...["projection", "relativeL2", "seconds", "skill", "stateBytes", "tokensPerSecond", "uniformBaseline"],
+        ...["backend", "draws", "features", "flags", "flopsPerToken", "intervalOver", "nearFar", "nonPositive"],
+        ...[
+          "numFeatures",
+          "pareto",
+          "projection",
+          "relativeL2",
+          "seconds",
+          "skill",
+          "stateBytes",
+          "tokensPerSecond",
+          "uniformBaseline",
+        ],
       ]);
       expect(row.stateBytes).toBe(2 * row.numFeatures * 18 * 8); // c, z and 16 columns of S, in float64
       expect(row.relativeL2.low).toBeLessThan(row.relativeL2.high);
@@ -144,6 +154,16 @@ test("causal, masked, shared key heads, other keys than queries, a slice, one dr
   expect(slice.input).toMatchObject({ rows: 50, firstRow: 100 });
 });
 
+test("near keys and far fields beside feature maps; the flags of the best one are what attend takes", async () => {
+  const near = ["--features", "positive,taylor1", "-m", "16", "--window", "16", "--heavy", "8", "--far", "clusters:8"];
+  const report = await json([path("x.npy"), "--redraws", "2", ...near, ...SCALAR]);
+  const names = report.rows.map(({ features }: { features: string }) => features);
+  expect(names.toSorted()).toEqual(["positive", "taylor1", "window 16, heavy 8, clusters 8"]);
+  expect(report.best.next.draws).toBe(1);
+  const { stdout } = await performer(["attend", path("x.npy"), ...report.best.flags, "--json", ...SCALAR]);
+  expect(JSON.parse(stdout).error.relativeL2.value).toBe(report.best.relativeL2);
+});
+
 test("csv: one line per setting, exact attention and the mean of V", async () => {
   const { code, stdout } = await performer(["compare", path("x.npy"), ...GRID, ...SCALAR, "--format", "csv"]);
   expect(code).toBe(0);
@@ -195,6 +215,7 @@ describe("what cannot be compared is refused", () => {
     ["an odd number of paired features", [path("x.npy"), "-m", "15"], 2, "give an even number such as 16"],
     ["a range that falls", [path("x.npy"), "-m", "64..16"], 2, "the smaller number first"],
     ["exact attention alone", [path("x.npy"), "--features", "softmax"], 2, "name a map such as hyperbolic"],
+    ["near keys without a far field for them", [path("x.npy"), "--top", "3"], 2, "give --far clusters:C"],
     ["no rows", [path("empty.npy")], 2, "it has no rows"],
     ["no rows to check", [path("x.npy"), "--check", "0"], 2, "at least 1"],
     ["no input", [], 2, "Missing INPUT"],

@@ -6,10 +6,10 @@ import { scalar } from "../../src/backends/scalar.ts";
 import { doublings } from "../../src/commands/flags.ts";
 import {
   bestOf,
-  candidatesOf,
   type CompareRow,
   compareWarnings,
   drawsFor,
+  entrantsOf,
   paretoFront,
   ranked,
 } from "../../src/compare.ts";
@@ -29,15 +29,15 @@ const COMMON = { norms: "chi", seed: 3, causal: false, scale: null, given: null,
 describe("the grid", () => {
   test("every map with every length and projection, each once", () => {
     const axes = { features: ["hyperbolic", "elu"], numFeatures: [8, 16], projections: ["orthogonal", "iid"] };
-    const candidates = candidatesOf(axes, 6, COMMON);
-    expect(candidates.map(({ features, numFeatures, projection }) => [features, numFeatures, projection])).toEqual([
+    const entrants = entrantsOf(axes, 6, COMMON);
+    expect(entrants.map(({ features, numFeatures, projection }) => [features, numFeatures, projection])).toEqual([
       ["hyperbolic", 8, "orthogonal"],
       ["hyperbolic", 8, "iid"],
       ["hyperbolic", 16, "orthogonal"],
       ["hyperbolic", 16, "iid"],
       ["elu", 6, null], // no projection: as many features as columns, whatever is asked for
     ]);
-    expect(candidates[1].attention).toMatchObject({
+    expect(entrants[1].attention).toMatchObject({
       ...COMMON,
       features: "hyperbolic",
       numFeatures: 8,
@@ -47,8 +47,8 @@ describe("the grid", () => {
 
   test("a length that a map cannot have is refused with one that it can have", () => {
     const axes = { features: ["positive", "hyperbolic"], numFeatures: [15], projections: ["iid"] };
-    expect(() => candidatesOf(axes, 6, COMMON)).toThrow(UsageError);
-    expect(() => candidatesOf(axes, 6, COMMON)).toThrow("give an even number such as 16");
+    expect(() => entrantsOf(axes, 6, COMMON)).toThrow(UsageError);
+    expect(() => entrantsOf(axes, 6, COMMON)).toThrow("give an even number such as 16");
   });
 
   test("ranges double", () => {
@@ -76,7 +76,7 @@ describe("the grid", () => {
       valueDim: 64,
     });
     const draws = (rows: number, causal: boolean, backends = 1) =>
-      drawsFor(candidatesOf(axes, 64, { ...COMMON, causal }), sizes(rows), backends);
+      drawsFor(entrantsOf(axes, 64, { ...COMMON, causal }), sizes(rows), backends);
     expect(draws(100_000, false)).toBe(3);
     expect(draws(1_000_000, false)).toBe(1);
     // Causal passes answer every row on the way: twice the work. So do two backends.
@@ -85,7 +85,12 @@ describe("the grid", () => {
 });
 
 /** A row with these draws and seconds; the mean of V has error 1. */
-function row(features: string, samples: number[], seconds: number, more: Partial<CompareRow> = {}) {
+function row(
+  features: string,
+  samples: number[],
+  seconds: number,
+  more: Partial<CompareRow> = {},
+): Omit<CompareRow, "pareto"> {
   const value = samples.reduce((product, sample) => product * sample, 1) ** (1 / samples.length);
   return {
     features,
@@ -101,6 +106,8 @@ function row(features: string, samples: number[], seconds: number, more: Partial
     tokensPerSecond: 100 / seconds,
     flopsPerToken: 1000,
     stateBytes: 100,
+    nearFar: null,
+    flags: ["--features", features],
     nonPositive: 0,
     ...more,
   };
@@ -154,6 +161,7 @@ describe("the choice", () => {
       relativeL2: rows[0].relativeL2.value,
       skill: rows[0].skill,
       betterThanUniform: true,
+      flags: ["--features", "a"],
       speedup: 10,
       next: {
         features: "b",
@@ -202,7 +210,7 @@ describe("the measuring", () => {
     inputs,
     sizes: sizesOf(inputs, false),
     backends: [{ label: "scalar", backend }],
-    candidates: [],
+    entrants: [],
     check: 50,
     draws: 1,
     rowsTimed: 64,
@@ -224,16 +232,16 @@ describe("the measuring", () => {
         numFeatures: [8, 32],
         projections: ["orthogonal", "iid"],
       };
-      const candidates = candidatesOf(axes, 8, { ...COMMON, causal });
+      const entrants = entrantsOf(axes, 8, { ...COMMON, causal });
       const passes: string[] = [];
       const found = await compareSettings(
-        await options(inputs, backend, { candidates, draws: 3, progress: (stage) => void passes.push(stage) }),
+        await options(inputs, backend, { entrants, draws: 3, progress: (stage) => void passes.push(stage) }),
       );
       // 12 settings in three draws and one in one: more sessions than one pass takes.
       expect(new Set(passes.filter((stage) => stage.includes("pass"))).size).toBe(5);
       expect(found.rows).toHaveLength(13);
       expect(found.sampling).toEqual({ rowsChecked: 50, draws: 3, rowsTimed: 64 });
-      for (const { attention, features, numFeatures, projection } of candidates) {
+      for (const { attention, features, numFeatures, projection } of entrants) {
         const row = found.rows.find((one) =>
           one.features === features && one.numFeatures === numFeatures && one.projection === projection
         )!;
@@ -269,6 +277,37 @@ describe("the measuring", () => {
     },
   );
 
+  test.each([false, true])("causal %p: near keys and far fields are what attend makes of them", async (causal) => {
+    await using backend = await scalar.open({ named: true });
+    const { container, inputs } = await files();
+    await using _container = container;
+    const near = { window: 8, heavy: 4, far: "taylor1", clusters: 0, top: 0 } as const;
+    const nearFar = [near, { ...near, window: 0, heavy: 0 }, near]; // each once
+    const axes = { features: ["positive"], numFeatures: [8], projections: ["iid"], nearFar };
+    const entrants = entrantsOf(axes, 8, { ...COMMON, causal });
+    expect(entrants.map(({ features }) => features)).toEqual(["positive", "window 8, heavy 4, taylor1", "taylor1"]);
+    const { rows } = await compareSettings(await options(inputs, backend, { entrants, draws: 2 }));
+    expect(rows).toHaveLength(3);
+    for (const { attention, features } of entrants.slice(1)) {
+      const row = rows.find((one) => one.features === features)!;
+      const what = { inputs, attention, backend, refused: [], check: 50, redraws: 0, sink: null, encoding: null };
+      const { error, flops } = await attend({ ...what, peakBytes: () => 0 });
+      expect(row.draws).toEqual({ count: 1, samples: [error!.relativeL2.value] });
+      expect(row.relativeL2).toEqual(error!.relativeL2);
+      expect(row).toMatchObject({
+        numFeatures: null,
+        projection: null,
+        nearFar: attention.nearFar!,
+        intervalOver: "rows",
+      });
+      expect(row.flopsPerToken).toBe(flops / 200);
+      expect(row.seconds).toBeGreaterThan(0);
+    }
+    expect(rows.find(({ nearFar }) => nearFar && nearFar.window > 0)!.flags).toEqual(
+      ["--window", "8", "--heavy", "4", "--far", "taylor1"],
+    );
+  });
+
   /** The scalar backend without a kind of maps. */
   const without = (backend: Backend, names: readonly string[]): Backend => ({
     ...backend,
@@ -291,14 +330,14 @@ describe("the measuring", () => {
     const { container, inputs } = await files();
     await using _container = container;
     const axes = { features: ["positive", "trigonometric"], numFeatures: [8], projections: ["iid"] };
-    const candidates = candidatesOf(axes, 8, COMMON);
+    const entrants = entrantsOf(axes, 8, COMMON);
     const refused: Refusal[] = [];
     const refuse = (refusal: Refusal) => void refused.push(refusal);
-    const some = await options(inputs, without(whole, ["positive"]), { candidates, draws: 2, refuse });
+    const some = await options(inputs, without(whole, ["positive"]), { entrants, draws: 2, refuse });
     const { rows } = await compareSettings(some);
     expect(rows.map(({ features }) => features)).toEqual(["trigonometric"]);
     expect(refused).toEqual([{ name: "scalar positive 8", reason: "no positive" }]);
-    const none = await options(inputs, without(whole, ["positive", "trigonometric"]), { candidates, refuse });
+    const none = await options(inputs, without(whole, ["positive", "trigonometric"]), { entrants, refuse });
     await expect(compareSettings(none)).rejects.toBeInstanceOf(UnsupportedError);
   });
 
@@ -309,8 +348,8 @@ describe("the measuring", () => {
     const source = await container.open(undefined, {});
     const inputs = new Inputs(source, source, source, null);
     const axes = { features: ["positive"], numFeatures: [8], projections: ["iid"] };
-    const candidates = candidatesOf(axes, 8, COMMON);
-    const { rows: [row] } = await compareSettings(await options(inputs, backend, { candidates, draws: 3 }));
+    const entrants = entrantsOf(axes, 8, COMMON);
+    const { rows: [row] } = await compareSettings(await options(inputs, backend, { entrants, draws: 3 }));
     // Weighted means of ones, exact but for rounding: r terms in numerator and denominator.
     expect(row.relativeL2.value).toBeLessThan(8 * 2 ** -52);
     expect(Number.isNaN(row.relativeL2.low)).toBe(false);
@@ -320,11 +359,11 @@ describe("the measuring", () => {
     await using backend = await scalar.open({ named: true });
     const { container, inputs } = await files();
     await using _container = container;
-    const candidates = candidatesOf({ features: ["positive"], numFeatures: [8], projections: ["iid"] }, 8, COMMON);
+    const entrants = entrantsOf({ features: ["positive"], numFeatures: [8], projections: ["iid"] }, 8, COMMON);
     const stop = new AbortController();
     const measuring = compareSettings(
       await options(inputs, backend, {
-        candidates,
+        entrants,
         signal: stop.signal,
         progress: () => stop.abort(new Error("stopped")),
       }),

@@ -30,6 +30,8 @@ export interface NearFarSettings {
   /** Clusters C of the clustered far field, and how many of them are taken exactly per query. */
   readonly clusters: number;
   readonly top: number;
+  /** Causal: rows below it are exact softmax, so that what was chosen by them leaks nothing into them. */
+  readonly exactRows?: number;
 }
 
 /** The settings a user chooses. */

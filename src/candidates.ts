@@ -1,6 +1,11 @@
 /** Settings that are worth a trial, cheapest first: what `tune` and `--features auto` choose from. Pure. */
 import { type Attention, flopCount, isExact, type NearFarSettings, parametersFor, type Sizes } from "./attention.ts";
-import { EXACT, type FarField } from "./feature_map.ts";
+import { EXACT, type FarField, FEATURE_MAPS } from "./feature_map.ts";
+
+/** Random features worth a trial: at equal arithmetic the others are no better. */
+export const TRIED_MAPS: readonly string[] = ["hyperbolic", "hyp-oprf", "hyp-aderf+sderf"].filter((name) => {
+  return FEATURE_MAPS.some((map) => map.name === name);
+});
 
 export interface Candidate {
   readonly attention: Attention;

@@ -63,6 +63,10 @@ export interface Report {
     readonly tileRows: number;
     /** Near keys and the far field, and what was fitted to which rows; null: random features or exact softmax. */
     readonly nearFar: (NearFarSettings & { readonly fit: FitSource }) | null;
+    /** λ per head of shrinkage towards the mean of V; null: none. */
+    readonly shrink: readonly number[] | null;
+    /** Chosen by trials on these inputs (`--features auto`). */
+    readonly chosen: boolean;
   };
   /** The checkpoint's layer that made queries, keys and values of the input's rows; null: the input holds them. */
   readonly layer: { readonly path: string; readonly model: string; readonly index: number } | null;

@@ -79,6 +79,8 @@ export async function attend(options: AttendOptions): Promise<Report> {
       nearFar: attention.nearFar && fitted
         ? { ...attention.nearFar, clusters: fitted.plan.clusters?.count ?? 0, fit: fitted.fit }
         : null,
+      shrink: options.lambda ? Array.from(options.lambda) : null,
+      chosen: options.chosen ?? false,
     },
     layer: layer ? { path: layer.path, model: layer.model, index: layer.index } : null,
     output: options.sink && { path: options.sink.path, dtype: options.sink.dtype, shape: options.sink.shape },

@@ -25,6 +25,8 @@ export interface AttendOptions {
   readonly sampled?: Float64Array;
   /** λ of shrinkage per head; absent: none. */
   readonly lambda?: ArrayLike<number> | null;
+  /** The settings were chosen by trials (`--features auto`). */
+  readonly chosen?: boolean;
   readonly redraws: number;
   /** Where the output goes; null computes it all the same. */
   readonly sink:

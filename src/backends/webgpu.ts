@@ -1,12 +1,15 @@
 /** Backend `webgpu`: fused float32 kernels on a GPU through Dawn (npm `webgpu`), loaded when it is opened. */
-import type { Backend, Driver, ExactSession, Linear, Session } from "../backend.ts";
+import type { Backend, Driver, ExactSession, Linear, NearFarSession, Session } from "../backend.ts";
+import type { NearFarPlan } from "../near_far.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
+import { DeviceNearFar } from "./near_far_session.ts";
 import { OnlineExactSession } from "./online.ts";
 import { TiledSession } from "./tiled.ts";
 import { findAdapter } from "./webgpu_adapter.ts";
 import { WebgpuDense } from "./webgpu_dense.ts";
 import { GpuDevice } from "./webgpu_device.ts";
 import { WebgpuExact } from "./webgpu_exact.ts";
+import { WebgpuFar } from "./webgpu_far.ts";
 import { WebgpuTiles } from "./webgpu_tiled.ts";
 
 /** Rows per tile: enough work to hide the upload of the next one; small where the "device" is a few cores. */
@@ -36,6 +39,10 @@ export class WebgpuBackend implements Backend {
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
     return new OnlineExactSession(plan, await WebgpuExact.open(this.gpu, plan));
+  }
+
+  async prepareNearFar(plan: NearFarPlan): Promise<NearFarSession> {
+    return new DeviceNearFar(plan, await WebgpuFar.open(this.gpu, plan));
   }
 
   async prepareLinear(plan: LinearPlan): Promise<Linear> {

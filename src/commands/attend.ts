@@ -1,5 +1,5 @@
 /** `performer attend INPUT`: the main job. */
-import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
+import { AUTO, EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
 import type { Command, Flag } from "./command.ts";
@@ -19,8 +19,9 @@ const FLAGS: readonly Flag[] = [
   {
     name: "features",
     value: "NAME",
-    summary: "feature map, or softmax for exact attention",
-    choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT],
+    summary:
+      "feature map; softmax for exact attention; auto for the smallest error at the arithmetic of -m positive features",
+    choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT, AUTO],
     default: "hyperbolic",
   },
   {

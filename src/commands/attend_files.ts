@@ -183,6 +183,7 @@ export async function attentionFrom(invocation: Pick<Invocation, "flags" | "sour
     compat: compat.name,
     features: nearFar ? nearFar.far : chosen ? String(flags.features) : ownFeatures,
     nearFar,
+    shrink: shrinkFrom(flags),
     numFeatures: Number(flags["num-features"]),
     projection: String(flags.projection),
     norms: flags.norms as RowNorms,
@@ -191,6 +192,17 @@ export async function attentionFrom(invocation: Pick<Invocation, "flags" | "sour
     scale: (flags.scale as number | undefined) ?? null,
     given: flags["projection-matrix"] === undefined ? null : await readProjection(String(flags["projection-matrix"])),
   };
+}
+
+/** `--shrink`; refused where there is nothing to shrink. */
+function shrinkFrom(flags: Flags): Attention["shrink"] {
+  const shrink = (flags.shrink ?? null) as Attention["shrink"];
+  if (shrink === null) return null;
+  if (flags.features === EXACT) throw new UsageError("Cannot use --shrink with exact attention: it has no error");
+  if (flags.weights !== undefined) {
+    throw new UsageError("Cannot use --shrink with --weights: a checkpoint's layer is run as it is");
+  }
+  return shrink;
 }
 
 async function readProjection(path: string): Promise<GivenProjection> {

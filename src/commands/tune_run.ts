@@ -1,6 +1,7 @@
 /** The story of `tune`: open the inputs and a backend, try settings for real, say which one to use. */
 import type { Attention } from "../attention.ts";
 import { openFirst, parseBackendList } from "../backends/mod.ts";
+import { TRIED_MAPS } from "../candidates.ts";
 import { UsageError } from "../errors.ts";
 import { TUNE_EXPORTERS } from "../exporters/tune.ts";
 import { FEATURE_MAPS } from "../feature_map.ts";
@@ -11,9 +12,6 @@ import { attentionFrom, openInputs } from "./attend_files.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { Progress, useColor } from "./progress.ts";
-
-/** Random features worth a trial: at equal arithmetic the others are no better. */
-const MAPS = ["hyperbolic", "hyp-oprf", "hyp-aderf+sderf"];
 
 /** Runs `performer tune`; returns the exit code: 1 when nothing cheaper than exact attention reaches the error. */
 export async function runTune(invocation: Invocation, terminal: Terminal): Promise<number> {
@@ -88,14 +86,14 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   };
 }
 
-/** The maps to try; those that this version lacks are left out of the default. */
+/** The maps to try. */
 function mapsOf(wanted: string[] | undefined): string[] {
   const known = FEATURE_MAPS.map(({ name }) => name);
   const unknown = wanted?.find((name) => !known.includes(name));
   if (unknown !== undefined) {
     throw new UsageError(`Unknown feature map "${unknown}", expected a list of ${known.join(", ")}`);
   }
-  return wanted ?? MAPS.filter((name) => known.includes(name));
+  return wanted ?? [...TRIED_MAPS];
 }
 
 /** What all candidates share. */

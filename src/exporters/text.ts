@@ -15,7 +15,8 @@ export const text: Exporter = (report, { color, verbose }) => {
   const line = (name: string, words: string) => lines.push(`  ${paint("dim", name.padEnd(12))} ${words}`);
   line("backend", `${report.backend.name} · ${report.backend.device}`);
   for (const { name, reason } of report.backend.refused) line("", paint("dim", `${name} refused: ${reason}`));
-  line("features", features(report));
+  line("features", features(report) + (report.attention.chosen ? " (chosen by trials on this input)" : ""));
+  if (report.attention.shrink) line("shrinkage", `λ per head ${report.attention.shrink.map(figure).join(", ")}`);
   const { compat } = report.attention;
   if (compat !== "exact" || report.layer) line("numerics", `${compat}: ${rulesNamed(compat).summary}`);
   if (report.layer) {

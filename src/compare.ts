@@ -100,7 +100,7 @@ export interface CompareRow extends Contender {
   readonly flags: readonly string[];
   /** Share of the answered (row, head) pairs whose denominator is ≤ 0 or not finite. */
   readonly nonPositive: number;
-  /** No other way has both less error and less time, exact attention and the mean of V among them. */
+  /** Nothing else is at least as good in both error and time, exact attention and the mean of V among them. */
   readonly pareto: boolean;
 }
 
@@ -178,30 +178,40 @@ export interface Trade {
   readonly seconds: number;
 }
 
-/** Whether no other has both less error and less time; an error that is not a number never qualifies. */
+/** Whether no other is at least as good in both and better in one; an error that is not a number never qualifies. */
 export function paretoFront(ways: readonly Trade[], others: readonly Trade[] = []): boolean[] {
-  return ways.map((way) =>
-    !Number.isNaN(way.error) &&
-    ![...ways, ...others].some((other) => other.error < way.error && other.seconds < way.seconds)
-  );
-}
-
-const rank = (error: number) => Number.isNaN(error) ? Infinity : error;
-
-/** Rows by error, with the front marked. */
-export function ranked(
-  rows: readonly Omit<CompareRow, "pareto">[],
-  exact: Pick<ExactCost, "secondsEstimated">,
-): CompareRow[] {
-  const trades = rows.map(({ relativeL2, seconds }) => ({ error: relativeL2.value, seconds }));
-  const baseline = rows[0]?.uniformBaseline ?? NaN;
-  const front = paretoFront(trades, [{ error: 0, seconds: exact.secondsEstimated }, { error: baseline, seconds: 0 }]);
-  return rows.map((row, i) => ({ ...row, pareto: front[i] }))
-    .sort((a, b) => rank(a.relativeL2.value) - rank(b.relativeL2.value) || a.seconds - b.seconds);
+  const beats = (a: Trade, b: Trade) =>
+    a.error <= b.error && a.seconds <= b.seconds && (a.error < b.error || a.seconds < b.seconds);
+  return ways.map((way) => !Number.isNaN(way.error) && ![...ways, ...others].some((other) => beats(other, way)));
 }
 
 const sameSetting = (a: Variant, b: Variant) =>
   a.features === b.features && a.numFeatures === b.numFeatures && a.projection === b.projection;
+
+/** Backends make the same estimate but for rounding: errors of one setting that differ by less than this are the same. */
+const ROUNDING = 1e-2;
+
+/** The error of a row's setting: the least on any backend, where it is the same. */
+function settingError(row: Omit<CompareRow, "pareto">, rows: readonly Omit<CompareRow, "pareto">[]): number {
+  const { value } = row.relativeL2;
+  const least = rows.filter((other) => sameSetting(other, row)).map(({ relativeL2 }) => relativeL2.value)
+    .reduce((a, b) => b < a ? b : a, value);
+  return value <= least * (1 + ROUNDING) ? least : value;
+}
+
+/** Rows by error, the fastest backend of a setting first, with the front marked. */
+export function ranked(
+  rows: readonly Omit<CompareRow, "pareto">[],
+  exact: Pick<ExactCost, "secondsEstimated">,
+): CompareRow[] {
+  const trades = rows.map((row) => ({ error: settingError(row, rows), seconds: row.seconds }));
+  const baseline = rows[0]?.uniformBaseline ?? NaN;
+  const front = paretoFront(trades, [{ error: 0, seconds: exact.secondsEstimated }, { error: baseline, seconds: 0 }]);
+  const rank = ({ error }: Trade) => Number.isNaN(error) ? Infinity : error;
+  return rows.map((row, i) => ({ row: { ...row, pareto: front[i] }, trade: trades[i] }))
+    .sort((a, b) => rank(a.trade) - rank(b.trade) || a.trade.seconds - b.trade.seconds)
+    .map(({ row }) => row);
+}
 
 const contender = ({ features, numFeatures, projection, backend }: Contender): Contender => ({
   features,

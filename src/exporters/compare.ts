@@ -162,7 +162,9 @@ function findings({ best, rows, exact, uniformBaseline, backends }: CompareRepor
     ? `${figure(best.speedup)} times as fast as exact attention`
     : `but ${exactTime}, no longer than this`;
   return [
-    ...(rows.some(({ pareto }) => pareto) ? [["*", "nothing else has both less error and less time"] as const] : []),
+    ...(rows.some(({ pareto }) => pareto)
+      ? [["*", "nothing else is at least as good in both error and time"] as const]
+      : []),
     ["best", `${name}: ${against}`],
     ["", `captures ${percent(best.skill)} of what exact attention does beyond averaging V, ${speed}`],
     ...nextWords(best, backends.length),

@@ -123,10 +123,10 @@ const EXACT = {
 };
 
 describe("the choice", () => {
-  test("the front: nothing else has both less error and less time", () => {
+  test("the front: nothing else is at least as good in both error and time", () => {
     const ways = [[0.1, 9], [0.2, 5], [0.3, 6], [0.4, 5], [0.2, 7], [0.5, 1], [NaN, 0]];
     expect(paretoFront(ways.map(([error, seconds]) => ({ error, seconds })))).toEqual(
-      [true, true, false, true, true, true, false],
+      [true, true, false, false, false, true, false],
     );
   });
 
@@ -144,6 +144,21 @@ describe("the choice", () => {
       ["fast", true],
       ["worse", false],
       ["broken", false],
+    ]);
+  });
+
+  test("backends differ by rounding only: the fastest of a setting comes first, and the others are not on the front", () => {
+    const rows = ranked([
+      row("a", [0.2], 9, { backend: "slow" }),
+      row("a", [0.2 + 1e-8], 1, { backend: "fast" }),
+      row("a", [0.9], 0.5, { backend: "wrong" }), // no rounding does that: it stays where its error is
+      row("b", [0.3], 2),
+    ], EXACT);
+    expect(rows.map(({ backend, pareto }) => [backend, pareto])).toEqual([
+      ["fast", true],
+      ["slow", false],
+      ["scalar", false],
+      ["wrong", true],
     ]);
   });
 

@@ -8,13 +8,15 @@
  *
  * @module
  */
-export { type Attention, parametersFor, type Sizes } from "./src/attention.ts";
+export { type Attention, parametersFor, type Sizes, transformFor } from "./src/attention.ts";
 export type { Backend, Driver, ExactSession, Session } from "./src/backend.ts";
 export { CANDIDATES, openFirst, parseBackendList } from "./src/backends/mod.ts";
 export { type CompareFindings, type CompareRow, type Entrant, entrantsOf } from "./src/compare.ts";
 export { type CompareOptions, compareSettings } from "./src/compare_measure.ts";
 export { InputError, PerformerError, TransientError, UnsupportedError, UsageError } from "./src/errors.ts";
 export { bindMap, FEATURE_MAPS, type FeatureMap, featureMap, type MapParameters } from "./src/feature_map.ts";
+export { fitInputs, planFit } from "./src/fit.ts";
+export type { Fit, FitWish } from "./src/fitted.ts";
 export {
   bestQuadratic,
   type KernelEstimator,
@@ -32,3 +34,4 @@ export { attend } from "./src/run.ts";
 export type { AttendOptions } from "./src/run_base.ts";
 export { copyState, emptyState, mergeInto, type State } from "./src/state.ts";
 export type { TensorSink, TensorSource, Tile } from "./src/tensor.ts";
+export { prepareTransformed } from "./src/transformed.ts";

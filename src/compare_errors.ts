@@ -8,6 +8,8 @@ import { type Attention, flopCount, logitScale, type Sizes } from "./attention.t
 import type { OpenBackend } from "./bench_measure.ts";
 import type { Contender, Entrant } from "./compare.ts";
 import { UnsupportedError } from "./errors.ts";
+import { fitInputs, planFit } from "./fit.ts";
+import type { Fit } from "./fitted.ts";
 import type { Inputs } from "./inputs.ts";
 import { compareOutputs, type ErrorSummary } from "./metrics.ts";
 import { tileRowsFor } from "./plan.ts";
@@ -97,7 +99,14 @@ export async function errorsOn(
   const scale = logitScale(attention, headDim);
   await using references = await References.open(pass, scale);
   const tally = new Tally(label, refuse);
+  const fits = new Map<Entrant, Fit | null>();
 
+  // As attend fits it; all draws share a fit.
+  const fitOf = async (attention: Attention) => {
+    const plan = planFit(attention);
+    const { precision } = backend.limits;
+    return plan && await fitInputs(attention, sizes, plan, inputs, { precision, tileRows, signal });
+  };
   const jobs = jobsOf(entrants, options.draws);
   const passes = Math.max(1, Math.ceil(jobs.length / PASS_SESSIONS));
   for (let p = 0; p < passes; p++) {
@@ -105,7 +114,9 @@ export async function errorsOn(
     const watching: { entrant: Entrant; answers: Answers; cost: Cost }[] = [];
     for (const { entrant, draw } of jobs.slice(p * PASS_SESSIONS, (p + 1) * PASS_SESSIONS)) {
       await tally.unlessUnable(entrant, async () => {
-        const { session, parameters } = await openSession(backend, entrant.attention, sizes, shape, draw);
+        if (draw === 0) fits.set(entrant, await fitOf(entrant.attention));
+        const fit = fits.get(entrant);
+        const { session, parameters } = await openSession(backend, entrant.attention, sizes, shape, draw, fit);
         const answers = new Answers(pass, open.use(session));
         const { features: numFeatures } = parameters;
         watching.push({ entrant, answers, cost: costOf(entrant.attention, sizes, { parameters, numFeatures }) });

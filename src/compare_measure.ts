@@ -3,7 +3,7 @@
  *
  * Speed is measured apart, by the loops of `bench` on rows in memory, so that neither reading nor the other settings count.
  */
-import { flopCount } from "./attention.ts";
+import { type Attention, flopCount } from "./attention.ts";
 import { type OpenBackend, sweep } from "./bench_measure.ts";
 import { tensorsFrom } from "./bench_tensors.ts";
 import { bestOf, type CompareFindings, type CompareRow, type Contender, type ExactCost, ranked } from "./compare.ts";
@@ -11,6 +11,7 @@ import { type Erring, type ErrorOptions, type Errors, errorsOn, type Refuse } fr
 import { variantName } from "./drift.ts";
 import type { UnsupportedError } from "./errors.ts";
 import { EXACT } from "./feature_map.ts";
+import { sourceText } from "./fit.ts";
 import type { Refusal } from "./report.ts";
 import { settingFlags } from "./setting_words.ts";
 import { type Interval, logInterval, mean, quantile } from "./statistics.ts";
@@ -131,6 +132,17 @@ function intervalOf(samples: readonly number[]): Interval {
   return { value: mean(samples), low: Math.min(...samples), high: Math.max(...samples) };
 }
 
+/** The flags of `attend` that ask for an attention. */
+function flagsOf(attention: Attention): string[] {
+  const { norms, fitting } = attention;
+  return [
+    ...settingFlags(attention),
+    ...(norms === "chi" ? [] : ["--norms", norms]),
+    ...(fitting?.params ? ["--params", sourceText(fitting.params)] : []),
+    ...(!fitting || fitting.centre === "auto" ? [] : ["--centre", fitting.centre]),
+  ];
+}
+
 /** Errors and speed together; nothing where there is no speed. */
 function rowOf(
   { entrant: { attention }, errors, flops, stateBytes, nonPositive, seconds: spent, ...contender }: Erring,
@@ -156,6 +168,6 @@ function rowOf(
     flopsPerToken: flops / queryRows,
     stateBytes,
     nonPositive,
-    flags: [...settingFlags(attention), ...(attention.norms === "chi" ? [] : ["--norms", attention.norms])],
+    flags: flagsOf(attention),
   }];
 }

@@ -21,7 +21,7 @@ import { GpuJsExactKernels } from "./gpujs_exact.ts";
 import { GpuJs, type GpuJsMode, type GpuJsModule, Kernels, loadGpuJs } from "./gpujs_kernels.ts";
 import { GpuJsTileKernels } from "./gpujs_linear.ts";
 import { OnlineExactSession } from "./online.ts";
-import { TiledSession } from "./tiled.ts";
+import { requireKernels, TiledSession } from "./tiled.ts";
 
 /** Modes by name, with the reason why one is refused. */
 const MODES: Readonly<Record<string, string | null>> = {
@@ -41,6 +41,7 @@ class GpuJsBackend implements Backend {
   }
 
   async prepare(plan: Plan): Promise<Session> {
+    requireKernels(this.name, plan);
     return new TiledSession(plan, new GpuJsTileKernels(plan, new Kernels(this.gpu)));
   }
 

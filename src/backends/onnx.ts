@@ -24,7 +24,7 @@ import { Graph } from "./onnx_graph.ts";
 import { OnnxTileKernels } from "./onnx_linear.ts";
 import { importPackage, type OrtModule, PACKAGE, Runtime, type Tensors } from "./onnx_runtime.ts";
 import { OnlineExactSession } from "./online.ts";
-import { TiledSession } from "./tiled.ts";
+import { requireKernels, TiledSession } from "./tiled.ts";
 
 class OnnxBackend implements Backend {
   readonly name = "onnx";
@@ -39,6 +39,7 @@ class OnnxBackend implements Backend {
   }
 
   async prepare(plan: Plan): Promise<Session> {
+    requireKernels(this.name, plan);
     return new TiledSession(plan, await OnnxTileKernels.make(plan, this.runtime));
   }
 

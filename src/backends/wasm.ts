@@ -5,7 +5,7 @@ import { UsageError } from "../errors.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
 import type { FloatArray } from "../tensor.ts";
 import { OnlineExactSession } from "./online.ts";
-import { TiledSession } from "./tiled.ts";
+import { requireKernels, TiledSession } from "./tiled.ts";
 import { WasmDense } from "./wasm_dense.ts";
 import { WasmExact } from "./wasm_exact.ts";
 import { SLOTS, WasmLinear } from "./wasm_linear.ts";
@@ -39,6 +39,7 @@ export class WasmBackend implements Backend {
   }
 
   async prepare(plan: Plan): Promise<Session> {
+    requireKernels(this.name, plan);
     await this.pool.idle();
     return new TiledSession(plan, new WasmLinear(plan, this.pool, this.shared, this.kernels));
   }

@@ -8,7 +8,7 @@ const PANEL = 16;
 const FIELDS = 26;
 /** Base-2 exponents above M that are tolerated before M is raised (kernels/wasm/assembly/state.ts). */
 const SLACK = 24;
-const FAMILIES = { exp: 0, trig: 1, pointwise: 2 } as const;
+const FAMILIES = { exp: 0, trig: 1, pointwise: 2, hybrid: -1 } as const; // hybrid: refused before
 
 /** A plan in memory, with the areas it owns. */
 export interface PlanArea {

@@ -4,7 +4,7 @@ import type { NearFarPlan } from "../near_far.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
 import { DeviceNearFar } from "./near_far_session.ts";
 import { OnlineExactSession } from "./online.ts";
-import { TiledSession } from "./tiled.ts";
+import { requireKernels, TiledSession } from "./tiled.ts";
 import { findAdapter } from "./webgpu_adapter.ts";
 import { WebgpuDense } from "./webgpu_dense.ts";
 import { GpuDevice } from "./webgpu_device.ts";
@@ -34,6 +34,7 @@ export class WebgpuBackend implements Backend {
   }
 
   async prepare(plan: Plan): Promise<Session> {
+    requireKernels(this.name, plan);
     return new TiledSession(plan, await WebgpuTiles.open(this.gpu, plan));
   }
 

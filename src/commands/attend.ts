@@ -1,5 +1,6 @@
 /** `performer attend INPUT`: the main job. */
 import { AUTO, EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
+import { parseSource } from "../fit.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
 import type { Command, Flag } from "./command.ts";
@@ -59,6 +60,20 @@ const FLAGS: readonly Flag[] = [
     summary: "numerics of another system, exact being our own",
     choices: RULES.map((rules) => rules.name),
     default: "exact",
+  },
+  {
+    name: "params",
+    value: "ROWS",
+    summary: "rows that fitted numbers come from: fixed (none), prefix:N, sample:N (spread over the file) or file " +
+      "(default: sample:4096, causal prefix:1024, fixed for a given projection)",
+    parse: parseSource,
+  },
+  {
+    name: "centre",
+    value: "WHEN",
+    summary: "move keys to where features vary least, which softmax does not see; auto: bidirectional, own projection",
+    choices: ["auto", "on", "off"],
+    default: "auto",
   },
   { name: "projection-matrix", value: "FILE", summary: "use this [m, d] or [heads, m, d] projection instead" },
   {

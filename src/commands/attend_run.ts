@@ -7,6 +7,7 @@ import { EXPORTERS } from "../exporters/mod.ts";
 import type { ChooseOptions } from "../choose.ts";
 import { AUTO, featureMap } from "../feature_map.ts";
 import type { Report } from "../report.ts";
+import { planFit, readsAhead } from "../fit.ts";
 import { attend, sizesOf } from "../run.ts";
 import { lambdaOf } from "../trial.ts";
 import { attentionFrom, openInputs, openOutputFor } from "./attend_files.ts";
@@ -34,7 +35,10 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   const attention = chosen ? await layerAttention(chosen, invocation) : await attentionFrom(invocation);
   refuseContradictions(flags, attention);
   const auto = attention.features === AUTO;
-  const opened = await openInputs(invocation, terminal);
+  const fitted = planFit(attention, chosen !== null);
+  const { shrink, nearFar } = attention;
+  const ahead = readsAhead(fitted) || auto || shrink === "auto" || nearFar?.far === "clusters";
+  const opened = await openInputs(invocation, terminal, ahead);
   await using _files = opened.files;
   // What does not fit is refused before a backend is open.
   const given = chosen ? null : sizesOf(opened.inputs, attention.causal);
@@ -50,6 +54,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     speeds: speedsFile(terminal.env),
     work,
     nearFar: Boolean(attention.nearFar) || auto,
+    hybrid: attention.features === "hybrid",
   });
   await using _backend = backend;
   const wish = flags.tile as number | undefined;

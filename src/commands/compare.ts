@@ -1,6 +1,7 @@
 /** `performer compare INPUT`: which feature map, at which length of φ, for this data. */
 import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
+import { attend } from "./attend.ts";
 import type { Command, Flag } from "./command.ts";
 import { COMMON_FLAGS, doublings, FORMAT_FLAG, listOf, oneOf, THREADS_FLAG, wholeNumber } from "./flags.ts";
 import { INPUT_FLAGS } from "./input_flags.ts";
@@ -48,6 +49,7 @@ const FLAGS: readonly Flag[] = [
     choices: ["chi", "sqrtd"],
     default: "chi",
   },
+  ...attend.flags.filter(({ name }) => name === "params" || name === "centre"),
   {
     name: "redraws",
     value: "R",

@@ -7,7 +7,7 @@ import { COMPARE_EXPORTERS } from "../exporters/compare.ts";
 import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import type { RowNorms } from "../projection.ts";
 import { sizesOf } from "../run.ts";
-import { openInputs } from "./attend_files.ts";
+import { fitWish, openInputs } from "./attend_files.ts";
 import { openBackends } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
@@ -56,6 +56,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     causal,
     scale: (flags.scale as number | undefined) ?? null,
     given: null,
+    fitting: fitWish(flags),
     compat: "exact" as const,
   };
   const axes = {

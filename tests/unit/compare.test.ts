@@ -243,7 +243,7 @@ describe("the measuring", () => {
       const { container, inputs } = await files();
       await using _container = container;
       const axes = {
-        features: ["hyperbolic", "positive", "relu", "elu"],
+        features: ["hyperbolic", "hyp-aderf+sderf", "relu", "elu"],
         numFeatures: [8, 32],
         projections: ["orthogonal", "iid"],
       };

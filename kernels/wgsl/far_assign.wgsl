@@ -1,7 +1,7 @@
 // Cluster of each key: argmax of y·c − ‖c‖²/2, the first of equals. One workgroup = (64 keys, key head).
 //
 // The tiled product with keys as A side and 32 centroids as B side; a thread keeps the best of its slots for four keys.
-// Predicted: compute-bound, 2·C·d FLOP per key; not measured on a GPU.
+// Predicted: compute-bound, 2·C·d FLOP per key; not measured by itself.
 
 struct Call { rows: u32, kv_heads: u32, clusters: u32, padded: u32 }
 

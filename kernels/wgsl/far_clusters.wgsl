@@ -1,6 +1,7 @@
-// Clustered far field of near_far.wgsl (kernels/README.md §10): the clusters are C keys of weight Σω whose logits far_logits.wgsl has made.
+// Clustered far field of near_far.wgsl (src/near_far.ts): the clusters are C keys of weight Σω whose logits far_logits.wgsl has made.
 //
-// Predicted: 2·C·dv FLOP per row and C·4 bytes of logits read, which the cache holds for the near keys behind; not measured on a GPU.
+// Predicted: 2·C·dv FLOP per row and C·4 bytes of logits read, which the cache holds for the near keys behind.
+// Measured (as near_far.wgsl, C = 64, with far_logits.wgsl): 111 ms, 0.23 GFLOP/s; causal 158 ms. Not measured on a GPU yet.
 
 const OWN_NEAR: bool = true;
 

@@ -1,7 +1,7 @@
 // Logits of clusters: ln K̂ = x·ȳ + min(½ Σ x_c² s²_c, QUADRATIC_LIMIT). One workgroup = (block of 64 query rows, head, 32 clusters).
 //
 // Two tiled products, of rows with means and of squared rows with variances; both come from the sums as they are loaded.
-// Predicted: compute-bound, 4·d FLOP per row and cluster; not measured on a GPU.
+// Predicted: compute-bound, 4·d FLOP per row and cluster; not measured by itself.
 
 struct Call { rows: u32, heads: u32, kv_heads: u32, blocks: u32, causal: u32, padded: u32, unit: u32, scale: f32 }
 

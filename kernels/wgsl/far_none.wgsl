@@ -1,4 +1,4 @@
-// No far field: only near keys count (kernels/README.md §10). Joined in front of near_far.wgsl.
+// No far field: only near keys count (src/near_far.ts). Joined in front of near_far.wgsl.
 
 const OWN_NEAR: bool = false;
 

@@ -1,7 +1,7 @@
 // Sums of parts (ranges of keys, or causal blocks of rows) for far fields: one thread per vec4 of a state.
 //
 // Ranges: `running` becomes their sum. Blocks: each becomes the sum ahead of it, from `running` on, which ends behind the last.
-// Predicted: bound by memory, partials read (and written) once; not measured on a GPU.
+// Predicted: bound by memory, partials read (and written) once; not measured by itself.
 
 struct Call { parts: u32, stride: u32, prefix: u32 }   // stride: vec4s of all heads of a part
 

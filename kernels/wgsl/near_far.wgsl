@@ -1,4 +1,4 @@
-// Near-and-far attention (kernels/README.md §10): one workgroup = (block of 64 query rows, head, 64 value columns).
+// Near-and-far attention (src/near_far.ts): one workgroup = (block of 64 query rows, head, 64 value columns).
 //
 // Joined behind one of far_none.wgsl, far_taylor.wgsl, far_clusters.wgsl, which start the sums with the far field and weigh K̂. Then an
 // online softmax over near keys, 32 at a time as in exact.wgsl: the band of the window, then heavy keys by their list. num and den are
@@ -6,7 +6,9 @@
 //
 // Rows are counted from the call's first query. A causal block of 64 rows has the state and the heavy keys ahead of it (`state`), so all
 // blocks run at once; bidirectional calls have one state.
-// Predicted: compute-bound, 2·(d + dv) FLOP per near pair, the band's ends half masked; not measured on a GPU.
+// Predicted: compute-bound, 2·(d + dv) FLOP per near pair, the band's ends half masked.
+// Measured (SwiftShader 5.0 on 2 shared cores, 512 rows × 2 heads, d = dv = 64, upload and read-back included): a window of 64 alone
+// 83–90 ms, 0.56 GFLOP/s; errors of 1e-7 to 3e-7 relative. Not measured on a GPU yet.
 // Lessons: a row without any key has top = NEGATIVE and e^−top = ∞, so what K̂ does not count for is selected away, not multiplied.
 
 struct Call {

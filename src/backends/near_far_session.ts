@@ -16,12 +16,7 @@ import {
 import { BLOCK_ROWS, type NearFarPlan } from "../near_far.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import { HeavyKeys } from "./heavy_keys.ts";
-
-/** Outputs of one tile: `rows × (heads · valueDim)`, and per (row, head) what they were divided by, 0 where no key is visible. */
-export interface NearFarOutput {
-  readonly out: Float32Array;
-  readonly denominators: Float32Array;
-}
+import type { TileOutput } from "./tiled.ts";
 
 /** What a float32 backend implements. Both calls copy their tiles before they return. */
 export interface NearFarKernels extends AsyncDisposable {
@@ -30,13 +25,14 @@ export interface NearFarKernels extends AsyncDisposable {
   /**
    * Takes queries, the rows near them, and heavy keys per state and key head: one state, or causal one per block of BLOCK_ROWS rows.
    * What it returns is called once, in turn: starts work over `sums`, which refer to a float32 point and may change when it has returned;
-   * `version` changes whenever they have.
+   * `version` changes whenever they have. Outputs may be written to `into`, where they are as long or longer.
    */
   emit(
     q: Tile,
     near: KeyRows | null,
     heavy: readonly (readonly (readonly HeavyKey[])[])[],
-  ): (sums: FarSums, version: number) => Promise<NearFarOutput>;
+    into?: FloatArray,
+  ): (sums: FarSums, version: number) => Promise<TileOutput>;
 }
 
 export class DeviceNearFar implements NearFarSession {
@@ -92,7 +88,7 @@ export class DeviceNearFar implements NearFarSession {
     const { plan } = this;
     if (plan.causal) checkOwn(q, near);
     const own = plan.causal && this.#state.keys === 0 ? firstKey(near!, q, plan) : null;
-    const start = this.kernels.emit(q, near, plan.causal ? this.#ahead(q, near!) : [this.#state.heavy]);
+    const start = this.kernels.emit(q, near, plan.causal ? this.#ahead(q, near!) : [this.#state.heavy], into);
     const state = this.#state;
     // Later calls wait for the work to start, not for its end.
     const started = await this.#inTurn(() => {
@@ -107,7 +103,7 @@ export class DeviceNearFar implements NearFarSession {
     }
     const cols = plan.heads * plan.valueDim;
     const data = into?.subarray(0, q.rows * cols);
-    data?.set(out);
+    if (data && data.buffer !== out.buffer) data.set(out);
     return { start: q.start, rows: q.rows, cols, data: data ?? out };
   }
 

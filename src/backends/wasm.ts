@@ -1,12 +1,15 @@
 /** Backend `wasm`: SIMD kernels on every core, over shared memory. Runs wherever there are threads; no native code. */
 import * as os from "node:os";
-import type { Backend, Driver, ExactSession, Linear, OpenOptions, Peak, Session } from "../backend.ts";
+import type { Backend, Driver, ExactSession, Linear, NearFarSession, OpenOptions, Peak, Session } from "../backend.ts";
 import { UsageError } from "../errors.ts";
+import type { NearFarPlan } from "../near_far.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
 import type { FloatArray } from "../tensor.ts";
 import { OnlineExactSession } from "./online.ts";
 import { requireKernels, TiledSession } from "./tiled.ts";
 import { WasmDense } from "./wasm_dense.ts";
+import { DeviceNearFar } from "./near_far_session.ts";
+import { WasmFar } from "./wasm_far.ts";
 import { WasmExact } from "./wasm_exact.ts";
 import { SLOTS, WasmLinear } from "./wasm_linear.ts";
 import { SharedMemory } from "./wasm_memory.ts";
@@ -47,6 +50,11 @@ export class WasmBackend implements Backend {
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
     await this.pool.idle();
     return new OnlineExactSession(plan, new WasmExact(plan, this.pool, this.shared, this.kernels));
+  }
+
+  async prepareNearFar(plan: NearFarPlan): Promise<NearFarSession> {
+    await this.pool.idle();
+    return new DeviceNearFar(plan, new WasmFar(plan, this.pool, this.shared, this.kernels));
   }
 
   async prepareLinear(plan: LinearPlan): Promise<Linear> {

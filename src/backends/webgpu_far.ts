@@ -8,9 +8,10 @@
 import type { KeyRows } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
 import { addSums, emptyFarState, type FarSums, type HeavyKey } from "../far_state.ts";
-import { BLOCK_ROWS, type NearFarPlan, nearRows } from "../near_far.ts";
-import type { FloatArray, Tile } from "../tensor.ts";
-import type { NearFarKernels, NearFarOutput } from "./near_far_session.ts";
+import { BLOCK_ROWS, type NearFarPlan } from "../near_far.ts";
+import type { Tile } from "../tensor.ts";
+import type { NearFarKernels } from "./near_far_session.ts";
+import type { TileOutput } from "./tiled.ts";
 import { busyWorkgroups, keyRanges } from "./webgpu_cut.ts";
 import { BufferSet, type Constants, type GpuDevice, Growing, mebibytes, Ring } from "./webgpu_device.ts";
 import {
@@ -18,13 +19,17 @@ import {
   type FarLayout,
   farLayoutOf,
   FARTHEST,
+  type HeavyPool,
+  keyRowsOf,
+  nearOf,
   packCentroids,
   packHeavy,
   packRows,
   packSums,
+  unpackOutput,
   unpackSums,
 } from "./webgpu_far_layout.ts";
-import { concatenate, RowPacker, rowsOf, unpad } from "./webgpu_layout.ts";
+import { concatenate, RowPacker, rowsOf } from "./webgpu_layout.ts";
 import { dispatch } from "./webgpu_tiled.ts";
 
 /** Sums of key ranges are kept below this where one range allows. */
@@ -123,11 +128,10 @@ export class WebgpuFar implements NearFarKernels {
 
   sums(keys: KeyRows, reference: Float64Array): Promise<FarSums> {
     const { plan } = this;
-    const bytes = plan.kvHeads * Math.max(this.#layout.d4, this.#layout.v4) * 16;
-    const most = Math.max(1, Math.floor(this.gpu.maxBytes / bytes));
+    const most = this.#layout.keyRows;
     const parts: Promise<FarSums>[] = [];
     for (let from = 0; from < keys.k.rows; from += most) {
-      parts.push(this.#track(this.#sums(slice(keys, from, Math.min(keys.k.rows, from + most)), reference)));
+      parts.push(this.#track(this.#sums(keyRowsOf(keys, from, Math.min(keys.k.rows, from + most)), reference)));
     }
     return Promise.all(parts).then((all) => {
       const total: FarSums = { ...emptyFarState(plan).sums, reference };
@@ -167,46 +171,49 @@ export class WebgpuFar implements NearFarKernels {
     q: Tile,
     near: KeyRows | null,
     heavy: readonly (readonly (readonly HeavyKey[])[])[],
-  ): (sums: FarSums, version: number) => Promise<NearFarOutput> {
-    const { causal } = this.plan;
-    const { capacity } = this.#layout;
+  ): (sums: FarSums, version: number) => Promise<TileOutput> {
     const posed: Posed[] = [];
-    for (let from = 0; from < q.rows; from += capacity) {
-      const to = Math.min(q.rows, from + capacity);
-      const states = causal ? heavy.slice(from / BLOCK_ROWS, Math.ceil(to / BLOCK_ROWS)) : heavy;
-      posed.push(this.#pose(rowsOf(q, from, to), near, states));
+    for (let from = 0; from < q.rows;) {
+      const one = this.#pose(q, from, near, heavy);
+      posed.push(one);
+      from += one.q.rows;
     }
     return (sums, version) => {
       if (posed.length > 0) this.#upload(sums, version);
-      return this.#track(Promise.all(posed.map((one) => this.#answer(one))).then(concatenate));
+      return this.#track(
+        Promise.all(posed.map((one) => this.#answer(one))).then((outputs) => {
+          return outputs.length === 1 ? outputs[0] : concatenate(outputs);
+        }),
+      );
     };
   }
 
-  /** Uploads queries and what they have near. */
-  #pose(q: Tile, near: KeyRows | null, heavy: readonly (readonly (readonly HeavyKey[])[])[]): Posed {
+  /** Uploads as many queries as one call can take, from `from` on, and what they have near. */
+  #pose(all: Tile, from: number, band: KeyRows | null, heavy: Parameters<NearFarKernels["emit"]>[2]): Posed {
     const { plan } = this;
-    const wanted = nearRows(plan, q.start, q.start + q.rows, Infinity);
-    const from = near && (plan.causal || plan.window > 0) ? Math.max(0, wanted.start - near.k.start) : 0;
-    const to = near && (plan.causal || plan.window > 0) ? Math.min(near.k.rows, wanted.end - near.k.start) : 0;
-    const rows = Math.max(0, to - from);
-    const start = rows > 0 ? near!.k.start + from : q.start;
-    const pool = packHeavy(heavy, q.start, plan, this.#layout);
-    const bytes = (rows + pool.rows) * plan.kvHeads * Math.max(this.#layout.d4, this.#layout.v4) * 16;
-    if (bytes > this.gpu.maxBytes) {
-      throw new UnsupportedError(
-        "webgpu",
-        `${rows} near rows and ${pool.rows} heavy keys of ${plan.kvHeads} heads need ${
-          mebibytes(bytes)
-        } in one buffer, ` +
-          `the device takes ${mebibytes(this.gpu.maxBytes)}; use a smaller window`,
-      );
+    let to = Math.min(all.rows, from + this.#layout.capacity);
+    let near: KeyRows | null, pool: HeavyPool;
+    for (;;) {
+      near = nearOf(plan, all, band, from, to);
+      const states = plan.causal ? heavy.slice(from / BLOCK_ROWS, Math.ceil(to / BLOCK_ROWS)) : heavy;
+      pool = packHeavy(states, all.start + from, plan, this.#layout);
+      const rows = (near?.k.rows ?? 0) + pool.rows;
+      if (rows <= this.#layout.keyRows && 4 * rows + pool.numbers.byteLength <= this.gpu.maxBytes) break;
+      if (to - from <= BLOCK_ROWS) {
+        const what = `${near?.k.rows ?? 0} near rows and ${pool.rows} heavy keys of ${plan.kvHeads} heads`;
+        const most = `are too much for a buffer of ${mebibytes(this.gpu.maxBytes)}`;
+        throw new UnsupportedError("webgpu", `${what} ${most}; use a smaller window or fewer heavy keys`);
+      }
+      to = from + Math.ceil((to - from) / (2 * BLOCK_ROWS)) * BLOCK_ROWS; // a wide window leaves room for fewer queries
     }
+    const rows = near?.k.rows ?? 0;
+    const q = rowsOf(all, from, to);
     const slot = this.#slots.take();
     this.#write(
       slot.q.ensure(q.rows * plan.heads * this.#layout.d4 * 16),
       this.#packer.rows(q, plan.heads, plan.headDim),
     );
-    this.#uploadKeys(slot, rows > 0 ? slice(near!, from, to) : null, pool.rows, pool.numbers.byteLength);
+    this.#uploadKeys(slot, near, pool.rows, pool.numbers.byteLength);
     const cells = rows * plan.kvHeads * 16;
     if (pool.rows > 0) {
       this.#write(slot.k.ensure(0), pool.keys, cells * this.#layout.d4);
@@ -214,7 +221,7 @@ export class WebgpuFar implements NearFarKernels {
       this.gpu.device.queue.writeBuffer(slot.numbers.ensure(0), rows * 4, pool.numbers as Uint32Array<ArrayBuffer>);
     }
     // Only its place is needed from here on: the caller's numbers may be gone.
-    return { slot, q: { ...q, data: new Float32Array() }, near: { start, rows }, pool };
+    return { slot, q: { ...q, data: new Float32Array() }, near: { start: near?.k.start ?? q.start, rows }, pool };
   }
 
   /** Makes room for keys, `behind` rows and `tail` bytes after their weights; writes the keys. */
@@ -242,7 +249,7 @@ export class WebgpuFar implements NearFarKernels {
     this.#uploaded = { sums, version };
   }
 
-  async #answer({ slot, q, near, pool }: Posed): Promise<NearFarOutput> {
+  async #answer({ slot, q, near, pool }: Posed): Promise<TileOutput> {
     const { plan, gpu } = this;
     const { heads, kvHeads, causal } = plan;
     const { v4, padded, unit, valueBlocks, kind } = this.#layout;
@@ -284,15 +291,7 @@ export class WebgpuFar implements NearFarKernels {
     const staging = slot.staging.ensure(bytes);
     encoder.copyBufferToBuffer(result, 0, staging, 0, bytes);
     gpu.device.queue.submit([encoder.finish()]);
-    const output = await gpu.read(staging, bytes, (floats) => {
-      const denominators = new Float32Array(q.rows * heads);
-      const tail = floats.subarray(outBytes / 4);
-      for (let cell = 0; cell < denominators.length; cell++) {
-        const row = Math.floor(cell / heads);
-        denominators[cell] = tail[(cell % heads) * blocks * BLOCK_ROWS + row];
-      }
-      return { out: unpad(floats.subarray(0, outBytes / 4), q.rows * heads, plan.valueDim), denominators };
-    });
+    const output = await gpu.read(staging, bytes, (floats) => unpackOutput(floats, q.rows, plan, this.#layout));
     this.#slots.give(slot);
     return output;
   }
@@ -386,10 +385,4 @@ export class WebgpuFar implements NearFarKernels {
     await Promise.allSettled(this.#pending);
     this.#buffers.destroy();
   }
-}
-
-/** Rows `from … to − 1`, borrowed. */
-function slice({ k, v, weights }: KeyRows, from: number, to: number): KeyRows {
-  const part: FloatArray | undefined = weights?.subarray(from, to);
-  return { k: rowsOf(k, from, to), v: rowsOf(v, from, to), weights: part };
 }

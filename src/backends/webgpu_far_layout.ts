@@ -1,10 +1,13 @@
 /** How far fields, near keys and heavy keys lie in device memory (kernels/wgsl/near_far.wgsl, far_*.wgsl). Pure. */
+import type { KeyRows } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
 import type { FarSums, HeavyKey } from "../far_state.ts";
-import { BLOCK_ROWS, type NearFarPlan, pairAt } from "../near_far.ts";
-import { type Device } from "./webgpu_cut.ts";
+import { BLOCK_ROWS, type NearFarPlan, nearRows, pairAt } from "../near_far.ts";
+import type { Tile } from "../tensor.ts";
+import type { TileOutput } from "./tiled.ts";
+import type { Device } from "./webgpu_cut.ts";
 import { mebibytes } from "./webgpu_device.ts";
-import { vec4s, widestRow } from "./webgpu_layout.ts";
+import { rowsOf, unpad, vec4s, widestRow } from "./webgpu_layout.ts";
 
 /** States of a call's blocks, and the logits of its clusters, are kept below these where one block allows. */
 const STATES = 256 << 20;
@@ -26,6 +29,8 @@ export interface FarLayout {
   readonly unit: number;
   /** Query rows of one call, a multiple of BLOCK_ROWS. */
   readonly capacity: number;
+  /** Key rows of one call. */
+  readonly keyRows: number;
 }
 
 /** Throws UnsupportedError for what the device cannot take. */
@@ -36,7 +41,7 @@ export function farLayoutOf(plan: NearFarPlan, { maxBytes }: Pick<Device, "maxBy
     throw new UnsupportedError(
       "webgpu",
       "keys are not grouped by cluster on the device, so no cluster's keys can all be near: " +
-        "use 0 top clusters, or more heavy keys or a wider window in their place",
+        "use 0 top clusters and more heavy keys or a wider window in their place, or the backend scalar",
     );
   }
   const kind = far === "none" || far === "clusters" ? far : "taylor";
@@ -70,7 +75,7 @@ export function farLayoutOf(plan: NearFarPlan, { maxBytes }: Pick<Device, "maxBy
     Math.min(
       plan.tileRows / BLOCK_ROWS,
       DISPATCH,
-      maxBytes / (widestRow(plan) * BLOCK_ROWS),
+      maxBytes / ((widestRow(plan) + 4 * heads) * BLOCK_ROWS), // outputs have denominators behind them
       causal && state > 0 ? Math.min(maxBytes, Math.max(STATES, state)) / state : Infinity,
       kind === "clusters"
         ? Math.min(maxBytes, Math.max(LOGITS, heads * padded * 256)) / (heads * padded * 256)
@@ -83,7 +88,8 @@ export function farLayoutOf(plan: NearFarPlan, { maxBytes }: Pick<Device, "maxBy
       `${BLOCK_ROWS} rows of ${heads} heads need more than ${mebibytes(maxBytes)} in one buffer`,
     );
   }
-  return { kind, d4, v4, valueBlocks, features, padded, unit, capacity: blocks * BLOCK_ROWS };
+  const keyRows = Math.min(Math.floor(maxBytes / (kvHeads * Math.max(d4, v4) * 16)), DISPATCH * 64);
+  return { kind, d4, v4, valueBlocks, features, padded, unit, capacity: blocks * BLOCK_ROWS, keyRows };
 }
 
 /** Moments in the order of the device: y_l, then y_a y_b by a + b's distance from a, modulo d. Calls `each` with both places. */
@@ -145,6 +151,18 @@ export function unpackSums(floats: Float32Array, plan: NearFarPlan, layout: FarL
   });
 }
 
+/** Outputs of a call and what they were divided by, `rows × heads`. */
+export function unpackOutput(floats: Float32Array, rows: number, plan: NearFarPlan, { v4 }: FarLayout): TileOutput {
+  const { heads, valueDim } = plan;
+  const tail = floats.subarray(rows * heads * v4 * 4);
+  const padded = Math.ceil(rows / BLOCK_ROWS) * BLOCK_ROWS;
+  const denominators = new Float32Array(rows * heads);
+  for (let row = 0; row < rows; row++) {
+    for (let head = 0; head < heads; head++) denominators[row * heads + head] = tail[head * padded + row];
+  }
+  return { out: unpad(floats, rows * heads, valueDim), denominators };
+}
+
 /** Rows of `width` float64 numbers as whole vec4s. */
 export function packRows(data: Float64Array, width: number): Float32Array {
   const padded = vec4s(width) * 4;
@@ -168,6 +186,20 @@ export function packCentroids(plan: NearFarPlan, layout: FarLayout): { centroids
     }
   }
   return { centroids, halves };
+}
+
+/** Rows `from … to − 1`, borrowed. */
+export function keyRowsOf({ k, v, weights }: KeyRows, from: number, to: number): KeyRows {
+  return { k: rowsOf(k, from, to), v: rowsOf(v, from, to), weights: weights?.subarray(from, to) };
+}
+
+/** What queries `from … to − 1` can have near, of the rows given; null where that is none. */
+export function nearOf(plan: NearFarPlan, q: Tile, near: KeyRows | null, from: number, to: number): KeyRows | null {
+  if (!near || !(plan.causal || plan.window > 0)) return null;
+  const wanted = nearRows(plan, q.start + from, q.start + to, Infinity);
+  const first = Math.max(0, wanted.start - near.k.start);
+  const end = Math.min(near.k.rows, wanted.end - near.k.start);
+  return end > first ? keyRowsOf(near, first, end) : null;
 }
 
 /** Heavy keys of a call: each once, whatever the number of blocks that have it. */

@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { mergeFarStates } from "../../src/far_state.ts";
-import { FAR_FIELDS } from "../../src/near_far.ts";
+import { FAR_FIELDS, nearRows } from "../../src/near_far.ts";
 import { describeBackends } from "./backends.ts";
 import { denseExact, expectNear } from "./dense.ts";
 import { makeProblem, mapTile, rowsOf } from "./harness.ts";
@@ -159,11 +159,12 @@ describeBackends("near and far", (backend, slow) => {
       const [a, b] = [await first.save(), await second.save()];
       mergeFarStates(b, a, plan);
       await first.load(b);
-      const all = { k: problem.k, v: problem.v };
       const out: number[] = [];
       for (const from of [0, 64, 128]) {
-        const q = rowsOf(problem.q, from, Math.min(150, from + 64));
-        out.push(...(await first.emit(q, plan.window > 0 ? all : null)).data);
+        const to = Math.min(150, from + 64);
+        const { start, end } = nearRows(plan, from, to, 150);
+        const some = { k: rowsOf(problem.k, start, end), v: rowsOf(problem.v, start, end) };
+        out.push(...(await first.emit(rowsOf(problem.q, from, to), plan.window > 0 ? some : null)).data);
       }
       expectNear(out, denseNearFar(problem, plan), precision);
     }

@@ -116,10 +116,20 @@ export async function errorsOn(
       await tally.unlessUnable(entrant, async () => {
         if (draw === 0) fits.set(entrant, await fitOf(entrant.attention));
         const fit = fits.get(entrant);
-        const { session, parameters } = await openSession(backend, entrant.attention, sizes, shape, draw, fit);
+        const { session, parameters, balanced } = await openSession(
+          backend,
+          entrant.attention,
+          sizes,
+          shape,
+          draw,
+          fit,
+        );
         const answers = new Answers(pass, open.use(session));
-        const { features: numFeatures } = parameters;
-        watching.push({ entrant, answers, cost: costOf(entrant.attention, sizes, { parameters, numFeatures }) });
+        const cost = {
+          flops: flopCount(entrant.attention, sizes, parameters, balanced),
+          stateBytes: stateBytes({ ...entrant.attention, numFeatures: parameters.features }, sizes),
+        };
+        watching.push({ entrant, answers, cost });
       });
     }
     const stage = `errors on ${label}${passes > 1 ? `, pass ${p + 1} of ${passes}` : ""}: keys`;
@@ -142,7 +152,10 @@ export async function errorsOn(
       const trial = { inputs, sizes, backend, causal, scale: attention.scale, signal };
       const truth = { rows, exact, uniform, secondsPerPair: 0 };
       const { error, counts, seconds } = await repeated(() => tryAttention(entrant.attention, trial, truth));
-      const cost = costOf(entrant.attention, sizes, { parameters: null, numFeatures: 0 });
+      const cost = {
+        flops: flopCount(entrant.attention, sizes, null),
+        stateBytes: stateBytes(entrant.attention, sizes),
+      };
       tally.add(entrant, { ...cost, error, bad: counts.nonPositive, answered: queryRows * heads, seconds });
     });
   }
@@ -169,17 +182,6 @@ async function repeated(run: () => Promise<Trial>): Promise<Trial> {
 
 /** Arithmetic and memory of all rows. */
 type Cost = Pick<Erring, "flops" | "stateBytes">;
-
-function costOf(
-  attention: Attention,
-  sizes: Sizes,
-  { parameters, numFeatures }: { parameters: Parameters<typeof flopCount>[2]; numFeatures: number },
-): Cost {
-  return {
-    flops: flopCount(attention, sizes, parameters),
-    stateBytes: stateBytes({ ...attention, numFeatures }, sizes),
-  };
-}
 
 /** One draw's findings; `bad` of `answered` (row, head) pairs have a denominator that is none. */
 interface Finding extends Cost {

@@ -8,8 +8,8 @@ import { INPUT_FLAGS } from "./input_flags.ts";
 import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
 const MAPS = [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS];
-/** What a comparison begins with, of the maps that there are. */
-const USUAL = ["hyperbolic", "hyp-oprf", "positive", "trigonometric"].filter((name) => MAPS.includes(name));
+/** What a comparison begins with. */
+const USUAL = ["hyperbolic", "hyp-oprf", "positive", "trigonometric", "taylor1"];
 const KINDS = Object.keys(PROJECTIONS);
 
 const FLAGS: readonly Flag[] = [
@@ -38,7 +38,8 @@ const FLAGS: readonly Flag[] = [
   {
     name: "backend",
     value: "LIST",
-    summary: "backends, each; auto is the one that attend would take",
+    summary:
+      "backends, each; auto is the one that attend would take (for near keys and far fields, where there are some)",
     default: "auto",
   },
   THREADS_FLAG,

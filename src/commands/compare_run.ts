@@ -68,7 +68,13 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   const entrants = entrantsOf(axes, sizes.headDim, common);
   await using open = new AsyncDisposableStack();
   const threads = flags.threads === undefined ? undefined : [flags.threads];
-  const { backends, refused } = await openBackends({ ...flags, threads }, speedsFile(terminal.env), open);
+  const needsNearFar = nearFar.length > 0;
+  const { backends, refused } = await openBackends(
+    { ...flags, threads },
+    speedsFile(terminal.env),
+    open,
+    needsNearFar,
+  );
   const found = await compareSettings({
     inputs,
     sizes,

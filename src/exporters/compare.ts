@@ -143,7 +143,8 @@ function facts(report: CompareReport): Fact[] {
   ];
 }
 
-const percent = (part: number) => `${(100 * part).toFixed(part > 0.995 && part < 1 ? 2 : 0)} %`;
+const percent = (part: number) =>
+  part > 0.9995 && part < 1 ? "over 99.9 %" : `${(100 * part).toFixed(part > 0.995 && part < 1 ? 1 : 0)} %`;
 
 /** Which is best, and whether it is of any use. */
 function findings({ best, rows, exact, uniformBaseline, backends }: CompareReport): Fact[] {

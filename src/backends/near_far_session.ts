@@ -33,6 +33,8 @@ export interface NearFarKernels extends AsyncDisposable {
     heavy: readonly (readonly (readonly HeavyKey[])[])[],
     into?: FloatArray,
   ): (sums: FarSums, version: number) => Promise<TileOutput>;
+  /** Rows that come may be others than those that `sums` was given: the session starts over. */
+  forget?(): void;
 }
 
 export class DeviceNearFar implements NearFarSession {
@@ -164,6 +166,7 @@ export class DeviceNearFar implements NearFarSession {
     this.#heavy = new HeavyKeys(this.plan, state);
     this.#reference = null;
     this.#centred = null;
+    this.kernels.forget?.();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

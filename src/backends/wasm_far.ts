@@ -8,6 +8,7 @@ import type { NearFarKernels } from "./near_far_session.ts";
 import type { TileOutput } from "./tiled.ts";
 import { MomentLayout, recordNumbers, writeFarPlan, writeHeavy } from "./wasm_far_plan.ts";
 import { type Call, type Kernels, SCRATCH } from "./wasm_module.ts";
+import { ClusterIds } from "./wasm_ids.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
 import type { PlanArea } from "./wasm_plan.ts";
 import type { Pool } from "./wasm_pool.ts";
@@ -73,6 +74,9 @@ export class WasmFar implements NearFarKernels {
   readonly #pieces: number;
   /** With `top`: the keys by cluster. */
   readonly #grouped: GroupedKeys | null;
+  #ids: ClusterIds;
+  /** Rows whose clusters are being found. */
+  readonly #assigning = new Set<{ readonly start: number; readonly end: number; readonly done: Promise<unknown> }>();
 
   /** Allocates everything; call only while the pool is idle. Throws UnsupportedError for what there are no kernels or no room for. */
   constructor(
@@ -86,6 +90,7 @@ export class WasmFar implements NearFarKernels {
     if (top > 0 && causal) {
       throw new UnsupportedError("wasm", "it has no causal kernels for --top; leave it out, or use --backend scalar");
     }
+    this.#ids = new ClusterIds(kvHeads, clusters?.count ?? 0);
     this.#grouped = top > 0 ? new GroupedKeys(plan, shared) : null;
     const nearRows = tileRows + (causal ? Math.max(window, exactRows) : 2 * window);
     if (SLOTS * nearRows * kvHeads * (headDim + valueDim) * 4 > NEAR_BYTES) {
@@ -152,25 +157,34 @@ export class WasmFar implements NearFarKernels {
       slot = await this.#slots.next();
       placed = this.#place(slot, kept);
     }
+    const ids = this.#ids;
+    const work = this.#sums(slot, placed, keys.k.rows, reference).then((sums) => {
+      if (slot.ids !== 0) this.#remember(slot, placed, keys, ids);
+      return sums;
+    });
+    const assigning = { start: keys.k.start, end: keys.k.start + keys.k.rows, done: work.catch(() => {}) };
+    this.#assigning.add(assigning);
     try {
-      if (this.#grouped) await this.#keepGrouped(slot, placed, keys, this.#grouped);
-      return await this.#sums(slot, placed, keys.k.rows, reference);
+      return await work;
     } finally {
+      this.#assigning.delete(assigning);
       this.#slots.give(slot);
     }
   }
 
-  /** Keys and their clusters stay in memory. `keys` may be gone: the slot has them. */
-  async #keepGrouped(slot: Slot, { k, v, weights }: Placed, keys: KeyRows, grouped: GroupedKeys): Promise<void> {
+  /** Clusters of absorbed rows stay known, and with `top` the rows themselves. `keys` may be gone: the slot has them. */
+  #remember(slot: Slot, { k, v, weights }: Placed, keys: KeyRows, ids: ClusterIds): void {
     const { rows } = keys.k;
-    await this.#assign(slot, rows, k);
-    const ids = slot.ids;
+    const chosen = Array.from({ length: this.plan.kvHeads }, (_, head) => {
+      return this.shared.integers(slot.ids + head * rows * 4, rows);
+    });
+    ids.put(keys.k.start, chosen);
     const tile = (from: Tile, at: number) => ({ ...from, data: this.shared.floats(at, rows * from.cols) });
-    grouped.keep({
+    this.#grouped?.keep({
       k: tile(keys.k, k),
       v: tile(keys.v, v),
       weights: weights ? this.shared.floats(weights, rows) : undefined,
-    }, Array.from({ length: this.plan.kvHeads }, (_, head) => this.shared.integers(ids + head * rows * 4, rows)));
+    }, chosen);
   }
 
   async #sums(slot: Slot, { k, v, weights }: Placed, rows: number, reference: Float64Array): Promise<FarSums> {
@@ -183,9 +197,12 @@ export class WasmFar implements NearFarKernels {
     }
     const tasks = rowTasks(kvHeads, rows, this.#pieces).map(({ head, rows: { from, to }, piece }): Call[] => {
       const sums = slot.sums[piece * kvHeads + head];
+      const ids = slot.ids === 0 ? 0 : slot.ids + head * rows * 4;
+      const assign: Call[] = slot.ids === 0 ? [] : [["assignRows", plan, head, k, from, to, ids, SCRATCH]];
       return [
+        ...assign,
         ["clearFar", plan, sums, slot.references[head]],
-        ["farSums", plan, head, k, v, weights, from, to, sums, SCRATCH],
+        ["farSums", plan, head, k, v, weights, ids, from, to, sums, SCRATCH],
       ];
     });
     await this.pool.share(tasks, this.#scratch);
@@ -193,6 +210,11 @@ export class WasmFar implements NearFarKernels {
     sums.reference.set(reference);
     for (const [i, area] of slot.sums.entries()) this.#layout.add(area, i % kvHeads, sums);
     return sums;
+  }
+
+  forget(): void {
+    this.#ids = new ClusterIds(this.plan.kvHeads, this.plan.clusters?.count ?? 0);
+    this.#grouped?.clear();
   }
 
   emit(
@@ -246,7 +268,7 @@ export class WasmFar implements NearFarKernels {
     const { q, near, heavy, into } = asked;
     const { heads, valueDim } = this.plan;
     try {
-      if (near) await this.#assign(slot, near.k.rows, placed.k);
+      if (near) await this.#assign(slot, near.k, placed.k);
       const grouped = this.#grouped && await this.#group(this.#grouped, slot.version, heavy[0]);
       const length = q.rows * heads * valueDim;
       const mine = into?.subarray(0, length) as Float32Array | undefined;
@@ -259,15 +281,25 @@ export class WasmFar implements NearFarKernels {
     }
   }
 
-  /** The cluster of every near row. */
-  async #assign(slot: Slot, rows: number, k: number): Promise<void> {
+  /** The cluster of every near row: known from when it was absorbed, or found now. */
+  async #assign(slot: Slot, { start, rows }: Tile, k: number): Promise<void> {
     if (slot.ids === 0) return;
-    const tasks = freeRowTasks(this.plan.kvHeads, rows, this.pool.threads).map(
-      ({ head, rows: { from, to } }): Call[] => {
-        return [["assignRows", this.#area.at, head, k, from, to, slot.ids + head * rows * 4, SCRATCH]];
-      },
-    );
-    await this.pool.share(tasks, this.#scratch);
+    const end = start + rows;
+    // Causal: the queries' own rows are being absorbed.
+    await Promise.all([...this.#assigning].map((other) => other.start < end && other.end > start ? other.done : null));
+    const { from, to } = this.#ids.known(start, end);
+    for (let head = 0; head < this.plan.kvHeads && from < to; head++) {
+      const area = slot.ids + (head * rows + from - start) * 4;
+      this.#ids.copy(head, from, to, this.shared.integers(area, to - from));
+    }
+    const missing = from < to ? [{ from: start, to: from }, { from: to, to: end }] : [{ from: start, to: end }];
+    const tasks = missing.flatMap((range) => {
+      return freeRowTasks(this.plan.kvHeads, range.to - range.from, this.pool.threads).map((task): Call[] => {
+        const [first, last] = [task.rows.from, task.rows.to].map((row) => range.from - start + row);
+        return [["assignRows", this.#area.at, task.head, k, first, last, slot.ids + task.head * rows * 4, SCRATCH]];
+      });
+    });
+    if (tasks.length > 0) await this.pool.share(tasks, this.#scratch);
   }
 
   /** The grouped keys of this version; memory for them is taken while nobody computes. */

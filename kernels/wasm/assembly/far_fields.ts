@@ -4,7 +4,7 @@ import { multiply } from "./far_keys";
 import * as far from "./far_plan";
 import { BLOCK, LINE, MASKED, NONE } from "./pack";
 import * as plan from "./plan";
-import { Add, Columns, product, Set } from "./product";
+import { Add, Columns, product, Rows, Set } from "./product";
 import { CONSTANT, FAR, LAST, SHIFT, TOP, TOTAL } from "./near_weights";
 import { lines } from "./state";
 
@@ -131,47 +131,73 @@ function addOwn(
   }
 }
 
-/** Bytes of a clustered field: a line per cluster (K̂), two spare ones, means and half variances transposed, squared queries. */
+/** Bytes of a clustered field: a line per cluster (K̂), one of quadratic terms, squared queries, and `clusterRows`. */
 export function clusterScratch(p: usize): usize {
-  const d = plan.headDim(p);
-  return lines(2 * far.paddedClusters(p)) + lines(d) + <usize> (2 * d * far.paddedClusters(p)) * 4;
+  return lines(2 * far.paddedClusters(p) + plan.headDim(p)) + 2 * tableBytes(p);
 }
 
-function meansOf(p: usize, field: usize): usize {
-  return field + lines(2 * far.paddedClusters(p)) + lines(plan.headDim(p));
+/** Means, then half variances, as products read them: C lines of 64 columns, for each 64 columns of d. */
+function tableBytes(p: usize): usize {
+  return lines((plan.headDim(p) + BLOCK - 1) / BLOCK * far.paddedClusters(p));
 }
 
-/** Means and half variances of the clusters, transposed: `d × padded C`. Empty clusters have 0. */
+function tables(p: usize, field: usize): usize {
+  return field + lines(2 * far.paddedClusters(p) + plan.headDim(p));
+}
+
+/** Means and half variances of all clusters; empty ones have their centroid and 0. */
 export function deriveClusters(p: usize, head: i32, state: usize, field: usize): void {
-  const d = plan.headDim(p), count = far.clusters(p), step = <usize> far.paddedClusters(p) << 2;
-  const means = meansOf(p, field), variances = means + <usize> d * step;
-  const bytes = far.rowBytes(p);
-  for (let g = 0; g < count; g++) {
-    const n = load<f32>(state + (<usize> g << 2));
-    const share: f32 = n > 0 ? 1 / n : 0;
-    const row = <usize> g * bytes;
-    const centroid = far.centroids(p, head) + row;
-    const first = far.clusterFirst(p, state) + row, second = far.clusterSecond(p, state) + row;
-    let to = <usize> g << 2;
-    for (let l = 0; l < d; l++) {
-      const at = <usize> l << 2;
-      const mean = load<f32>(first + at) * share;
-      store<f32>(means + to, load<f32>(centroid + at) + mean);
-      store<f32>(variances + to, max<f32>(0, load<f32>(second + at) * share - mean * mean) * 0.5);
-      to += step;
-    }
+  memory.fill(tables(p, field), 0, 2 * tableBytes(p));
+  for (let g = 0; g < far.clusters(p); g++) deriveCluster(p, head, g, state, field);
+}
+
+/** The same of the clusters that `n` keys have joined; `seen`: C bytes of scratch memory. */
+export function deriveJoined(p: usize, head: i32, ids: usize, n: i32, state: usize, field: usize, seen: usize): void {
+  memory.fill(seen, 0, far.clusters(p));
+  for (let j = 0; j < n; j++) {
+    const g = load<i32>(ids + (<usize> j << 2));
+    if (load<u8>(seen + g)) continue;
+    store<u8>(seen + g, 1);
+    deriveCluster(p, head, g, state, field);
+  }
+}
+
+function deriveCluster(p: usize, head: i32, g: i32, state: usize, field: usize): void {
+  const d = plan.headDim(p), all = far.paddedClusters(p), row = <usize> g * far.rowBytes(p);
+  const n = load<f32>(state + (<usize> g << 2));
+  const share = f32x4.splat(n > 0 ? 1 / n : 0);
+  const centroid = far.centroids(p, head) + row;
+  const first = far.clusterFirst(p, state) + row, second = far.clusterSecond(p, state) + row;
+  const none = f32x4.splat(0), half = f32x4.splat(0.5);
+  // Rows are padded to 4 numbers of 0.
+  for (let l = 0; l < d; l += 4) {
+    const at = <usize> l << 2;
+    const mean = f32x4.mul(v128.load(first + at), share);
+    const variance = f32x4.sub(f32x4.mul(v128.load(second + at), share), f32x4.mul(mean, mean));
+    const to = tables(p, field) + lines(l / BLOCK * all + g) + (at & (LINE - 1));
+    v128.store(to, f32x4.add(v128.load(centroid + at), mean));
+    v128.store(to + tableBytes(p), f32x4.mul(f32x4.max(variance, none), half));
+  }
+}
+
+/** One line per cluster: its row of a table times the queries `x` (d lines). */
+function tableProduct(p: usize, table: usize, x: usize, out: usize): void {
+  const d = plan.headDim(p), all = far.paddedClusters(p);
+  product<Rows, Set>(table, 4, x, LINE, out, LINE, all, BLOCK, min(d, BLOCK));
+  for (let l = BLOCK; l < d; l += BLOCK) {
+    const part = table + lines(l / BLOCK * all);
+    product<Rows, Add>(part, 4, x + lines(l), LINE, out, LINE, all, BLOCK, min(d - l, BLOCK));
   }
 }
 
 /** Clustered field: K̂e^{−M} of every cluster in the first lines of `field`, TOP, TOTAL and `acc`. */
 export function clusterField(p: usize, state: usize, x: usize, field: usize, top: usize, total: usize, acc: usize): void {
-  const d = plan.headDim(p), count = far.clusters(p), all = far.paddedClusters(p), step = <usize> all << 2;
+  const d = plan.headDim(p), count = far.clusters(p), all = far.paddedClusters(p);
   const quadratics = field + lines(all), squared = quadratics + lines(all);
-  const means = meansOf(p, field), variances = means + <usize> d * step;
   const wide = plan.valueLine(p);
   for (let l = 0; l < d; l++) multiply(x + lines(l), x + lines(l), squared + lines(l));
-  product<Columns, Set>(means, step, x, LINE, field, LINE, all, BLOCK, d);
-  product<Columns, Set>(variances, step, squared, LINE, quadratics, LINE, all, BLOCK, d);
+  tableProduct(p, tables(p, field), x, field);
+  tableProduct(p, tables(p, field) + tableBytes(p), squared, quadratics);
   const limit = f32x4.splat(far.quadraticLimit(p));
   for (let i: usize = 0; i < LINE; i += 16) {
     let most = f32x4.splat(NONE);

@@ -5,7 +5,8 @@
 import * as far from "./far_plan";
 import { BLOCK, LINE, packTransposed, packValues } from "./pack";
 import * as plan from "./plan";
-import { Add, Columns, product, Rows, Set } from "./product";
+import { Add, Columns, madd, product, Rows, Set } from "./product";
+import { ACCUMULATE, begin, FEATURES, mark, PACK } from "./profile";
 import { lines } from "./state";
 import { sumOf } from "./exponential";
 
@@ -15,10 +16,11 @@ export function clearFar(p: usize, state: usize, reference: usize): void {
   if (far.kind(p) != far.CLUSTERS && far.kind(p) != far.NO_FAR) memory.copy(state, reference, far.rowBytes(p));
 }
 
-/** Bytes of scratch memory for `farSums`. */
+/** Bytes of scratch memory for `farSums`, and for `assignRows`. */
 export function farScratch(p: usize): usize {
   const d = plan.headDim(p);
-  return lines(2 * d + 4) + lines(2) + lines(far.paddedClusters(p)) + <usize> BLOCK * plan.valueLine(p);
+  const sums = lines(2 * d + 5) + <usize> BLOCK * plan.valueLine(p);
+  return max(sums, lines(d + 1 + far.paddedClusters(p)));
 }
 
 /** Weights of a block as 64 numbers: ω, 1 where there are none, 0 from row n on. `weights`: of the block's first row, or 0. */
@@ -39,55 +41,61 @@ export function clearWeightless(x: usize, d: i32, values: usize, line: usize, om
   }
 }
 
-/** Adds rows `from … to − 1` of one key head to moments. `weights`: one ω per row, or 0. */
+/** Adds rows `from … to − 1` of one key head to moments. `weights`: one ω per row, or 0; `ids`: clusters of the tile's rows. */
 export function farSums(
   p: usize,
   head: i32,
   k: usize,
   v: usize,
   weights: usize,
+  ids: usize,
   from: i32,
   to: i32,
   state: usize,
   scratch: usize,
 ): void {
+  begin();
   k += <usize> (head * plan.headDim(p)) << 2;
   v += <usize> (head * plan.valueDim(p)) << 2;
   for (let row = from; row < to; row += BLOCK) {
     const keys = k + <usize> row * plan.keyStep(p), values = v + <usize> row * plan.valueStep(p);
-    addKeys(p, head, keys, values, weights ? weights + (<usize> row << 2) : 0, min(BLOCK, to - row), state, scratch);
+    const at = <usize> row << 2;
+    addKeys(p, head, keys, values, weights ? weights + at : 0, ids + at, min(BLOCK, to - row), state, scratch);
   }
 }
 
-/** Adds up to 64 rows; all addresses are those of the first. */
+/** Adds up to 64 rows; all addresses are those of the first. `ids`: with clusters, that of each row. */
 export function addKeys(
   p: usize,
   head: i32,
   keys: usize,
   rows: usize,
   weights: usize,
+  ids: usize,
   n: i32,
   state: usize,
   scratch: usize,
 ): void {
   if (far.kind(p) == far.NO_FAR) return;
   const d = plan.headDim(p), line = plan.valueLine(p);
-  const x = scratch, products = x + lines(d + 2), omega = products + lines(d + 2);
-  const ids = omega + LINE, scores = ids + LINE, values = scores + lines(far.paddedClusters(p));
-  packTransposed(keys, plan.keyStep(p), n, d, x);
+  const x = scratch, products = x + lines(d + 2), omega = products + lines(d + 2), values = omega + LINE;
+  const clustered = far.kind(p) == far.CLUSTERS;
+  if (!clustered) packTransposed(keys, plan.keyStep(p), n, d, x);
   packValues(rows, plan.valueStep(p), n, plan.valueDim(p), plan.paddedValueDim(p), values);
   packWeights(weights, n, omega);
   if (weights) {
-    clearWeightless(x, d, values, line, omega, n);
+    clearWeightless(x, clustered ? 0 : d, values, line, omega, n);
     for (let j = 0; j < n; j++) scaleLine(values + <usize> j * line, line, load<f32>(omega + (<usize> j << 2)));
   }
-  if (far.kind(p) == far.CLUSTERS) {
-    assign(p, head, x, ids, scores);
+  mark(PACK);
+  if (clustered) {
     for (let j = 0; j < n; j++) {
       const at = <usize> j << 2;
-      const weight = load<f32>(omega + at);
-      if (weight > 0) addToCluster(p, head, load<i32>(ids + at), x + at, values + <usize> j * line, weight, state);
+      const weight = load<f32>(omega + at), row = values + <usize> j * line;
+      if (weight > 0) addToCluster(p, head, load<i32>(ids + at), keys, row, weight, state);
+      keys += plan.keyStep(p);
     }
+    mark(ACCUMULATE);
     return;
   }
   const reference = state, first = far.first(p, state);
@@ -105,6 +113,7 @@ export function addKeys(
   const padded = plan.paddedValueDim(p);
   memory.fill(x + lines(d), 0, LINE); // products take an even number of rows
   product<Rows, Add>(x, 4, values, line, far.firstValues(p, state), line, (d + 1) & ~1, padded, n);
+  mark(ACCUMULATE);
   if (!far.ofOrder2(p)) return;
   let pair = 0;
   for (let a = 0; a < d; a++) {
@@ -119,6 +128,7 @@ export function addKeys(
     product<Rows, Add>(products, 4, values, line, to, line, (some + 1) & ~1, padded, n);
     pair += some;
   }
+  mark(ACCUMULATE);
 }
 
 /** Σ_j ω_j x_j of a line. */
@@ -144,17 +154,25 @@ export function addLine(to: usize, from: usize, bytes: usize): void {
   }
 }
 
-/** One key (its column at `x`) joins cluster g: `row` holds ω v. */
+/** A key joins cluster g: `x` is its row of the tile, `row` holds ω v. */
 function addToCluster(p: usize, head: i32, g: i32, x: usize, row: usize, weight: f32, state: usize): void {
-  const d = plan.headDim(p), line = plan.valueLine(p);
+  const line = plan.valueLine(p);
   const at = <usize> g * far.rowBytes(p);
   const centroid = far.centroids(p, head) + at;
   const first = far.clusterFirst(p, state) + at, second = far.clusterSecond(p, state) + at;
   const n = state + (<usize> g << 2);
   store<f32>(n, load<f32>(n) + weight);
-  for (let l = 0; l < d; l++) {
-    const o = <usize> l << 2;
-    const y = load<f32>(x + lines(l)) - load<f32>(centroid + o);
+  const bytes = <usize> plan.headDim(p) << 2, whole = bytes & ~15;
+  const omega = f32x4.splat(weight);
+  let o: usize = 0;
+  for (; o < whole; o += 16) {
+    const y = f32x4.sub(v128.load(x + o), v128.load(centroid + o));
+    const wy = f32x4.mul(omega, y);
+    v128.store(first + o, f32x4.add(v128.load(first + o), wy));
+    v128.store(second + o, madd(v128.load(second + o), wy, y));
+  }
+  for (; o < bytes; o += 4) {
+    const y = load<f32>(x + o) - load<f32>(centroid + o);
     store<f32>(first + o, load<f32>(first + o) + weight * y);
     store<f32>(second + o, load<f32>(second + o) + weight * y * y);
   }
@@ -179,15 +197,18 @@ export function assign(p: usize, head: i32, x: usize, ids: usize, scores: usize)
   }
 }
 
-/** Cluster of every row of a tile, `ids`: one int32 per row. */
+/** Clusters of rows `from … to − 1` of a tile, `ids`: one int32 per row of it. */
 export function assignRows(p: usize, head: i32, k: usize, from: i32, to: i32, ids: usize, scratch: usize): void {
+  begin();
   const d = plan.headDim(p);
   const x = scratch, chosen = x + lines(d), scores = chosen + LINE;
   k += <usize> (head * d) << 2;
   for (let row = from; row < to; row += BLOCK) {
     const n = min(BLOCK, to - row);
     packTransposed(k + <usize> row * plan.keyStep(p), plan.keyStep(p), n, d, x);
+    mark(PACK);
     assign(p, head, x, chosen, scores);
     memory.copy(ids + (<usize> row << 2), chosen, <usize> n << 2);
+    mark(FEATURES);
   }
 }

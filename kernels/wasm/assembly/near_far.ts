@@ -7,7 +7,7 @@
  */
 import { exp2, LOG2E } from "./exponential";
 import { addKeys, assign, clearWeightless, farScratch, packWeights, scaleLine } from "./far_keys";
-import { clusterField, clusterScratch, deriveClusters, taylorField, taylorScratch } from "./far_fields";
+import { clusterField, clusterScratch, deriveClusters, deriveJoined, taylorField, taylorScratch } from "./far_fields";
 import * as far from "./far_plan";
 import { BLOCK, LINE, NONE, packTransposed, packValues } from "./pack";
 import * as plan from "./plan";
@@ -183,8 +183,9 @@ export function nearFar(
     if (causal && block + 1 < toBlock && far.kind(p) != far.NO_FAR) {
       const at = first - nearStart;
       const from = k + <usize> at * plan.keyStep(p), values = v + <usize> at * plan.valueStep(p);
-      addKeys(p, keyHead, from, values, weights ? weights + (<usize> at << 2) : 0, n, sums, rest);
-      if (clustered) deriveClusters(p, keyHead, sums, FIELD);
+      const joined = ids + (<usize> at << 2);
+      addKeys(p, keyHead, from, values, weights ? weights + (<usize> at << 2) : 0, joined, n, sums, rest);
+      if (clustered) deriveJoined(p, keyHead, joined, n, sums, FIELD, rest);
       mark(ACCUMULATE);
     }
   }

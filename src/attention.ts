@@ -260,6 +260,11 @@ export function flopCount(
   return (queryRows * heads + keyRows * kvHeads) * perRow;
 }
 
+/** Operations of near keys and a far field, with the pairs that whole clusters took as a session counted them. */
+export function countedFlops({ nearFar, causal }: Attention, sizes: Sizes, topPairs: number | undefined): number {
+  return nearFarFlops({ ...nearFar!, causal, topPairs }, sizes);
+}
+
 /** About as many operations as `flopCount` says, before a projection is drawn. */
 export function expectedWork(attention: Attention, sizes: Sizes): number {
   if (isExact(attention) || attention.nearFar) return flopCount(attention, sizes, null);

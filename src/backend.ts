@@ -81,6 +81,8 @@ export interface SessionCounts {
   nonPositive: number;
   /** Causal rows recomputed sequentially because the chunked denominator underflowed. */
   recomputed: number;
+  /** Near-and-far attention with `top`: pairs of queries and keys that were exact for their cluster's sake. */
+  topPairs?: number;
 }
 
 /**

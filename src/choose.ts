@@ -5,7 +5,7 @@
  * the inputs. Causal choices must not look ahead: the kind of far field is chosen by trials on a prefix, whose rows the run then answers
  * exactly, and its size by arithmetic alone.
  */
-import type { Attention, NearFarSettings, Sizes } from "./attention.ts";
+import { type Attention, flopCount, type NearFarSettings, type Sizes } from "./attention.ts";
 import type { Backend } from "./backend.ts";
 import { budgetOf, type Candidate, candidatesFor } from "./candidates.ts";
 import { AUTO } from "./feature_map.ts";
@@ -73,8 +73,12 @@ async function chooseByTrials(sizes: Sizes, options: ChooseOptions): Promise<Att
   const some = { ...trialInputs(options, sizesOf(part, false)), inputs: part };
   const truth = await truthOf(some, sampleRows(some.sizes.queryRows, JUDGED, false, attention.seed + 3));
   let best: { attention: Attention; error: number } | null = null;
-  for (const { attention: candidate } of await candidates(sizes, options)) {
-    const { error, shrinkage } = await tryAttention(candidate, some, truth);
+  const budget = budgetOf(attention.numFeatures, sizes);
+  for (const { attention: candidate, flopsPerRow } of await candidates(sizes, options)) {
+    const { error, shrinkage, flopsPerRow: counted } = await tryAttention(candidate, some, truth);
+    // Whole clusters hold more keys than equal ones would: what was counted says how many more.
+    const expected = candidate.nearFar ? flopCount(candidate, some.sizes, null) / some.sizes.queryRows : counted;
+    if (flopsPerRow * counted / expected > budget) continue;
     const plain = error.relativeL2.value;
     const helped = shrinkage.error.relativeL2.value;
     const shrinks = !(helped >= SHRINKAGE_GAIN * plain);

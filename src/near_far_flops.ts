@@ -8,6 +8,8 @@ export interface NearFarWork {
   readonly clusters: number;
   readonly top: number;
   readonly causal: boolean;
+  /** Pairs that whole clusters took, where they were counted; else what equal clusters would. */
+  readonly topPairs?: number;
 }
 
 interface Rows {
@@ -40,14 +42,18 @@ export function windowPairs(window: number, causal: boolean, queryRows: number, 
 /**
  * Near pairs cost 2(d + d_v) each and 2 for the correction; heavy keys are scored once, 3d.
  * Far fields, per query and per key: order 1 2d(d_v + 1); order 2 as much for each of d(d+1)/2 products, which cost 1 themselves;
- * clusters 4dC + 2C(d_v + 1) per query, 2dC + 4d + d_v per key. Keys of `top` clusters count as if clusters were equal.
+ * clusters 4dC + 2C(d_v + 1) per query, 2dC + 4d + d_v per key. Keys of `top` clusters count as they were counted, or as if clusters were equal.
  */
 export function nearFarFlops(work: NearFarWork, rows: Rows): number {
   const { window, heavy, far, clusters, top, causal } = work;
   const { queryRows, keyRows, heads, kvHeads, headDim: d, valueDim } = rows;
   const visible = causal ? (queryRows + 1) / 2 : keyRows;
   const heavyPairs = queryRows * Math.min(heavy, visible);
-  const topPairs = far === "clusters" ? queryRows * visible * Math.min(1, top / clusters) : 0;
+  const topPairs = work.topPairs !== undefined
+    ? work.topPairs / heads
+    : far === "clusters"
+    ? queryRows * visible * Math.min(1, top / clusters)
+    : 0;
   const pairs = windowPairs(window, causal, queryRows, keyRows) + heavyPairs + topPairs;
   const ordered = d * (d + 1) / 2;
   const order1 = 2 * d * (valueDim + 1);

@@ -7,6 +7,7 @@
  */
 import {
   checkSizes,
+  countedFlops,
   flopCount,
   isExact,
   logitScale,
@@ -58,7 +59,10 @@ export async function attend(options: AttendOptions): Promise<Report> {
   const { parameters, shape } = run;
   const { layer } = options;
   const { fit, transform } = run;
-  const flops = flopCount(attention, sizes, parameters, transform?.kind === "dense") +
+  const flops =
+    (attention.nearFar
+      ? countedFlops(attention, sizes, counts.topPairs)
+      : flopCount(attention, sizes, parameters, transform?.kind === "dense")) +
     (layer?.flops(sizes.queryRows) ?? 0);
   const seeded = parameters !== null && parameters.map.projection !== "none" && !attention.given;
   const projected = parameters !== null && parameters.map.projection !== "none";

@@ -2,7 +2,7 @@
  * Attentions on trial: each runs for real over the same inputs, and is judged on the same sampled rows, whose exact answer is computed
  * once. What `tune`, `--features auto` and `--shrink auto` decide by.
  */
-import { type Attention, flopCount, parametersFor, type Sizes } from "./attention.ts";
+import { type Attention, countedFlops, flopCount, parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, SessionCounts } from "./backend.ts";
 import type { Inputs, KeyTiles } from "./inputs.ts";
 import { compareOutputs, type ErrorSummary } from "./metrics.ts";
@@ -126,8 +126,10 @@ export async function tryAttention(
       error: compare(shrunk(approx, uniform, lambda), (row) => row % 2 === 1),
     },
     seconds: run.watch.seconds().compute,
-    flopsPerRow: flopCount(attention, sizes, attention.nearFar ? null : parametersFor(attention, sizes)) /
-      Math.max(1, queryRows),
+    flopsPerRow:
+      (attention.nearFar
+        ? countedFlops(attention, sizes, counts.topPairs)
+        : flopCount(attention, sizes, parametersFor(attention, sizes))) / Math.max(1, queryRows),
     rows: queryRows,
   };
 }

@@ -47,4 +47,5 @@ export interface StateNumbers {
 export interface Counts {
   emptyRows: number;
   nonPositive: number;
+  topPairs?: number;
 }

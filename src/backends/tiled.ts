@@ -26,6 +26,8 @@ export interface TileOutput {
   readonly out: Float32Array;
   /** `rows × heads`, relative to the row maximum: ≥ about 1 for positive maps, 0 where no key is visible. */
   readonly denominators: Float32Array;
+  /** Pairs of queries and keys that whole clusters took, where they are counted (SessionCounts.topPairs). */
+  readonly pairs?: number;
 }
 
 /** What a float32 backend implements. Every call copies its tiles before it returns; results may be awaited out of step. */

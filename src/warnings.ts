@@ -81,7 +81,13 @@ export function warningsFor(
 }
 
 /** The fitted map of least variance. */
-const BEST = "hyp-aderf+sderf";
+export const BEST = "hyp-aderf+sderf";
+/** Near keys and a far field that cost little and serve trained heads. */
+export const NEAR_REMEDY = "--window 64 --heavy 64 --far taylor1";
+/** For lengths at which it takes no more than minutes. */
+export const EXACT_REMEDY = "--features softmax (exact; affordable at this length)";
+/** Mean ‖x + y‖² that random features can still serve. */
+export const MOST_PHI = 4;
 
 /** The first remedies that are not in force already. */
 function remedyFor(
@@ -91,7 +97,7 @@ function remedyFor(
   fit: Fit | null,
 ): string {
   const { nearFar } = attention;
-  if (nearFar) return nearFarRemedy(nearFar, sizes);
+  if (nearFar) return `Try ${nearFarRemedies(nearFar, sizes).join(", ")}`;
   const phi = fit ? fit.heads.reduce((sum, head) => sum + head.phi, 0) / fit.heads.length : error.phi;
   const remedies: string[] = [];
   const map = attention.features === "softmax" ? null : featureMap(attention.features);
@@ -109,19 +115,19 @@ function remedyFor(
     if (attention.projection === "iid" && !attention.given) remedies.push("--projection orthogonal");
     remedies.push(`more features (-m ${attention.numFeatures * 4})`);
   }
-  if (!attention.given && attention.compat === "exact") remedies.push("--window 64 --heavy 64 --far taylor1");
-  if (sizes.keyRows <= 65536) remedies.push("--features softmax (exact; affordable at this length)");
-  const why = phi > 4
-    ? `queries and keys are large (mean ‖x+y‖² = ${phi.toFixed(1)}; random features need about 4 or less). `
+  if (!attention.given && attention.compat === "exact") remedies.push(NEAR_REMEDY);
+  if (sizes.keyRows <= 65536) remedies.push(EXACT_REMEDY);
+  const why = phi > MOST_PHI
+    ? `queries and keys are large (mean ‖x+y‖² = ${phi.toFixed(1)}; random features need about ${MOST_PHI} or less). `
     : "";
   return `${why}Try ${remedies.join(", ")}`;
 }
 
 /** More near keys, a better far field, or exact attention. */
-function nearFarRemedy({ window, heavy, far }: NearFarSettings, sizes: { keyRows: number }): string {
+export function nearFarRemedies({ window, heavy, far }: NearFarSettings, sizes: { keyRows: number }): string[] {
   const remedies = [`a wider window (--window ${Math.max(64, 2 * window)})`];
   if (heavy < 64) remedies.push("--heavy 64");
   if (far !== "clusters") remedies.push("--far clusters:128");
-  if (sizes.keyRows <= 65536) remedies.push("--features softmax (exact; affordable at this length)");
-  return `Try ${remedies.join(", ")}`;
+  if (sizes.keyRows <= 65536) remedies.push(EXACT_REMEDY);
+  return remedies;
 }

@@ -269,7 +269,8 @@ export function reviewFit(
   const d = x.mean.length;
   const { balance = null, shift = null, directions = null, exponents = new Float64Array() } = fit ?? {};
   const M = sumOfProducts(balance, x, y, shift);
-  const phi = scale * trace(M, d);
+  const phiBefore = scale * meanSquaredSum(x, y);
+  const phi = balance || shift ? scale * trace(M, d) : phiBefore;
   // The variance of trigonometric features depends on x − y.
   const seen = map.family === "trig" ? sumOfProducts(balance, x, y, shift, -1) : M;
   const lambdas = directions
@@ -279,7 +280,7 @@ export function reviewFit(
     })
     : Float64Array.of(scale * trace(seen, d));
   const variance = logVariance(lambdas, exponents, directions ? 1 : d, map.featuresPerProjection === 2);
-  return { phiBefore: scale * meanSquaredSum(x, y), phi, logVariance: variance };
+  return { phiBefore, phi, logVariance: variance };
 }
 
 /** The fit that knows no data: queries and keys of independent N(0, 1) entries, φ = 2 d S; nothing is moved or balanced. */

@@ -27,8 +27,10 @@ const FAIR = 0.5;
 const SMALL_ERROR = 0.01;
 /** Fewer effective features than this, or than a quarter of few features, make an estimate a matter of luck. */
 const FEW_FEATURES = 10;
-/** A remedy must lower Σ H at least to this part. */
-const WORTHWHILE = 0.8;
+/** A remedy must lower Σ H by this: e^{0.3} = 1.35 times as many features would do the same. */
+const WORTHWHILE = 0.3;
+/** "About 4" ends here, so that heads on either side of 4 are not told different things. */
+const TOO_LARGE = 1.25 * MOST_PHI;
 /** More features than this many times those of the run are no advice. */
 const MOST_TIMES = 16;
 
@@ -54,7 +56,7 @@ export function adviseHead(
   const outcome = small && !(skill >= GOOD)
     ? `relative L2 ${figure(relativeL2)}, attention is nearly the mean of V`
     : verdict === "no-skill"
-    ? "the mean of V is as close to softmax"
+    ? "the mean of V is no farther from softmax"
     : `captures ${percent(skill)}`;
   const few = fewFeatures(head, attention);
   if (verdict === "good") {
@@ -90,7 +92,7 @@ function fewFeatures({ effectiveFeatures }: HeadFigures, { numFeatures }: Attent
 
 /** Whether sizes are beyond what features can serve: bounded and signed ones by their own variance, others by φ̄. */
 function tooLarge({ phi, logVariance }: HeadFigures, { attention }: AdviceContext): boolean {
-  return bySize(attention) ? phi !== null && phi > MOST_PHI : logVariance !== null && logVariance > MOST_PHI;
+  return bySize(attention) ? phi !== null && phi > TOO_LARGE : logVariance !== null && logVariance > TOO_LARGE;
 }
 
 const bySize = ({ features }: Attention): boolean => {
@@ -123,7 +125,7 @@ function featureRemedies(head: HeadFigures, context: AdviceContext): string[] {
       ...(context.centred ? [] : [{ flags: "--centre on", after: predict(features, true) }]),
       ...(features === BEST ? [] : [{ flags: `--features ${BEST}${centring}`, after: predict(BEST, true) }]),
     ];
-    const helpful = options.filter(({ after }) => after <= MOST_PHI && after < WORTHWHILE * logVariance);
+    const helpful = options.filter(({ after }) => after <= TOO_LARGE && after < logVariance - WORTHWHILE);
     remedies.push(...helpful.map(({ flags, after }) => {
       return `${flags} (Σ H ${figure(after)} instead of ${figure(logVariance)})`;
     }));
@@ -134,6 +136,7 @@ function featureRemedies(head: HeadFigures, context: AdviceContext): string[] {
     const wanted = 2 ** Math.ceil(Math.log2(numFeatures * (1 - skill) / (1 - GOOD)));
     if (wanted <= Math.min(MOST_TIMES * numFeatures, keyRows / 2)) remedies.push(`-m ${wanted}`);
   }
+  if (compat !== "exact" && !layered) remedies.push("--compat exact");
   if (free) remedies.push(NEAR_REMEDY);
   if (free && !layered && !context.chosen) remedies.push("--features auto");
   if (keyRows <= 65536) remedies.push(EXACT_REMEDY);

@@ -119,10 +119,11 @@ function featureRemedies(head: HeadFigures, context: AdviceContext): string[] {
   const free = compat === "exact" && !given;
   const remedies: string[] = [];
   const { logVariance, skill } = head;
-  if (predict && free && logVariance !== null) {
+  // Features that are named replace those of a checkpoint's layer, numerics and all.
+  if (predict && (free || layered) && logVariance !== null) {
     const centring = causal || layered ? " --centre on" : "";
     const options = [
-      ...(context.centred ? [] : [{ flags: "--centre on", after: predict(features, true) }]),
+      ...(context.centred || !free ? [] : [{ flags: "--centre on", after: predict(features, true) }]),
       ...(features === BEST ? [] : [{ flags: `--features ${BEST}${centring}`, after: predict(BEST, true) }]),
     ];
     const helpful = options.filter(({ after }) => after <= TOO_LARGE && after < logVariance - WORTHWHILE);
@@ -137,7 +138,7 @@ function featureRemedies(head: HeadFigures, context: AdviceContext): string[] {
     if (wanted <= Math.min(MOST_TIMES * numFeatures, keyRows / 2)) remedies.push(`-m ${wanted}`);
   }
   if (compat !== "exact" && !layered) remedies.push("--compat exact");
-  if (free) remedies.push(NEAR_REMEDY);
+  if (free && !layered) remedies.push(NEAR_REMEDY);
   if (free && !layered && !context.chosen) remedies.push("--features auto");
   if (keyRows <= 65536) remedies.push(EXACT_REMEDY);
   if (remedies.length === 0) remedies.push(`more features (-m ${4 * numFeatures})`);

@@ -112,7 +112,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
     counts,
     error,
     health,
-    warnings: warningsFor(attention, sizes, error, counts, fit),
+    warnings: warningsFor(attention, sizes, error, counts, fit, layer !== undefined),
   };
 }
 

@@ -7,26 +7,27 @@ import type { ErrorReport, Warning } from "./report.ts";
 import { leaksFuture } from "./rules_table.ts";
 import { count } from "./words.ts";
 
-/** What a reader of the report must be told. */
+/** What a reader of the report must be told. `layered`: inputs come from a checkpoint's layer, which has no near keys. */
 export function warningsFor(
   attention: Attention,
   sizes: { queryRows: number; keyRows: number },
   error: ErrorReport | null,
   counts: SessionCounts,
   fit: Fit | null = null,
+  layered = false,
 ): Warning[] {
   const warnings: Warning[] = [];
   if (error && error.skill <= 0) {
     warnings.push({
       code: "no-skill",
       message: "This approximation is no better than ignoring attention: the mean of V is as close to exact softmax",
-      remedy: remedyFor(attention, sizes, error, fit),
+      remedy: remedyFor(attention, sizes, error, fit, layered),
     });
   } else if (error && error.skill < 0.5) {
     warnings.push({
       code: "low-skill",
       message: "Less than half of what attention does is captured",
-      remedy: remedyFor(attention, sizes, error, fit),
+      remedy: remedyFor(attention, sizes, error, fit, layered),
     });
   }
   if (
@@ -95,6 +96,7 @@ function remedyFor(
   sizes: { queryRows: number; keyRows: number },
   error: ErrorReport,
   fit: Fit | null,
+  layered: boolean,
 ): string {
   const { nearFar } = attention;
   if (nearFar) return `Try ${nearFarRemedies(nearFar, sizes).join(", ")}`;
@@ -115,7 +117,7 @@ function remedyFor(
     if (attention.projection === "iid" && !attention.given) remedies.push("--projection orthogonal");
     remedies.push(`more features (-m ${attention.numFeatures * 4})`);
   }
-  if (!attention.given && attention.compat === "exact") remedies.push(NEAR_REMEDY);
+  if (!attention.given && !layered && attention.compat === "exact") remedies.push(NEAR_REMEDY);
   if (sizes.keyRows <= 65536) remedies.push(EXACT_REMEDY);
   const why = phi > MOST_PHI
     ? `queries and keys are large (mean ‖x+y‖² = ${phi.toFixed(1)}; random features need about ${MOST_PHI} or less). `

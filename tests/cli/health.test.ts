@@ -1,8 +1,9 @@
 /** `attend --health`: what the report says of each head, in every format. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { RandomStream } from "../../src/random.ts";
-import { npyBytes, performer, RUNTIMES, scratch } from "./process.ts";
+import { npyBytes, performer, ROOT, RUNTIMES, scratch } from "./process.ts";
 
 const { path, remove } = scratch();
 const [L, D, HEADS] = [320, 16, 2];
@@ -124,6 +125,23 @@ describe("kinds of attention", () => {
     expect(health.featureRows).toBe(0);
     expect(health.heads[1].advice).toContain("--compat exact");
   });
+});
+
+test("a checkpoint's layer: what is advised is accepted, and helps", async () => {
+  const golden = (name: string) => join(ROOT, "tests/golden/lm/masked_batch2", name);
+  const random = new RandomStream(9);
+  writeFileSync(path("rows.npy"), npyBytes([200, 64], () => random.normal()));
+  const layer = ["attend", path("rows.npy"), "--weights", golden("model.pt"), "--config", golden("config.json")];
+  const of = async (...args: string[]) => {
+    const { code, stdout, stderr } = await performer([...layer, "--backend", "scalar", "--health", "--json", ...args]);
+    expect([code, stderr]).toEqual([0, ""]);
+    return JSON.parse(stdout);
+  };
+  const before = await of();
+  const advised = /use (--features \S+ --centre on) \(Σ H/.exec(before.health.heads[0].advice)!;
+  for (const { message, remedy } of before.warnings) expect([message, remedy].join()).not.toContain("--window");
+  const after = await of(...advised[1].split(" "));
+  expect(after.error.skill).toBeGreaterThan(before.error.skill + 0.2);
 });
 
 test("csv has the worst head, Markdown a table of heads", async () => {

@@ -195,8 +195,8 @@ describe("verdicts and advice", () => {
     expect(summary).toBe("poor: captures 30 %; φ̄ = 27 after centring, random features need about 4 or less");
     expect(advice).toBe("use --window 64 --heavy 64 --far taylor1 or --features auto");
     expect(judge({ skill: 0.3, phi: 27, logVariance: 26 }, { centred: false }).summary).toContain("φ̄ = 27, random");
-    const layer = judge({ skill: 0.3, phi: 27, logVariance: 26 }, { layered: true });
-    expect(layer.advice).toBe("use --window 64 --heavy 64 --far taylor1");
+    const layer = judge({ skill: 0.3, phi: 27, logVariance: 26 }, { layered: true }); // which takes no near keys
+    expect(layer.advice).toBe("use more features (-m 1024)");
     expect(judge({ skill: 0.3, phi: 27 }, { chosen: true }).advice).not.toContain("auto");
   });
 
@@ -220,6 +220,8 @@ describe("verdicts and advice", () => {
     expect(causal.advice).toContain("--features hyp-aderf+sderf --centre on (Σ H 1.5");
     expect(judge({ skill: 0.3, phi: 1.7, logVariance: 1.7 }, wish).advice).not.toContain("Σ H");
     const compat = { ...attention, compat: "google" } as const;
+    const layer = judge({ skill: 0.3, phi: 6, logVariance: 6 }, { ...wish, attention: compat, layered: true });
+    expect(layer.advice).toBe("use --features hyp-aderf+sderf --centre on (Σ H 1.5 instead of 6)");
     expect(judge({ skill: 0.3, phi: 6, logVariance: 6 }, { ...wish, attention: compat }).advice).toBe(
       "use --compat exact",
     );

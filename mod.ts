@@ -11,6 +11,8 @@
 export { type Attention, parametersFor, type Sizes, transformFor } from "./src/attention.ts";
 export type { Backend, Driver, ExactSession, Session } from "./src/backend.ts";
 export { CANDIDATES, openFirst, parseBackendList } from "./src/backends/mod.ts";
+export { type CompareFindings, type CompareRow, type Entrant, entrantsOf } from "./src/compare.ts";
+export { type CompareOptions, compareSettings } from "./src/compare_measure.ts";
 export { InputError, PerformerError, TransientError, UnsupportedError, UsageError } from "./src/errors.ts";
 export { bindMap, FEATURE_MAPS, type FeatureMap, featureMap, type MapParameters } from "./src/feature_map.ts";
 export { fitInputs, planFit } from "./src/fit.ts";

@@ -9,6 +9,8 @@ import { prepareTransformed } from "./transformed.ts";
 export interface OpenedSession {
   readonly session: Session;
   readonly parameters: MapParameters;
+  /** Whether queries and keys go through a dense matrix before the map: `flopCount` wants to know. */
+  readonly balanced: boolean;
 }
 
 /**
@@ -25,5 +27,6 @@ export async function openSession(
 ): Promise<OpenedSession> {
   const parameters = parametersFor(attention, sizes, draw, fit);
   const transform = transformFor(attention, sizes, fit);
-  return { session: await prepareTransformed(backend, { ...shape, parameters }, transform), parameters };
+  const session = await prepareTransformed(backend, { ...shape, parameters }, transform);
+  return { session, parameters, balanced: transform?.kind === "dense" };
 }

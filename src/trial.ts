@@ -3,7 +3,7 @@
  * once. What `tune`, `--features auto` and `--shrink auto` decide by.
  */
 import { type Attention, flopCount, parametersFor, type Sizes } from "./attention.ts";
-import type { Backend } from "./backend.ts";
+import type { Backend, SessionCounts } from "./backend.ts";
 import type { Inputs, KeyTiles } from "./inputs.ts";
 import { compareOutputs, type ErrorSummary } from "./metrics.ts";
 import { tileRowsFor } from "./plan.ts";
@@ -76,6 +76,8 @@ class TimedWatcher implements Watcher {
 export interface Trial {
   readonly attention: Attention;
   readonly error: ErrorSummary;
+  /** Rows that were treated specially, of all rows. */
+  readonly counts: SessionCounts;
   /** λ per head of the best shrinkage, and the error with it, fitted on even sampled rows and measured on odd ones. */
   readonly shrinkage: { readonly lambda: readonly number[]; readonly error: ErrorSummary };
   /** Seconds of computation for all rows. */
@@ -106,7 +108,7 @@ export async function tryAttention(
     signal,
   };
   using run = approximateRun(options, sizes);
-  await run.attend();
+  const counts = await run.attend();
   const { heads, queryRows } = sizes;
   const { exact, uniform } = truth;
   const approx = run.approx;
@@ -119,6 +121,7 @@ export async function tryAttention(
   return {
     attention,
     error: compare(approx, () => true),
+    counts,
     shrinkage: {
       lambda: [...fitShrinkage(approx, exact, uniform, heads)],
       error: compare(shrunk(approx, uniform, lambda), (row) => row % 2 === 1),

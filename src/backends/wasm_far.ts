@@ -12,6 +12,7 @@ import type { SharedMemory } from "./wasm_memory.ts";
 import type { PlanArea } from "./wasm_plan.ts";
 import type { Pool } from "./wasm_pool.ts";
 import { Slots } from "./wasm_slots.ts";
+import { GroupedKeys } from "./wasm_top.ts";
 import { freeRowTasks, rowPieces, rowTasks } from "./wasm_split.ts";
 
 /** Calls in flight that have areas of their own. */
@@ -70,6 +71,8 @@ export class WasmFar implements NearFarKernels {
   /** Heavy records that fit per key head. */
   readonly #records: number;
   readonly #pieces: number;
+  /** With `top`: the keys by cluster. */
+  readonly #grouped: GroupedKeys | null;
 
   /** Allocates everything; call only while the pool is idle. Throws UnsupportedError for what there are no kernels or no room for. */
   constructor(
@@ -79,9 +82,11 @@ export class WasmFar implements NearFarKernels {
     readonly kernels: Kernels,
   ) {
     const { heads, kvHeads, headDim, valueDim, tileRows, window, exactRows, causal, heavy, clusters } = plan;
-    if ((clusters?.top ?? 0) > 0) {
-      throw new UnsupportedError("wasm", "it has no kernels for --top clusters; leave it out, or use --backend scalar");
+    const top = clusters?.top ?? 0;
+    if (top > 0 && causal) {
+      throw new UnsupportedError("wasm", "it has no causal kernels for --top; leave it out, or use --backend scalar");
     }
+    this.#grouped = top > 0 ? new GroupedKeys(plan, shared) : null;
     const nearRows = tileRows + (causal ? Math.max(window, exactRows) : 2 * window);
     if (SLOTS * nearRows * kvHeads * (headDim + valueDim) * 4 > NEAR_BYTES) {
       throw new UnsupportedError(
@@ -148,10 +153,24 @@ export class WasmFar implements NearFarKernels {
       placed = this.#place(slot, kept);
     }
     try {
+      if (this.#grouped) await this.#keepGrouped(slot, placed, keys, this.#grouped);
       return await this.#sums(slot, placed, keys.k.rows, reference);
     } finally {
       this.#slots.give(slot);
     }
+  }
+
+  /** Keys and their clusters stay in memory. `keys` may be gone: the slot has them. */
+  async #keepGrouped(slot: Slot, { k, v, weights }: Placed, keys: KeyRows, grouped: GroupedKeys): Promise<void> {
+    const { rows } = keys.k;
+    await this.#assign(slot, rows, k);
+    const ids = slot.ids;
+    const tile = (from: Tile, at: number) => ({ ...from, data: this.shared.floats(at, rows * from.cols) });
+    grouped.keep({
+      k: tile(keys.k, k),
+      v: tile(keys.v, v),
+      weights: weights ? this.shared.floats(weights, rows) : undefined,
+    }, Array.from({ length: this.plan.kvHeads }, (_, head) => this.shared.integers(ids + head * rows * 4, rows)));
   }
 
   async #sums(slot: Slot, { k, v, weights }: Placed, rows: number, reference: Float64Array): Promise<FarSums> {
@@ -223,14 +242,16 @@ export class WasmFar implements NearFarKernels {
     for (const [head, area] of slot.moments.entries()) this.#layout.write(sums, head, area);
   }
 
-  async #answer(slot: Slot, { q, near, into }: Asked, placed: Posed): Promise<TileOutput> {
+  async #answer(slot: Slot, asked: Asked, placed: Posed): Promise<TileOutput> {
+    const { q, near, heavy, into } = asked;
     const { heads, valueDim } = this.plan;
     try {
-      await this.#assign(slot, near, placed.k);
+      if (near) await this.#assign(slot, near.k.rows, placed.k);
+      const grouped = this.#grouped && await this.#group(this.#grouped, slot.version, heavy[0]);
       const length = q.rows * heads * valueDim;
       const mine = into?.subarray(0, length) as Float32Array | undefined;
       const lent = mine ? this.shared.addressOf(mine) : null;
-      await this.pool.share(this.#tasks(slot, q, near, placed, lent ?? slot.out), this.#scratch);
+      await this.pool.share(this.#tasks(slot, asked, placed, grouped, lent ?? slot.out), this.#scratch);
       const denominators = this.shared.floats(slot.denominators, q.rows * heads).slice();
       return { out: lent === null ? this.shared.floats(slot.out, length).slice() : mine!, denominators };
     } finally {
@@ -239,9 +260,8 @@ export class WasmFar implements NearFarKernels {
   }
 
   /** The cluster of every near row. */
-  async #assign(slot: Slot, near: KeyRows | null, k: number): Promise<void> {
-    if (!near || slot.ids === 0) return;
-    const { rows } = near.k;
+  async #assign(slot: Slot, rows: number, k: number): Promise<void> {
+    if (slot.ids === 0) return;
     const tasks = freeRowTasks(this.plan.kvHeads, rows, this.pool.threads).map(
       ({ head, rows: { from, to } }): Call[] => {
         return [["assignRows", this.#area.at, head, k, from, to, slot.ids + head * rows * 4, SCRATCH]];
@@ -250,7 +270,13 @@ export class WasmFar implements NearFarKernels {
     await this.pool.share(tasks, this.#scratch);
   }
 
-  #tasks(slot: Slot, q: Tile, near: KeyRows | null, placed: Posed, out: number): Call[][] {
+  /** The grouped keys of this version; memory for them is taken while nobody computes. */
+  async #group(grouped: GroupedKeys, version: number, heavy: Asked["heavy"][number]): Promise<readonly number[]> {
+    await this.pool.idle();
+    return grouped.areas(version, heavy);
+  }
+
+  #tasks(slot: Slot, { q, near }: Asked, placed: Posed, grouped: readonly number[] | null, out: number): Call[][] {
     const { heads, kvHeads, causal } = this.plan;
     const rows = near?.k.rows ?? 0;
     const whole = Array.from({ length: heads }, (_, head) => ({ head, rows: { from: 0, to: q.rows } }));
@@ -261,7 +287,7 @@ export class WasmFar implements NearFarKernels {
       const ids = slot.ids === 0 ? 0 : slot.ids + keyHead * rows * 4;
       const keys = [placed.k, placed.v, placed.weights, ids, near?.k.start ?? 0, rows];
       const heavy = [slot.heavy[keyHead], placed.records[keyHead]];
-      const where = [slot.moments[keyHead], out, slot.denominators, SCRATCH];
+      const where = [slot.moments[keyHead], grouped ? grouped[keyHead] : 0, out, slot.denominators, SCRATCH];
       const what = [head, keyHead, placed.q, q.rows, q.start, ...blocks];
       return [["nearFar", this.#area.at, ...what, ...keys, ...heavy, ...where]];
     });
@@ -270,6 +296,7 @@ export class WasmFar implements NearFarKernels {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.pool.idle();
     this.#area.release();
+    this.#grouped?.release();
     for (const at of this.#owned.splice(0)) this.shared.release(at);
   }
 }

@@ -4,7 +4,7 @@ import { HERMITE_LIMIT, type NearFarPlan, QUADRATIC_LIMIT } from "../near_far.ts
 import { FIELDS, paddedValues, type PlanArea, writeShape } from "./wasm_plan.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
 
-const FAR_FIELDS_END = 38;
+const FAR_FIELDS_END = 39;
 const KINDS = { none: 0, taylor1: 1, taylor2: 2, hermite2: 3, clusters: 4 } as const;
 /** ‖c‖²/2 of a centroid that pads: no key is nearest to it. */
 const FARTHEST = 1e38;
@@ -36,6 +36,7 @@ export function writeFarPlan(shared: SharedMemory, plan: NearFarPlan): PlanArea 
     const { count, centroids } = clusters;
     const row = padded(d), columns = padded(count);
     ints[31] = count;
+    ints[38] = clusters.top;
     ints[32] = take(kvHeads * count * row * 4);
     ints[33] = take(kvHeads * d * columns * 4);
     ints[34] = take(kvHeads * columns * 4);

@@ -4,16 +4,8 @@ import { parseSource } from "../fit.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
 import type { Command, Flag } from "./command.ts";
-import {
-  BACKEND_FLAG,
-  COMMON_FLAGS,
-  FORMAT_FLAG,
-  fraction,
-  positiveNumber,
-  rowSlice,
-  THREADS_FLAG,
-  wholeNumber,
-} from "./flags.ts";
+import { BACKEND_FLAG, COMMON_FLAGS, FORMAT_FLAG, fraction, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import { INPUT_FLAGS } from "./input_flags.ts";
 import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
 const FLAGS: readonly Flag[] = [
@@ -93,24 +85,7 @@ const FLAGS: readonly Flag[] = [
   { name: "config", value: "FILE", summary: "JSON with what the tensors of --weights do not tell, as for run" },
   { name: "part", value: "PREFIX", summary: "only tensors of --weights whose names start so" },
   ...NEAR_FAR_FLAGS,
-  { name: "causal", summary: "row i sees rows up to i" },
-  { name: "heads", value: "H", summary: "heads to split the columns of [L, D] in (default 1)", parse: wholeNumber(1) },
-  { name: "kv-heads", value: "K", summary: "heads of keys and values, where fewer (GQA, MQA)", parse: wholeNumber(1) },
-  { name: "scale", value: "S", summary: "logit scale instead of 1/sqrt(d)", parse: positiveNumber },
-  { name: "mask", value: "FILE", summary: "one number per key row: 0 removes the key, others weigh it" },
-  { name: "q", value: "FILE", summary: "queries from their own file" },
-  { name: "k", value: "FILE", summary: "keys from their own file" },
-  { name: "v", value: "FILE", summary: "values from their own file" },
-  {
-    name: "layout",
-    value: "NAME",
-    summary: "axes of 3-D and 4-D tensors: heads or rows first",
-    choices: ["hld", "lhd"],
-    default: "hld",
-  },
-  { name: "dtype", value: "NAME", summary: "read 2-byte elements as bf16", choices: ["bf16"] },
-  { name: "encode", value: "HOW", summary: "read FASTA or text and embed it: kmer:K or kmer:K:WINDOW" },
-  { name: "rows", value: "A:B", summary: "use only these rows of every input", parse: rowSlice },
+  ...INPUT_FLAGS,
   {
     name: "check",
     value: "N",

@@ -3,6 +3,7 @@ import { attend } from "./attend.ts";
 import { backends } from "./backends.ts";
 import { bench } from "./bench.ts";
 import type { Command } from "./command.ts";
+import { compare } from "./compare.ts";
 import { convert } from "./convert.ts";
 import { doctor } from "./doctor.ts";
 import { drift } from "./drift.ts";
@@ -13,6 +14,7 @@ import { tune } from "./tune.ts";
 
 export const COMMANDS: readonly Command[] = [
   attend,
+  compare,
   tune,
   run,
   generate,

@@ -67,6 +67,11 @@ export function hermiteLimit(p: usize): f32 {
   return load<f32>(p, 148);
 }
 
+/** Clusters per query whose keys are all taken exactly. */
+export function top(p: usize): i32 {
+  return int(p, 38);
+}
+
 /** Bytes of d numbers padded to 4. */
 export function rowBytes(p: usize): usize {
   return <usize> ((plan.headDim(p) + 3) & ~3) << 2;

@@ -35,6 +35,7 @@ import {
   WINDOW,
   writePart,
 } from "./near_weights";
+import { addTop, topScratch } from "./near_top";
 import { lines } from "./state";
 
 /** Keys whose logits lie in memory together, and keys that share one range of queries. */
@@ -76,13 +77,13 @@ export function nearFarScratch(p: usize): usize {
   const heavy = heavyBlocks(p);
   return lines(d) + lines(ROW_LINES) + <usize> BLOCK * wide + lines(GROUP) + <usize> GROUP * wide + 2 * <usize> (GROUP << 2) +
     lines(d) + far.farBytes(p) + 16 + fieldBytes(p) + <usize> (2 * GROUP / PART + 8) * PART_BYTES +
-    <usize> heavy * (lines(d) + <usize> BLOCK * wide + 3 * LINE) + farScratch(p) + lines(far.paddedClusters(p));
+    <usize> heavy * (lines(d) + <usize> BLOCK * wide + 3 * LINE) + farScratch(p) + lines(far.paddedClusters(p)) + topScratch(p);
 }
 
 /**
  * Outputs of one head for blocks `fromBlock … toBlock − 1` of a tile of queries whose row 0 is row `start`; causal: from block 0 on.
  * `k`, `v`, `weights` (or 0): rows near them, the first being row `nearStart`; `ids`: with clusters, the cluster of each of those rows.
- * `heavy`: `count` records of (block, slot, row, ω, k, v), by block: what a slot holds from that block on. `moments`: one key head's.
+ * `grouped`: 0, or the keys by cluster (near_top.ts). `heavy`: `count` records of (block, slot, row, ω, k, v), by block: what a slot holds from that block on. `moments`: one key head's.
  */
 export function nearFar(
   p: usize,
@@ -102,6 +103,7 @@ export function nearFar(
   heavy: usize,
   count: i32,
   moments: usize,
+  grouped: usize,
   out: usize,
   denominators: usize,
   scratch: usize,
@@ -171,6 +173,10 @@ export function nearFar(
     }
     for (let slots = 0; slots < far.heavy(p); slots += BLOCK) addHeavy(slots, min(BLOCK, far.heavy(p) - slots));
     flush();
+    if (grouped) {
+      for (let i = 0; i < n; i++) addTop(p, i, X, R, FIELD, sums, grouped, ACC, rest);
+      mark(EXP);
+    }
     writeRows(n, out + <usize> row * plan.outputStep(p) + (<usize> (head * plan.valueDim(p)) << 2), denominators +
       (<usize> (row * plan.heads(p) + head) << 2));
     mark(EMIT);

@@ -18,6 +18,7 @@ import {
   transformFor,
 } from "./attention.ts";
 import type { Session, SessionCounts } from "./backend.ts";
+import type { Checked } from "./check.ts";
 import type { MapParameters } from "./feature_map.ts";
 import { fitInputs, planFit } from "./fit.ts";
 import type { Fit } from "./fitted.ts";
@@ -54,7 +55,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
   using run = isExact(attention) ? new ExactRun(options, sizes) : approximateRun(options, sizes);
   const counts = await run.attend();
   await options.sink?.finish();
-  const error = await run.error();
+  const { error, health } = await run.check(counts);
   const seconds = run.watch.seconds();
   const { parameters, shape } = run;
   const { layer } = options;
@@ -114,7 +115,8 @@ export async function attend(options: AttendOptions): Promise<Report> {
     peakBytes: options.peakBytes(),
     counts,
     error,
-    warnings: warningsFor(attention, sizes, error, counts, fit),
+    health,
+    warnings: warningsFor(attention, sizes, error, counts, fit, layer !== undefined),
   };
 }
 
@@ -288,7 +290,7 @@ class ExactRun extends Run {
     return { emptyRows: 0, nonPositive: 0, recomputed: 0 };
   }
 
-  async error(): Promise<null> {
-    return null;
+  async check(): Promise<Checked> {
+    return { error: null, health: null };
   }
 }

@@ -10,7 +10,7 @@ import { tileRowsFor } from "./plan.ts";
 import { approximateRun } from "./run.ts";
 import { passKeys, readSampled, References, type Watcher } from "./sampled_rows.ts";
 import { fitShrinkage, shrunk } from "./shrink.ts";
-import type { Tile } from "./tensor.ts";
+import { pickRows, type Tile } from "./tensor.ts";
 import { TileStore } from "./tile_store.ts";
 
 export interface TrialInputs {
@@ -113,7 +113,8 @@ export async function tryAttention(
   const { exact, uniform } = truth;
   const approx = run.approx;
   const compare = (from: Tile, pick: (row: number) => boolean) => {
-    const part = (tile: Tile) => rowsWhere(tile, pick);
+    const places = Array.from({ length: exact.rows }, (_, i) => i).filter(pick);
+    const part = (tile: Tile) => pickRows(tile, places);
     return compareOutputs(part(from), part(exact), part(uniform), heads, queryRows);
   };
   const lambda = fitShrinkage(approx, exact, uniform, heads, (row) => row % 2 === 0);
@@ -138,12 +139,4 @@ export async function tryAttention(
 export function lambdaOf({ shrink }: Attention, heads: number): readonly number[] | null {
   if (shrink === null || shrink === undefined || shrink === "auto") return null;
   return typeof shrink === "number" ? Array.from({ length: heads }, () => shrink) : shrink;
-}
-
-/** Some rows of a tile. */
-function rowsWhere(tile: Tile, pick: (row: number) => boolean): Tile {
-  const rows = Array.from({ length: tile.rows }, (_, i) => i).filter(pick);
-  const data = new Float64Array(rows.length * tile.cols);
-  rows.forEach((row, i) => data.set(tile.data.subarray(row * tile.cols, (row + 1) * tile.cols), i * tile.cols));
-  return { ...tile, rows: rows.length, data };
 }

@@ -101,6 +101,10 @@ const FLAGS: readonly Flag[] = [
     parse: wholeNumber(0),
   },
   {
+    name: "health",
+    summary: "report per head: sizes, predicted variance, features that count, error, a verdict and what to do",
+  },
+  {
     name: "max-error",
     value: "E",
     summary: "exit 1 when the relative L2 error exceeds E (0.05 or 5%)",

@@ -77,6 +77,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     layer: layer?.options,
     check: Number(flags.check),
     redraws: Number(flags.redraws),
+    health: flags.health === true,
     sink,
     encoding: (flags.encode as string | undefined) ?? null,
     peakBytes: terminal.peakBytes,
@@ -95,6 +96,9 @@ async function chooseSettings(options: Omit<ChooseOptions, "maps">): Promise<Att
 
 /** Flags that cannot be kept together are refused before anything is computed. */
 function refuseContradictions(flags: Invocation["flags"], attention: Attention): void {
+  if (flags.health === true && flags.check === 0) {
+    throw new UsageError("Cannot use --health without a check: leave --check 0 out");
+  }
   if (attention.features === AUTO) {
     const other = ["compat", "projection-matrix", "weights"].find((name) => {
       return flags[name] !== undefined && flags[name] !== "exact";

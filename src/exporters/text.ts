@@ -1,8 +1,10 @@
 /** The report for people. */
 import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
-import type { ErrorReport, Report } from "../report.ts";
+import type { ErrorReport, HealthReport, Report } from "../report.ts";
 import { rulesNamed } from "../rules_table.ts";
 import { bytesText, count, duration, figure } from "../words.ts";
+import { aligned } from "./bench_text.ts";
+import { adviceLine, healthLine, healthTable } from "./health.ts";
 import type { Exporter } from "./mod.ts";
 
 type Paint = (style: "bold" | "dim" | "green" | "yellow" | "red", text: string) => string;
@@ -31,12 +33,33 @@ export const text: Exporter = (report, { color, verbose }) => {
     line("output", `${report.output.path} · ${report.output.dtype} [${report.output.shape.join(", ")}]`);
   }
   for (const [name, words] of errorLines(report, paint, verbose)) line(name, words);
+  if (report.health) lines.push(...healthLines(report.health, paint));
   for (const warning of report.warnings) {
     line(paint("yellow", "warning").padEnd(color ? 22 : 12), warning.message);
     line("", warning.remedy);
   }
   return lines.join("\n") + "\n";
 };
+
+const TONES = {
+  good: "green",
+  fair: "yellow",
+  poor: "red",
+  "no-skill": "red",
+  own: "yellow",
+  empty: "yellow",
+} as const;
+
+/** A table with one row per head, and one line per head of what it means. */
+function healthLines(health: HealthReport, paint: Paint): string[] {
+  const [header, ...rows] = aligned(healthTable(health));
+  return [
+    `  ${paint("dim", "health".padEnd(12))} ${healthLine(health)}`,
+    `  ${paint("dim", header)}`,
+    ...rows.map((row, i) => `  ${paint(TONES[health.heads[i].verdict], row)}`),
+    ...health.heads.map((head) => `  ${paint("dim", `head ${head.head}`.padEnd(12))} ${adviceLine(head)}`),
+  ];
+}
 
 function title({ command, input, attention }: Report, paint: Paint): string {
   const keys = input.keyRows === input.rows ? "" : ` over ${count(input.keyRows)} keys`;

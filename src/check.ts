@@ -10,6 +10,7 @@ import { compareOutputs } from "./metrics.ts";
 import type { ErrorReport } from "./report.ts";
 import { Answers, passKeys, References, type SampledPass } from "./sampled_rows.ts";
 import { openSession } from "./sessions.ts";
+import { shrunk } from "./shrink.ts";
 import { logInterval } from "./statistics.ts";
 import type { Tile } from "./tensor.ts";
 
@@ -22,6 +23,8 @@ export interface CheckOptions extends SampledPass {
   readonly inputScale: number;
   /** The approximation's outputs of the sampled rows. */
   readonly approx: Tile;
+  /** λ per head where the approximation was shrunk: redraws are as well. */
+  readonly lambda?: ArrayLike<number> | null;
   readonly redraws: number;
 }
 
@@ -38,7 +41,10 @@ export async function checkError(options: CheckOptions): Promise<ErrorReport> {
   await passKeys(options, [references, ...answers]);
   const { truth, uniform } = references;
   const compare = (approx: Tile) => compareOutputs(approx, truth, uniform, shape.heads, sizes.queryRows);
-  const samples = answers.map(({ outputs }) => compare(outputs).relativeL2.value);
+  const { lambda } = options;
+  const samples = answers.map(({ outputs }) => {
+    return compare(lambda ? shrunk(outputs, uniform, lambda) : outputs).relativeL2.value;
+  });
   return {
     ...compare(options.approx),
     phi: references.phi(options.inputScale),

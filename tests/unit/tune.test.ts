@@ -220,6 +220,6 @@ describe("reports", () => {
   test("colours mark the chosen setting only on terminals", async () => {
     const exporter = await TUNE_EXPORTERS.text();
     expect(text()).not.toContain("\x1b[");
-    expect(exporter(report(), { color: true, verbose: false })).toMatch(/\x1b\[32m {0,2}window 8, taylor1 .*chosen/);
+    expect(exporter(report(), { color: true, verbose: false })).toContain("\x1b[32mwindow 8, taylor1 ");
   });
 });

@@ -34,6 +34,7 @@ export async function fitNearFar(
   shape: AttentionShape,
   inputs: Inputs,
   backend: Backend,
+  signal?: AbortSignal,
 ): Promise<FittedNearFar> {
   const { far, window, heavy, clusters: wanted, top } = attention.nearFar!;
   const { kvHeads, headDim, causal } = shape;
@@ -48,7 +49,7 @@ export async function fitNearFar(
     ? await readKeys(inputs, { kind, rows }, shape.tileRows, backend.limits.precision)
     : null;
   const centroids = clustered && sample
-    ? await findCentroids(backend, sample.k, sample.weights, { heads: kvHeads, count, seed: attention.seed })
+    ? await findCentroids(backend, sample.k, sample.weights, { heads: kvHeads, count, seed: attention.seed, signal })
     : new Float64Array(clustered ? kvHeads * count * headDim : 0);
   return {
     plan: {

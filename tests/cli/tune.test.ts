@@ -167,10 +167,12 @@ test("wrong wishes and inputs are refused", async () => {
   }
 });
 
-test("Ctrl-C stops it", async () => {
-  const { code, stdout, stderr } = await performer(["tune", path("long.npy"), ...WASM], {
-    during: (child) => void setTimeout(() => child.kill("SIGINT"), 700),
-  });
-  expect([code, stdout]).toEqual([130, ""]);
-  expect(stderr).toContain("stopping");
+test("Ctrl-C stops it, and the search for centroids as well", async () => {
+  for (const args of [["tune", path("long.npy")], ["attend", path("long.npy"), "--far", "clusters:20000"]]) {
+    const { code, stdout, stderr } = await performer([...args, ...WASM], {
+      during: (child) => void setTimeout(() => child.kill("SIGINT"), 1000),
+    });
+    expect([code, stdout]).toEqual([130, ""]);
+    expect(stderr).toContain("stopping");
+  }
 });

@@ -12,6 +12,7 @@ import { compareOutputs } from "./metrics.ts";
 import type { ErrorReport, HealthReport } from "./report.ts";
 import { Answers, passKeys, References, type SampledPass } from "./sampled_rows.ts";
 import { openSession } from "./sessions.ts";
+import { shrunk } from "./shrink.ts";
 import { logInterval } from "./statistics.ts";
 import type { Tile } from "./tensor.ts";
 
@@ -24,6 +25,8 @@ export interface CheckOptions extends SampledPass {
   readonly inputScale: number;
   /** The approximation's outputs of the sampled rows. */
   readonly approx: Tile;
+  /** λ per head where the approximation was shrunk: redraws are as well. */
+  readonly lambda?: ArrayLike<number> | null;
   readonly redraws: number;
   /** Wants health per head. */
   readonly health: boolean;
@@ -53,7 +56,10 @@ export async function checkError(options: CheckOptions): Promise<Checked> {
   await passKeys(options, [references, ...answers, ...(health?.watchers ?? [])]);
   const { truth, uniform } = references;
   const compare = (approx: Tile) => compareOutputs(approx, truth, uniform, shape.heads, sizes.queryRows);
-  const samples = answers.map(({ outputs }) => compare(outputs).relativeL2.value);
+  const { lambda } = options;
+  const samples = answers.map(({ outputs }) => {
+    return compare(lambda ? shrunk(outputs, uniform, lambda) : outputs).relativeL2.value;
+  });
   const error = compare(options.approx);
   return {
     error: {

@@ -65,7 +65,8 @@ export async function attend(options: AttendOptions): Promise<Report> {
       ? countedFlops(attention, sizes, counts.topPairs)
       : flopCount(attention, sizes, parameters, transform?.kind === "dense")) +
     (layer?.flops(sizes.queryRows) ?? 0);
-  const seeded = parameters !== null && parameters.map.projection !== "none" && !attention.given;
+  const drawn = parameters !== null && parameters.map.projection !== "none" && !attention.given;
+  const seeded = drawn || attention.nearFar?.far === "clusters";
   const projected = parameters !== null && parameters.map.projection !== "none";
   const { info } = inputs.q;
   const fitted = run instanceof NearFarRun ? run.fitted : null;
@@ -91,7 +92,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
       numFeatures: parameters?.features ?? null,
       projections: projected ? parameters.projections : null,
       projection: projected ? (attention.given ? attention.given.path : attention.projection) : null,
-      norms: seeded ? normsOf(attention, parameters.map) : null,
+      norms: drawn ? normsOf(attention, parameters.map) : null,
       seed: seeded ? attention.seed : null,
       causal: attention.causal,
       scale: logitScale(attention, sizes.headDim),
@@ -100,7 +101,13 @@ export async function attend(options: AttendOptions): Promise<Report> {
       params: fit && reportOf(fit),
       tileRows: shape.tileRows,
       nearFar: attention.nearFar && fitted
-        ? { ...attention.nearFar, clusters: fitted.plan.clusters?.count ?? 0, fit: fitted.fit }
+        ? {
+          ...attention.nearFar,
+          clusters: fitted.plan.clusters?.count ?? 0,
+          top: fitted.plan.clusters?.top ?? 0,
+          exactRows: fitted.plan.exactRows,
+          fit: fitted.fit,
+        }
         : null,
       shrink: options.lambda ? Array.from(options.lambda) : null,
       chosen: options.chosen ?? false,
@@ -116,7 +123,11 @@ export async function attend(options: AttendOptions): Promise<Report> {
     counts,
     error,
     health,
-    warnings: warningsFor(attention, sizes, error, counts, fit, layer !== undefined),
+    warnings: warningsFor(attention, sizes, error, counts, {
+      fit,
+      layered: layer !== undefined,
+      shrinkFitted: options.shrinkFitted,
+    }),
   };
 }
 

@@ -28,6 +28,8 @@ export interface AttendOptions {
   readonly sampled?: Float64Array;
   /** λ of shrinkage per head; absent: none. */
   readonly lambda?: ArrayLike<number> | null;
+  /** λ was fitted to rows of the whole input (`--shrink auto`). */
+  readonly shrinkFitted?: boolean;
   /** The settings were chosen by trials (`--features auto`). */
   readonly chosen?: boolean;
   readonly redraws: number;
@@ -168,7 +170,8 @@ export abstract class ApproximateRun extends Run {
     const { backend, attention, inputs, redraws, signal, layer, health = false, chosen = false } = this.options;
     const { sizes, shape, inputScale, fit } = this;
     const [rows, queries, approx] = [this.#rows, this.#queries, this.#approx];
-    const what = { backend, attention, sizes, shape, fit, inputScale, inputs, memory: this.store };
+    const { lambda } = this.options;
+    const what = { backend, attention, sizes, shape, fit, inputScale, inputs, lambda, memory: this.store };
     const wish = { redraws, health, layered: layer !== undefined, chosen, counts };
     return await this.watch.time("check", () => checkError({ ...what, ...wish, rows, queries, approx, signal }));
   }

@@ -135,6 +135,18 @@ export async function tryAttention(
   };
 }
 
+/** Shrinkage is taken where it makes the error smaller by this factor. */
+const SHRINKAGE_GAIN = 0.95;
+
+/** The better of a trial's attention as it ran and with its shrinkage. */
+export function settled({ attention, error, shrinkage }: Trial): Pick<Trial, "attention" | "error"> {
+  const plain = error.relativeL2.value, helped = shrinkage.error.relativeL2.value;
+  const helps = helped < SHRINKAGE_GAIN * plain || (!Number.isFinite(plain) && Number.isFinite(helped));
+  return helps
+    ? { attention: { ...attention, shrink: shrinkage.lambda }, error: shrinkage.error }
+    : { attention, error };
+}
+
 /** λ per head where it is given; null where there is none, or it is still to be fitted. */
 export function lambdaOf({ shrink }: Attention, heads: number): readonly number[] | null {
   if (shrink === null || shrink === undefined || shrink === "auto") return null;

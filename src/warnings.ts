@@ -13,8 +13,11 @@ export function warningsFor(
   sizes: { queryRows: number; keyRows: number },
   error: ErrorReport | null,
   counts: SessionCounts,
-  fit: Fit | null = null,
-  layered = false,
+  { fit = null, layered = false, shrinkFitted = false }: {
+    readonly fit?: Fit | null;
+    readonly layered?: boolean;
+    readonly shrinkFitted?: boolean;
+  } = {},
 ): Warning[] {
   const warnings: Warning[] = [];
   if (error && error.skill <= 0) {
@@ -61,12 +64,21 @@ export function warningsFor(
       remedy: "use --params fixed where no row may depend on later ones",
     });
   }
+  if (attention.causal && shrinkFitted) {
+    warnings.push({
+      code: "fitted-ahead",
+      message: "λ of --shrink auto is fitted to rows of the whole input: early rows depend on later ones through it",
+      remedy: "give λ as a number, such as --shrink 0.9, where no row may depend on later ones",
+    });
+  }
   if (counts.nonPositive > 0) {
     warnings.push({
       code: "non-positive",
       message:
         `${counts.nonPositive} row-heads have a denominator ≤ 0 or beyond float range: their outputs are not averages of V`,
-      remedy: attention.nearFar
+      remedy: attention.nearFar?.far === "none" || attention.nearFar?.far === "clusters"
+        ? "scale queries and keys down, or use --features softmax"
+        : attention.nearFar
         ? "use --far clusters:128, whose weights are all positive"
         : "use a positive map such as --features hyperbolic",
     });
@@ -75,7 +87,9 @@ export function warningsFor(
     warnings.push({
       code: "empty-rows",
       message: `${counts.emptyRows} row-heads see no key: their output is 0`,
-      remedy: "check the mask",
+      remedy: attention.nearFar?.far === "none" && attention.nearFar.window === 0 && attention.causal
+        ? "give --window 1 or more, or a far field: heavy keys are known only after a block of rows"
+        : "check the mask",
     });
   }
   return warnings;

@@ -45,7 +45,9 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   const work = given ? expectedWork(attention, given) : undefined;
   if (given && typeof attention.shrink === "object" && attention.shrink && attention.shrink.length !== given.heads) {
     throw new UsageError(
-      `Cannot use --shrink with ${attention.shrink.length} numbers: there are ${given.heads} query heads`,
+      `Cannot use --shrink with ${attention.shrink.length} numbers: the queries have ${given.heads} head${
+        given.heads === 1 ? "" : "s"
+      }`,
     );
   }
   const { backend, refused } = await openFirst(candidates, {
@@ -66,10 +68,12 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   const { path = "", dtype = "", shape = [] } = file ?? {};
   const sink = file && layer ? Object.assign(layer.sources.sink(file), { path, dtype, shape }) : file;
   const settled = await chooseSettings({ inputs, attention, backend, signal: terminal.signal });
+  const lambda = lambdaOf(settled, sizes.heads);
   return await attend({
     inputs,
     attention: settled,
-    lambda: lambdaOf(settled, sizes.heads),
+    lambda,
+    shrinkFitted: shrink === "auto" && lambda !== null,
     chosen: auto,
     backend,
     refused,
@@ -99,6 +103,9 @@ function refuseContradictions(flags: Invocation["flags"], attention: Attention):
   if (flags.health === true && flags.check === 0) {
     throw new UsageError("Cannot use --health without a check: leave --check 0 out");
   }
+  if (flags["max-error"] !== undefined && flags.check === 0 && !isExact(attention)) {
+    throw new UsageError("Cannot use --max-error without a check: leave --check 0 out");
+  }
   if (attention.features === AUTO) {
     const other = ["compat", "projection-matrix", "weights"].find((name) => {
       return flags[name] !== undefined && flags[name] !== "exact";
@@ -114,9 +121,6 @@ function refuseContradictions(flags: Invocation["flags"], attention: Attention):
   }
   if (Number(flags.redraws) > 0 && fixed) {
     throw new UsageError("Cannot use --redraws: there is no random projection to draw again");
-  }
-  if (flags["max-error"] !== undefined && flags.check === 0 && !isExact(attention)) {
-    throw new UsageError("Cannot use --max-error without a check: leave --check 0 out");
   }
 }
 

@@ -17,7 +17,7 @@ export const text: Exporter = (report, { color, verbose }) => {
   const line = (name: string, words: string) => lines.push(`  ${paint("dim", name.padEnd(12))} ${words}`);
   line("backend", `${report.backend.name} · ${report.backend.device}`);
   for (const { name, reason } of report.backend.refused) line("", paint("dim", `${name} refused: ${reason}`));
-  line("features", features(report) + (report.attention.chosen ? " (chosen by trials on this input)" : ""));
+  line("features", features(report) + chosenWords(report));
   if (report.attention.shrink) line("shrinkage", `λ per head ${report.attention.shrink.map(figure).join(", ")}`);
   const { compat, params } = report.attention;
   if (params) line("fitted", fittedLine(params, verbose));
@@ -76,13 +76,22 @@ function title({ command, input, attention }: Report, paint: Paint): string {
 }
 
 function features({ attention }: Report): string {
-  if (attention.nearFar) return nearFar(attention.nearFar);
+  if (attention.nearFar) {
+    return nearFar(attention.nearFar) + (attention.seed === null ? "" : `, seed ${attention.seed}`);
+  }
   if (attention.numFeatures === null) return "exact softmax";
   return [
     `${attention.features}, m = ${attention.numFeatures}`,
     ...(attention.projection ? [attention.projection] : []),
     ...(attention.seed === null ? [] : [`seed ${attention.seed}`]),
   ].join(", ");
+}
+
+/** How `--features auto` came to its choice. */
+function chosenWords({ attention: { chosen, features, causal } }: Report): string {
+  if (!chosen) return "";
+  if (features === EXACT) return " (chosen: at this length nothing takes less arithmetic)";
+  return causal ? " (chosen by trials on the first rows)" : " (chosen by trials on this input)";
 }
 
 /** Means over heads. */
@@ -103,8 +112,11 @@ function fittedLine(
 }
 
 /** Near keys and the far field in words. */
-function nearFar({ window, heavy, far, clusters, top, fit }: NonNullable<Report["attention"]["nearFar"]>): string {
+function nearFar(
+  { window, heavy, far, clusters, top, exactRows = 0, fit }: NonNullable<Report["attention"]["nearFar"]>,
+): string {
   const near = [
+    ...(exactRows > 0 ? [`the first ${count(exactRows)} rows`] : []),
     ...(window > 0 ? [`window ${count(window)}`] : []),
     ...(heavy > 0 ? [`${count(heavy)} heavy keys`] : []),
     ...(top > 0 ? [`the keys of the top ${count(top)} clusters`] : []),

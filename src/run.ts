@@ -73,6 +73,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
       seed: seeded ? attention.seed : null,
       causal: attention.causal,
       scale: logitScale(attention, sizes.headDim),
+      decay: shape.decay ? [...shape.decay] : null,
       compat: attention.compat,
       masked: inputs.weights !== null,
       tileRows: shape.tileRows,

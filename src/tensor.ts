@@ -106,3 +106,13 @@ export interface TensorSink extends AsyncDisposable {
 export function floats(precision: Precision, length: number): FloatArray {
   return precision === "f64" ? new Float64Array(length) : new Float32Array(length);
 }
+
+/** Rows `from … to−1` of a tile, borrowed. */
+export function rowsOf(tile: Tile, from: number, to: number): Tile {
+  return {
+    start: tile.start + from,
+    rows: to - from,
+    cols: tile.cols,
+    data: tile.data.subarray(from * tile.cols, to * tile.cols),
+  };
+}

@@ -82,7 +82,9 @@ function remedyFor(attention: Attention, sizes: { queryRows: number; keyRows: nu
     if (attention.projection === "iid" && !attention.given) remedies.push("--projection orthogonal");
     remedies.push(`more features (-m ${attention.numFeatures * 4})`);
   }
-  if (!attention.given && attention.compat === "exact") remedies.push("--window 64 --heavy 64 --far taylor1");
+  if (!attention.given && !attention.decay && attention.compat === "exact") {
+    remedies.push("--window 64 --heavy 64 --far taylor1");
+  }
   if (sizes.keyRows <= 65536) remedies.push("--features softmax (exact; affordable at this length)");
   const why = error.phi > 4
     ? `queries and keys are large (mean ‖x+y‖² = ${error.phi.toFixed(1)}; random features need about 4 or less). `

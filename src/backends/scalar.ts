@@ -14,7 +14,8 @@ import type {
   Session,
   SessionCounts,
 } from "../backend.ts";
-import { UsageError } from "../errors.ts";
+import { checkDecay } from "../decay.ts";
+import { UnsupportedError, UsageError } from "../errors.ts";
 import type { NearFarPlan } from "../near_far.ts";
 import {
   checkLinear,
@@ -143,14 +144,17 @@ class ScalarBackend implements Backend {
   readonly limits: Limits = { precision: "f64", preferredTileRows: 512, maxTileBytes: 16 << 20, inFlight: 1 };
 
   async prepare(plan: Plan): Promise<Session> {
+    checkDecay(plan);
     return new ScalarSession(plan);
   }
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
+    checkDecay(plan);
     return new ScalarExactSession(plan);
   }
 
   async prepareNearFar(plan: NearFarPlan): Promise<NearFarSession> {
+    if (plan.decay) throw new UnsupportedError("scalar", "near-and-far attention has no decay");
     return new ScalarNearFar(plan);
   }
 

@@ -9,7 +9,7 @@ import { QueryRow } from "../../kernels/scalar/queries.ts";
 import { absorbKeys } from "../../kernels/scalar/keys.ts";
 import type { Session, SessionCounts, Stage } from "../backend.ts";
 import type { Plan } from "../plan.ts";
-import { clearState, copyState, emptyState, mergeInto, type State } from "../state.ts";
+import { clearState, copyState, emptyState, mergeInto, mergeLater, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 
 /** Keys, values and weights of the rows that are being answered (causal). */
@@ -26,7 +26,10 @@ export interface TileOutput {
   readonly denominators: Float32Array;
 }
 
-/** What a float32 backend implements. Every call copies its tiles before it returns; results may be awaited out of step. */
+/**
+ * What a float32 backend implements. Where the plan has decay, keys get its log weights (decay.ts), and states are relative to the last
+ * row of the keys. Every call copies its tiles before it returns; results may be awaited out of step.
+ */
 export interface TileKernels extends AsyncDisposable {
   /** State of these keys alone. */
   keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State>;
@@ -81,11 +84,12 @@ export class TiledSession implements Session {
     const sums = this.#own?.k === k ? this.#own.state : this.kernels.keys(k, v, weights);
     this.#own = null;
     this.#pending++;
+    const { rows } = k;
     const before = this.#merged;
     const merged = (async () => {
       try {
         const [state] = await Promise.all([sums, before]);
-        mergeInto(this.#state, state);
+        mergeLater(this.#state, state, this.plan.decay, rows);
         this.#version++;
         this.kernels.recycle?.(state);
       } finally {

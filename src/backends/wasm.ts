@@ -4,8 +4,7 @@ import type { Backend, Driver, ExactSession, Linear, OpenOptions, Peak, Session 
 import { UsageError } from "../errors.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
 import type { FloatArray } from "../tensor.ts";
-import { OnlineExactSession } from "./online.ts";
-import { TiledSession } from "./tiled.ts";
+import { openExact, openTiled } from "./decayed.ts";
 import { WasmDense } from "./wasm_dense.ts";
 import { WasmExact } from "./wasm_exact.ts";
 import { SLOTS, WasmLinear } from "./wasm_linear.ts";
@@ -40,12 +39,12 @@ export class WasmBackend implements Backend {
 
   async prepare(plan: Plan): Promise<Session> {
     await this.pool.idle();
-    return new TiledSession(plan, new WasmLinear(plan, this.pool, this.shared, this.kernels));
+    return await openTiled(plan, (cut) => new WasmLinear(cut, this.pool, this.shared, this.kernels));
   }
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
     await this.pool.idle();
-    return new OnlineExactSession(plan, new WasmExact(plan, this.pool, this.shared, this.kernels));
+    return await openExact(plan, (cut) => new WasmExact(cut, this.pool, this.shared, this.kernels));
   }
 
   async prepareLinear(plan: LinearPlan): Promise<Linear> {

@@ -1,8 +1,7 @@
 /** Backend `webgpu`: fused float32 kernels on a GPU through Dawn (npm `webgpu`), loaded when it is opened. */
 import type { Backend, Driver, ExactSession, Linear, Session } from "../backend.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
-import { OnlineExactSession } from "./online.ts";
-import { TiledSession } from "./tiled.ts";
+import { openExact, openTiled } from "./decayed.ts";
 import { findAdapter } from "./webgpu_adapter.ts";
 import { WebgpuDense } from "./webgpu_dense.ts";
 import { GpuDevice } from "./webgpu_device.ts";
@@ -31,11 +30,11 @@ export class WebgpuBackend implements Backend {
   }
 
   async prepare(plan: Plan): Promise<Session> {
-    return new TiledSession(plan, await WebgpuTiles.open(this.gpu, plan));
+    return await openTiled(plan, (cut) => WebgpuTiles.open(this.gpu, cut));
   }
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
-    return new OnlineExactSession(plan, await WebgpuExact.open(this.gpu, plan));
+    return await openExact(plan, (cut) => WebgpuExact.open(this.gpu, cut));
   }
 
   async prepareLinear(plan: LinearPlan): Promise<Linear> {

@@ -6,6 +6,7 @@ import type { Command, Flag } from "./command.ts";
 import {
   BACKEND_FLAG,
   COMMON_FLAGS,
+  decay,
   FORMAT_FLAG,
   fraction,
   positiveNumber,
@@ -78,6 +79,12 @@ const FLAGS: readonly Flag[] = [
   { name: "part", value: "PREFIX", summary: "only tensors of --weights whose names start so" },
   ...NEAR_FAR_FLAGS,
   { name: "causal", summary: "row i sees rows up to i" },
+  {
+    name: "decay",
+    value: "LIST",
+    summary: "with --causal, weigh key j by exp(-L(i-j)): a number, one per key head, or alibi",
+    parse: decay,
+  },
   { name: "heads", value: "H", summary: "heads to split the columns of [L, D] in (default 1)", parse: wholeNumber(1) },
   { name: "kv-heads", value: "K", summary: "heads of keys and values, where fewer (GQA, MQA)", parse: wholeNumber(1) },
   { name: "scale", value: "S", summary: "logit scale instead of 1/sqrt(d)", parse: positiveNumber },

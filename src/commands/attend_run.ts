@@ -1,5 +1,5 @@
 /** The story of `attend`: open the inputs, open a backend, run, report. */
-import { type Attention, expectedWork, isExact } from "../attention.ts";
+import { type Attention, decayFor, expectedWork, isExact } from "../attention.ts";
 import { openFirst, parseBackendList } from "../backends/mod.ts";
 import { UsageError } from "../errors.ts";
 import { EXPORTERS } from "../exporters/mod.ts";
@@ -33,7 +33,9 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   const opened = await openInputs(invocation, terminal);
   await using _files = opened.files;
   // What does not fit is refused before a backend is open.
-  const work = chosen ? undefined : expectedWork(attention, sizesOf(opened.inputs, attention.causal));
+  const known = chosen ? null : sizesOf(opened.inputs, attention.causal);
+  if (known) decayFor(attention, known);
+  const work = known ? expectedWork(attention, known) : undefined;
   const { backend, refused } = await openFirst(candidates, {
     threads: flags.threads as number | undefined,
     profile: flags.profile === true,

@@ -44,10 +44,17 @@ function title({ command, input, attention }: Report, paint: Paint): string {
     `performer ${command} ${input.path}`,
     `${count(input.rows)} rows${keys} × ${input.heads} head${input.heads === 1 ? "" : "s"}${shared} × ${width}`,
     attention.causal ? "causal" : "bidirectional",
+    ...(attention.decay ? [`decay ${decay(attention.decay)}`] : []),
     ...(attention.masked ? ["masked"] : []),
     ...(input.encoding ? [input.encoding] : []),
   ];
   return paint("bold", parts[0]) + " · " + parts.slice(1).join(" · ");
+}
+
+/** λ per key head in words. */
+function decay(lambdas: readonly number[]): string {
+  const [least, most] = [Math.min(...lambdas), Math.max(...lambdas)];
+  return least === most ? figure(most) : `${figure(least)} to ${figure(most)}`;
 }
 
 function features({ attention }: Report): string {

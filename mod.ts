@@ -11,6 +11,7 @@
 export { type Attention, parametersFor, type Sizes } from "./src/attention.ts";
 export type { Backend, Driver, ExactSession, Session } from "./src/backend.ts";
 export { CANDIDATES, openFirst, parseBackendList } from "./src/backends/mod.ts";
+export { alibiSlopes } from "./src/decay.ts";
 export { InputError, PerformerError, TransientError, UnsupportedError, UsageError } from "./src/errors.ts";
 export { bindMap, FEATURE_MAPS, type FeatureMap, featureMap, type MapParameters } from "./src/feature_map.ts";
 export { openContainer } from "./src/formats/mod.ts";
@@ -21,5 +22,5 @@ export { drawProjection, PROJECTIONS } from "./src/projection.ts";
 export type { Report } from "./src/report.ts";
 export { attend } from "./src/run.ts";
 export type { AttendOptions } from "./src/run_base.ts";
-export { copyState, emptyState, mergeInto, type State } from "./src/state.ts";
+export { copyState, emptyState, mergeInto, mergeLater, type State } from "./src/state.ts";
 export type { TensorSink, TensorSource, Tile } from "./src/tensor.ts";

@@ -10,13 +10,18 @@ import { absorbKeys } from "../../kernels/scalar/keys.ts";
 import type { Session, SessionCounts, Stage } from "../backend.ts";
 import type { Plan } from "../plan.ts";
 import { clearState, copyState, emptyState, mergeInto, mergeLater, type State } from "../state.ts";
-import type { FloatArray, Tile } from "../tensor.ts";
+import { type FloatArray, rowsOf, type Tile } from "../tensor.ts";
 
 /** Keys, values and weights of the rows that are being answered (causal). */
 export interface OwnRows {
   readonly k: Tile;
   readonly v: Tile;
   readonly weights?: FloatArray;
+}
+
+/** Rows `from … to−1`, borrowed. */
+export function ownRowsOf({ k, v, weights }: OwnRows, from: number, to: number): OwnRows {
+  return { k: rowsOf(k, from, to), v: rowsOf(v, from, to), weights: weights?.subarray(from, to) };
 }
 
 /** Outputs of one tile: `rows × (heads · valueDim)`, and the denominator p·z of each (row, head). */

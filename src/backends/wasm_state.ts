@@ -12,6 +12,8 @@ import type { Range } from "./wasm_split.ts";
 
 /** Exponents of units below this mean "no key" (kernels/wasm/assembly/pack.ts). */
 const NONE = -9e29;
+/** What stands there: above MASKED, so that a masked key weighs 0 beside a state that has seen no key. */
+const UNSEEN = -1e30;
 const MASKED = -3e38;
 
 /** Where a unit lies: some projections of one key head, at `at`. */
@@ -55,7 +57,7 @@ export class StateLayout {
     const slots = lanes * this.#signs;
     const floats = this.shared.floats(unit.at, slots * (2 + line));
     floats.fill(0);
-    floats.fill(MASKED, 0, slots);
+    floats.fill(UNSEEN, 0, slots);
     const base = unit.head * state.features;
     const common = map.family === "exp" ? null : highest(state.c, base, base + state.features);
     for (let sign = 0; sign < this.#signs; sign++) {

@@ -10,7 +10,7 @@ import { UnsupportedError } from "../errors.ts";
 import type { Plan } from "../plan.ts";
 import { copyState, emptyState, mergeInto, mergeLater, type State } from "../state.ts";
 import { type FloatArray, rowsOf, type Tile } from "../tensor.ts";
-import type { OwnRows, TileKernels, TileOutput } from "./tiled.ts";
+import { type OwnRows, ownRowsOf, type TileKernels, type TileOutput } from "./tiled.ts";
 import { CHUNK, cutOf, keyRanges } from "./webgpu_cut.ts";
 import { BufferSet, type GpuDevice, Ring } from "./webgpu_device.ts";
 import {
@@ -115,11 +115,9 @@ export class WebgpuTiles implements TileKernels {
   }
 
   keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
-    if (k.rows <= this.#capacity) return this.#track(this.#keys(k, v, weights));
+    if (k.rows <= this.#capacity) return this.#track(this.#keys({ k, v, weights }));
     const slices = this.#slices(k.rows);
-    const parts = slices.map(([from, to]) =>
-      this.#track(this.#keys(rowsOf(k, from, to), rowsOf(v, from, to), weights?.subarray(from, to)))
-    );
+    const parts = slices.map(([from, to]) => this.#track(this.#keys(ownRowsOf({ k, v, weights }, from, to))));
     return Promise.all(parts).then((states) => {
       slices.forEach(([from, to], i) => i > 0 && mergeLater(states[0], states[i], this.plan.decay, to - from));
       return states[0];
@@ -144,15 +142,14 @@ export class WebgpuTiles implements TileKernels {
   /** Slices depend on each other through the state; q and own stay valid until a causal call settles. */
   async #causalSlices(q: Tile, own: OwnRows, running: State): Promise<TileOutput & { readonly own: State }> {
     const total = emptyState(running.heads, running.features, running.valueDim);
+    const { decay } = this.plan;
     const outputs: TileOutput[] = [];
     for (const [from, to] of this.#slices(q.rows)) {
-      const weights = own.weights?.subarray(from, to);
-      if (this.plan.decay) decayState(running, this.plan.decay, to - from);
+      if (decay) decayState(running, decay, to - from);
       this.#upload(running, NaN);
-      const slice = { k: rowsOf(own.k, from, to), v: rowsOf(own.v, from, to), weights };
-      const output = await this.#causal(rowsOf(q, from, to), slice);
+      const output = await this.#causal(rowsOf(q, from, to), ownRowsOf(own, from, to));
       outputs.push(output);
-      mergeLater(total, output.own, this.plan.decay, to - from);
+      mergeLater(total, output.own, decay, to - from);
       mergeInto(running, output.own);
     }
     return { ...concatenate(outputs), own: total };
@@ -183,7 +180,7 @@ export class WebgpuTiles implements TileKernels {
     this.gpu.device.queue.writeBuffer(buffer, 0, floats as Float32Array<ArrayBuffer>);
   }
 
-  #writeKeys({ inputs }: Slot, k: Tile, v: Tile, weights?: FloatArray): void {
+  #writeKeys({ inputs }: Slot, { k, v, weights }: OwnRows): void {
     const { kvHeads, headDim, valueDim } = this.plan;
     this.#write(inputs.k!, this.#packer.rows(k, kvHeads, headDim));
     this.#write(inputs.v!, this.#packer.rows(v, kvHeads, valueDim));
@@ -194,11 +191,12 @@ export class WebgpuTiles implements TileKernels {
     this.gpu.device.queue.writeBuffer(slot.calls, index * 256, new Uint32Array(numbers));
   }
 
-  async #keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
+  async #keys(own: OwnRows): Promise<State> {
+    const { k, weights } = own;
     const { plan, pipelines } = this;
     const { featureBlocks, valueBlocks, unit } = this.#layout;
     const slot = this.#keySlots.take();
-    this.#writeKeys(slot, k, v, weights);
+    this.#writeKeys(slot, own);
     const keys = visibleKeys(k.rows, weights);
     const { ranges, share } = keyRanges(k.rows, this.#ranges);
     const encoder = this.gpu.device.createCommandEncoder();
@@ -245,7 +243,7 @@ export class WebgpuTiles implements TileKernels {
     const { featureBlocks, valueBlocks, unit } = this.#layout;
     const slot = this.#causalSlots.take();
     this.#write(slot.inputs.q!, this.#packer.rows(q, plan.heads, plan.headDim));
-    this.#writeKeys(slot, own.k, own.v, own.weights);
+    this.#writeKeys(slot, own);
     const keys = visibleKeys(q.rows, own.weights);
     const chunks = Math.ceil(q.rows / CHUNK);
     const encoder = this.gpu.device.createCommandEncoder();

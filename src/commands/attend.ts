@@ -142,6 +142,7 @@ export const attend: Command = {
   examples: [
     "performer attend input.npy --heads 8 -o output.npy",
     "performer attend qkv.npz --causal --features positive -m 512 --json | jq .error",
+    "performer attend qkv.npz --causal --decay alibi",
     "performer attend genome.fa --encode kmer:6",
     "performer attend qkv.npz --window 64 --heavy 64 --far taylor1",
     "performer attend rows.npy --weights model.pt --layer 2 -o attended.npy",

@@ -3,15 +3,20 @@ import { alibiSlopes } from "./decay.ts";
 import { UsageError } from "./errors.ts";
 import { nearFarFlops } from "./near_far_flops.ts";
 import {
+  AUTO,
   bindMap,
+  coordinatesOf,
   EXACT,
   type FarField,
+  type FeatureMap,
   featureMap,
   identity,
   type MapParameters,
   projectionsFor,
 } from "./feature_map.ts";
-import { drawFactored, type RowNorms } from "./projection.ts";
+import { type Fit, fittedProjections, type FitWish, fixedFit, type HeadFit } from "./fitted.ts";
+import { drawFactored, type DrawnProjection, type RowNorms } from "./projection.ts";
+import type { RowTransform } from "./row_transform.ts";
 import type { RuledPlan } from "./rules_plan.ts";
 import { type RulesName, rulesNamed } from "./rules_table.ts";
 
@@ -31,6 +36,8 @@ export interface NearFarSettings {
   /** Clusters C of the clustered far field, and how many of them are taken exactly per query. */
   readonly clusters: number;
   readonly top: number;
+  /** Causal: rows below it are exact softmax, so that what was chosen by them leaks nothing into them. */
+  readonly exactRows?: number;
 }
 
 /** The settings a user chooses. */
@@ -48,6 +55,8 @@ export interface Attention {
   readonly given: GivenProjection | null;
   /** Whose numerics: "exact" is our own. */
   readonly compat: RulesName;
+  /** Where fitted numbers come from, and whether keys are moved; absent: nothing was asked for. */
+  readonly fitting?: FitWish;
   /** Instead of random features: `features` is then the far field's name. */
   readonly nearFar?: NearFarSettings | null;
   /**
@@ -82,7 +91,7 @@ export function logitScale(attention: Attention, headDim: number): number {
 
 /** λ per key head; null without decay. Throws UsageError where it cannot be had. */
 export function decayFor(attention: Attention, { heads, kvHeads }: Sizes): Float64Array | null {
-  const { decay, causal, compat, nearFar } = attention;
+  const { decay, causal, compat, nearFar, features } = attention;
   if (!decay) return null;
   const refuse = (why: string) =>
     new UsageError(`Cannot use --decay ${decay === "alibi" ? decay : decay.join(",")}${why}`);
@@ -90,6 +99,10 @@ export function decayFor(attention: Attention, { heads, kvHeads }: Sizes): Float
   if (compat !== "exact") throw refuse(` with --compat ${compat}: that system has none; leave --compat out`);
   if (nearFar) {
     throw refuse(" with near keys and a far field, which have none: use random features or --features softmax");
+  }
+  if (features === AUTO) throw refuse(" with --features auto, whose near keys have none: name a feature map");
+  if (!isExact(attention) && featureMap(features).angular) {
+    throw refuse(` with --features ${features}, which weighs distances by itself: use another map`);
   }
   if (decay === "alibi") {
     if (heads === kvHeads) return Float64Array.from(alibiSlopes(heads));
@@ -103,14 +116,37 @@ export function decayFor(attention: Attention, { heads, kvHeads }: Sizes): Float
   return Float64Array.from({ length: kvHeads }, (_, head) => decay[decay.length === 1 ? 0 : head]);
 }
 
-/** The feature map with its projections for redraw `draw` (0 is the first). */
-export function parametersFor(attention: Attention, sizes: Sizes, draw = 0): MapParameters {
+/** Row norms of the projection: the map's own, or those asked for. */
+export const normsOf = (attention: Attention, map: FeatureMap): RowNorms => map.norms ?? attention.norms;
+
+/**
+ * The feature map with its projections for redraw `draw` (0 is the first), and with the numbers of `fit` where the map has some; maps
+ * that are fitted to data take `fixedFit` without it. `transformFor` says what becomes of queries and keys before.
+ */
+export function parametersFor(attention: Attention, sizes: Sizes, draw = 0, fit: Fit | null = null): MapParameters {
   const map = featureMap(attention.features);
   const { headDim } = sizes;
   const scale = logitScale(attention, headDim);
-  if (map.projection === "none") return bindMap(map, { headDim, scale, matrices: 1, weights: new Float64Array() });
+  if (map.projection === "none") {
+    const coordinates = coordinatesOf(map, headDim);
+    return bindMap(map, { headDim: coordinates, scale, matrices: 1, weights: new Float64Array() });
+  }
   if (attention.projection === "none") return bindMap(map, { headDim, scale, matrices: 1, weights: identity(headDim) });
+  const drawn = projectionsOf(attention, sizes, map, draw);
+  if (!map.fitted) return bindMap(map, { headDim, scale, ...drawn });
+  const { heads } = fit ?? fixedFit(map, headDim, scale);
+  return bindMap(map, { headDim, scale, ...fitted(heads, drawn, sizes) });
+}
+
+type Projections = Omit<DrawnProjection, "hadamard"> & {
+  readonly hadamard?: DrawnProjection["hadamard"];
+  matrices: number;
+};
+
+function projectionsOf(attention: Attention, sizes: Sizes, map: FeatureMap, draw: number): Projections {
+  if (map.signs !== undefined) return hybridProjections(attention, sizes, map, map.signs, draw);
   const { given } = attention;
+  const { headDim } = sizes;
   if (given) {
     if (given.headDim !== headDim) {
       throw new UsageError(
@@ -122,13 +158,75 @@ export function parametersFor(attention: Attention, sizes: Sizes, draw = 0): Map
         `Cannot use projection matrix "${given.path}": it holds ${given.matrices} matrices for ${sizes.kvHeads} key heads`,
       );
     }
-    return bindMap(map, { headDim, scale, matrices: given.matrices, weights: given.data });
+    return { matrices: given.matrices, weights: given.data };
   }
   const matrices = attention.compat === "exact" ? sizes.kvHeads : 1; // systems share one W among heads
   const projections = projectionsFor(map, attention.numFeatures, headDim);
-  const { projection: kind, norms, seed } = attention;
-  const drawn = drawFactored({ kind, projections, headDim, matrices, norms, seed, draw });
-  return bindMap(map, { headDim, scale, matrices, ...drawn });
+  const { projection: kind, seed } = attention;
+  const norms = normsOf(attention, map);
+  return { matrices, ...drawFactored({ kind, projections, headDim, matrices, norms, seed, draw }) };
+}
+
+/** Rows for positive features, for trigonometric ones and for signs, each kind drawn for itself: they must not depend on each other. */
+function hybridProjections(
+  attention: Attention,
+  sizes: Sizes,
+  map: FeatureMap,
+  signs: number,
+  draw: number,
+): Projections {
+  const { given, projection: kind, norms, seed, numFeatures } = attention;
+  const { headDim, kvHeads } = sizes;
+  if (given) {
+    throw new UsageError(`Cannot use projection matrix "${given.path}" with --features ${map.name}: it draws its own`);
+  }
+  const rows = projectionsFor(map, numFeatures, headDim);
+  const m = (rows - signs) / 2;
+  const most = Math.max(m, signs);
+  const drawn = drawFactored({ kind, projections: most, headDim, matrices: 3 * kvHeads, norms, seed, draw });
+  const weights = new Float64Array(kvHeads * rows * headDim);
+  for (let i = 0; i < 3 * kvHeads; i++) {
+    const part = i % 3;
+    const from = i * most * headDim;
+    const to = (Math.floor(i / 3) * rows + part * m) * headDim;
+    weights.set(drawn.weights.subarray(from, from + (part < 2 ? m : signs) * headDim), to);
+  }
+  return { matrices: kvHeads, weights };
+}
+
+/** Projections and exponents of fitted heads, a matrix for each where heads differ. W' is no product of Hadamard factors any more. */
+function fitted(heads: readonly HeadFit[], { matrices, weights }: Projections, { kvHeads, headDim }: Sizes) {
+  const count = heads.length === 1 ? matrices : kvHeads;
+  const size = weights.length / matrices;
+  const all = {
+    matrices: count,
+    weights: new Float64Array(count * size),
+    beta: new Float64Array(count * size / headDim),
+  };
+  for (let i = 0; i < count; i++) {
+    const from = (i % matrices) * size;
+    const one = fittedProjections(heads[i % heads.length], weights.subarray(from, from + size), headDim);
+    all.weights.set(one.weights, i * size);
+    all.beta.set(one.beta, i * size / headDim);
+  }
+  return all;
+}
+
+/** What becomes of queries and keys before the kernels see them; null: nothing. */
+export function transformFor(attention: Attention, sizes: Sizes, fit: Fit | null): RowTransform | null {
+  if (isExact(attention)) return null;
+  const { kvHeads, headDim, queryRows, keyRows } = sizes;
+  if (featureMap(attention.features).angular) return { kind: "angular", length: Math.max(1, queryRows, keyRows) };
+  if (!fit || fit.heads.every(({ shift, balance }) => !shift && !balance)) return null;
+  const heads = Array.from({ length: kvHeads }, (_, h) => fit.heads[h % fit.heads.length]);
+  const shift = Float64Array.from(heads.flatMap((head) => Array.from(head.shift ?? new Float64Array(headDim))));
+  const dense = heads.some(({ balance }) => balance && balance.T.length > headDim);
+  if (heads.every(({ balance }) => !balance)) return { kind: "diagonal", queries: null, keys: null, shift };
+  const none = dense ? identity(headDim) : new Float64Array(headDim).fill(1);
+  const joined = (part: "T" | "inverse") => {
+    return Float64Array.from(heads.flatMap(({ balance }) => Array.from(balance?.[part] ?? none)));
+  };
+  return { kind: dense ? "dense" : "diagonal", queries: joined("T"), keys: joined("inverse"), shift };
 }
 
 /** The plan of attention under another system's numerics; throws UsageError for settings that the system does not have. */
@@ -174,19 +272,25 @@ function projectionFlops({ map, headDim, projections, hadamard }: MapParameters)
 
 /**
  * Floating-point operations, a multiply-add counting two; exponentials and changes of sign are not counted.
- * Features 2·d·m per row and head of queries and of keys, keys and queries 2·r·(d_v + 1) each; exact 2·(d + d_v) per visible pair.
- * Near keys and far fields: near_far_flops.ts.
+ * Features 2·d·m per row and head of queries and of keys, keys and queries 2·r·(d_v + 1) each, 2·d² more where a dense matrix balances
+ * them first; exact 2·(d + d_v) per visible pair. Near keys and far fields: near_far_flops.ts.
  * Features of Hadamard factors instead 3·d'·log₂ d' additions per block of d' rows and one norm for each of m rows, which is what the
- * fast transforms need, also where a backend multiplies by the dense W.
+ * fast transforms need, also where a backend multiplies by the dense W. `balanced`: whether there is such a matrix.
  */
-export function flopCount(attention: Attention, sizes: Sizes, parameters: MapParameters | null): number {
+export function flopCount(
+  attention: Attention,
+  sizes: Sizes,
+  parameters: MapParameters | null,
+  balanced = parameters?.map.fitted?.balance === "dense",
+): number {
   const { queryRows, keyRows, heads, kvHeads, headDim, valueDim } = sizes;
   if (attention.nearFar) return nearFarFlops({ ...attention.nearFar, causal: attention.causal }, sizes);
   if (!parameters) {
     const pairs = attention.causal ? queryRows * (queryRows + 1) / 2 : queryRows * keyRows;
     return pairs * heads * 2 * (headDim + valueDim);
   }
-  const perRow = projectionFlops(parameters) + 2 * parameters.features * (valueDim + 1);
+  const balance = balanced ? 2 * headDim * headDim : 0;
+  const perRow = balance + projectionFlops(parameters) + 2 * parameters.features * (valueDim + 1);
   return (queryRows * heads + keyRows * kvHeads) * perRow;
 }
 

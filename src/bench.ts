@@ -1,6 +1,6 @@
 /** What `bench` sweeps and what it finds: plain data, and the plan of the sweep. Measures nothing and prints nothing. */
 import type { Stage } from "./backend.ts";
-import { EXACT, featureMap, projectionsFor } from "./feature_map.ts";
+import { EXACT, featureMap, featuresOf, projectionsFor } from "./feature_map.ts";
 import type { Refusal } from "./report.ts";
 
 /** Raised when a key of the JSON changes its meaning or goes away. */
@@ -197,7 +197,7 @@ export function settingsOf(axes: Axes, headDim: number): Setting[] {
       }
       const map = featureMap(features);
       for (const wanted of axes.numFeatures) {
-        const numFeatures = projectionsFor(map, wanted, headDim) * map.featuresPerProjection;
+        const numFeatures = featuresOf(map, projectionsFor(map, wanted, headDim));
         for (const kind of axes.projections) {
           add({ features, numFeatures, projection: map.projection === "none" ? null : kind, causal });
         }

@@ -4,7 +4,7 @@
  * A sample is the compute time of one whole attention over tiles in memory, by the loops of run.ts: no file is read, no output is
  * kept. Calls overlap as far as the backend allows, and the state is cleared between samples, outside the timing.
  */
-import { type Attention, flopCount, isExact, logitScale, parametersFor } from "./attention.ts";
+import { type Attention, flopCount, isExact, logitScale, parametersFor, transformFor } from "./attention.ts";
 import type { Backend, ExactSession, Session, Stage } from "./backend.ts";
 import { type BenchSizes, type Measurement, type Series, type Setting } from "./bench.ts";
 import { type BenchTensors, ROLES } from "./bench_tensors.ts";
@@ -14,6 +14,7 @@ import { breather, InFlight } from "./in_flight.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import type { FloatArray, Tile } from "./tensor.ts";
 import { LentMemory } from "./tile_store.ts";
+import { prepareTransformed } from "./transformed.ts";
 
 /** Samples taken even where they last longer than the time allows. */
 export const LEAST_SAMPLES = 3;
@@ -113,7 +114,12 @@ async function measure(
   const [q, k, v] = ROLES.map((role) => tensors.tiles(role, L, tileRows, precision, backend.allocate && memory));
   const rows = { q, k, v, inFlight, breathe: breather(options.signal) };
   await using run = parameters
-    ? new LinearRun(await backend.prepare({ ...shape, parameters }), shape, rows, memory)
+    ? new LinearRun(
+      await prepareTransformed(backend, { ...shape, parameters }, transformFor(attention, sizes, null)),
+      shape,
+      rows,
+      memory,
+    )
     : new ExactRun(
       await backend.prepareExact({ ...shape, scale: logitScale(attention, headDim), queryRows: tileRows }),
       shape,
@@ -130,7 +136,7 @@ async function measure(
     headDim,
     valueDim,
     seconds,
-    flops: flopCount(attention, sizes, parameters),
+    flops: flopCount(attention, sizes, parameters, false), // maps are bound without data, and nothing is balanced
     bytes: L * (heads + kvHeads) * (headDim + valueDim) * (precision === "f64" ? 8 : 4),
     peakBytes: options.peakBytes(),
     stages,

@@ -1,6 +1,11 @@
 /** Settings that are worth a trial, cheapest first: what `tune` and `--features auto` choose from. Pure. */
-import { type Attention, flopCount, type NearFarSettings, parametersFor, type Sizes } from "./attention.ts";
-import type { FarField } from "./feature_map.ts";
+import { type Attention, flopCount, isExact, type NearFarSettings, parametersFor, type Sizes } from "./attention.ts";
+import { EXACT, type FarField, FEATURE_MAPS } from "./feature_map.ts";
+
+/** Random features worth a trial: at equal arithmetic the others are no better. */
+export const TRIED_MAPS: readonly string[] = ["hyperbolic", "hyp-oprf", "hyp-aderf+sderf"].filter((name) => {
+  return FEATURE_MAPS.some((map) => map.name === name);
+});
 
 export interface Candidate {
   readonly attention: Attention;
@@ -51,11 +56,11 @@ export interface GridOptions {
 /** The candidates, by arithmetic. */
 export function candidatesFor({ sizes, base, budget = Infinity, tops, maps, numFeatures }: GridOptions): Candidate[] {
   const perRow = (attention: Attention) => {
-    const parameters = attention.nearFar ? null : parametersFor(attention, sizes);
+    const parameters = attention.nearFar || isExact(attention) ? null : parametersFor(attention, sizes);
     return flopCount(attention, sizes, parameters) / Math.max(1, sizes.queryRows);
   };
   const plain = { ...base, nearFar: null, shrink: null, given: null };
-  const exact = perRow({ ...plain, features: "softmax" });
+  const exact = perRow({ ...plain, features: EXACT });
   const attentions: Attention[] = [
     ...maps.flatMap((features) => numFeatures.map((count) => ({ ...plain, features, numFeatures: count }))),
     ...nearFarGrid(sizes.keyRows, sizes.headDim, tops).map((nearFar) => {

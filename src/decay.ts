@@ -33,6 +33,11 @@ export function checkDecay({ decay, kvHeads, causal }: AttentionShape): void {
   }
 }
 
+/** Throws RangeError for decay where there is none: near-and-far attention. */
+export function refuseDecay({ decay }: Pick<AttentionShape, "decay">): void {
+  if (decay) throw new RangeError("Near-and-far attention has no decay: use random features or exact softmax");
+}
+
 /** Rows of the tiles that float32 kernels are given, at most `tileRows`: a multiple of 64 where λ allows that many. */
 export function decayRows(decay: Float64Array, tileRows: number): number {
   const most = Math.min(tileRows, Math.floor(REACH / decay.reduce((x, y) => Math.max(x, y), 0)));

@@ -10,6 +10,7 @@
  * | `exp`       | 1                         | ±u + bias_a − ‖x‖²/2 + ln ω    | ±u + bias_a           |
  * | `trig`      | sin u, then cos u, × gain | +‖x‖²/2 + ln ω                 | 0                     |
  * | `pointwise` | gain · f(u) + epsilon     | ln ω                           | 0                     |
+ * | `hybrid`    | of `exp` and of `trig`, each times parts of a share that signs estimate: kernels/scalar/hybrid.ts  |||
  *
  * so that one log-domain state `(c, z, S)` with a running maximum of `e` per feature serves all of them
  * (state.ts). ω is the key's weight. Query factors that are equal for all features cancel in the ratio and are left out.
@@ -38,7 +39,7 @@ export const ACTIVATIONS = [
 ] as const;
 export type Activation = (typeof ACTIVATIONS)[number];
 
-export type Family = "exp" | "trig" | "pointwise";
+export type Family = "exp" | "trig" | "pointwise" | "hybrid";
 
 /** One row of the feature-map table; only `family` and `activation` name code. */
 export interface FeatureMap {
@@ -55,6 +56,17 @@ export interface FeatureMap {
   readonly signed: boolean;
   /** What it estimates: the softmax kernel, or its own kernel. */
   readonly kernel: "softmax" | "own";
+  /** Row norms that the map implies, whatever else is asked for. */
+  readonly norms?: "sqrtd";
+  /** What is fitted to the data (fitted.ts): how queries and keys are balanced, and exponents of ‖w‖². */
+  readonly fitted?: {
+    readonly balance: "none" | "diagonal" | "dense";
+    readonly exponents: "one" | "directions";
+  };
+  /** Sign projections τ_b of the hybrid family, n: rows of W after those of its positive and its trigonometric features. */
+  readonly signs?: number;
+  /** φ acts on 2 d coordinates, [x sin θ, x cos θ] with θ the row's place in the sequence (transformed.ts). */
+  readonly angular?: true;
   readonly summary: string;
 }
 
@@ -68,6 +80,22 @@ const pointwise = (activation: Activation, signed: boolean, summary: string, eps
   kernel: "own",
   summary,
 });
+
+type Fitted = NonNullable<FeatureMap["fitted"]>;
+
+/** A data-fitted map of the softmax kernel with one sign, and with both. */
+const fitted = (name: string, fitted: Fitted, summary: string): FeatureMap[] => {
+  const map = { family: "exp", signed: false, kernel: "softmax", fitted } as const;
+  return [
+    { ...map, name, featuresPerProjection: 1, summary },
+    {
+      ...map,
+      name: `hyp-${name}`,
+      featuresPerProjection: 2,
+      summary: `${name} of ±w: r features from r/2 projections`,
+    },
+  ];
+};
 
 /** The table. Adding a map of an existing family is one row here. */
 export const FEATURE_MAPS: readonly FeatureMap[] = [
@@ -95,6 +123,51 @@ export const FEATURE_MAPS: readonly FeatureMap[] = [
     kernel: "softmax",
     summary: "e^{‖x‖²/2} (sin w·x, cos w·x): unbiased but signed; unstable for large norms (paper §2.3)",
   },
+  {
+    name: "hybrid",
+    family: "hybrid",
+    featuresPerProjection: 1,
+    signs: 3,
+    signed: true,
+    kernel: "softmax",
+    summary:
+      "positive features where queries and keys point apart, trigonometric ones where they agree, by the angle between them " +
+      "(arXiv 2110.04367); signed, r = 12 m, scalar only",
+  },
+  {
+    name: "smreg",
+    family: "exp",
+    featuresPerProjection: 1,
+    signed: false,
+    kernel: "softmax",
+    norms: "sqrtd",
+    summary: "positive with row norms √d: the regularised softmax kernel, never above softmax (paper Theorem 1)",
+  },
+  ...fitted(
+    "oprf",
+    { balance: "none", exponents: "one" },
+    "exp(A‖w‖² + √(1−4A) w·x − ‖x‖²/2), A fitted to the data: bounded in w (FAVOR++, arXiv 2205.15317)",
+  ),
+  ...fitted(
+    "sderf",
+    { balance: "none", exponents: "directions" },
+    "oprf with an A per principal direction of x + y (FAVOR#, arXiv 2302.00787)",
+  ),
+  ...fitted(
+    "saderf",
+    { balance: "diagonal", exponents: "one" },
+    "oprf after scaling coordinates of queries up and of keys down, to equal size (arXiv 2302.00787)",
+  ),
+  ...fitted(
+    "aderf",
+    { balance: "dense", exponents: "one" },
+    "oprf after the matrix T on queries, T⁻¹ on keys that makes them most alike (arXiv 2302.00787)",
+  ),
+  ...fitted(
+    "aderf+sderf",
+    { balance: "dense", exponents: "directions" },
+    "aderf, then an A per principal direction: the least variance of these maps",
+  ),
   pointwise("relu", false, "max(w·x, 0) + 1e-3: generalised attention, the paper's ReLU Performer"),
   {
     name: "elu",
@@ -106,6 +179,18 @@ export const FEATURE_MAPS: readonly FeatureMap[] = [
     signed: false,
     kernel: "own",
     summary: "elu(x) + 1 per coordinate, no projection (linear transformer, arXiv 2006.16236)",
+  },
+  {
+    name: "cosformer",
+    family: "pointwise",
+    featuresPerProjection: 1,
+    activation: "relu",
+    epsilon: 0,
+    projection: "none",
+    angular: true,
+    signed: false,
+    kernel: "own",
+    summary: "relu(q)·relu(k) cos(π(i − j)/2M), M the longer length (arXiv 2202.08791); r = 2d, no projection",
   },
   pointwise("sigmoid", false, "1/(1+e^{−w·x}) + 1e-3"),
   pointwise("exp", false, "e^{w·x} + 1e-3, without the −‖x‖²/2 of softmax features"),
@@ -131,6 +216,9 @@ export const TAYLOR_MAPS: readonly FarField[] = ["taylor1", "taylor2", "hermite2
 
 /** The name that asks for exact attention instead of a feature map. */
 export const EXACT = "softmax";
+
+/** The name that leaves the choice to trials on the inputs (choose.ts). */
+export const AUTO = "auto";
 
 /** The name that asks for the features a checkpoint brings along, under its own numerics. */
 export const OWN = "own";
@@ -179,7 +267,7 @@ export interface MapParameters {
    * `i · m + a`. β_a − ½ ln r: with β = 0, φ·φ estimates exp(x·y). Zeros for the other families, which do not read it.
    */
   readonly bias: Float64Array;
-  /** Factor on g (trig, pointwise): 1/√m. */
+  /** Factor on g (trig, pointwise, hybrid): 1/√m. */
   readonly gain: number;
   readonly epsilon: number;
 }
@@ -202,11 +290,28 @@ export function identity(d: number): Float64Array {
   return rows;
 }
 
+/** Coordinates that kernels see of queries and keys `headDim` wide. */
+export const coordinatesOf = (map: FeatureMap, headDim: number): number => map.angular ? 2 * headDim : headDim;
+
+/** r, the length of φ of a map with that many rows of W: 3 (1 + n) m of a hybrid map with 2 m + n rows. */
+export const featuresOf = (map: FeatureMap, projections: number): number =>
+  map.signs === undefined
+    ? projections * map.featuresPerProjection
+    : 3 * (1 + map.signs) * (projections - map.signs) / 2;
+
 /** How many projections a map needs for `numFeatures` features; throws RangeError when it cannot be met. */
 export function projectionsFor(map: FeatureMap, numFeatures: number, headDim: number): number {
-  if (map.projection === "none") return headDim;
+  if (map.projection === "none") return coordinatesOf(map, headDim);
   if (!Number.isInteger(numFeatures) || numFeatures < 1) {
     throw new UsageError(`Cannot use ${numFeatures} features: expected a whole number of at least 1`);
+  }
+  if (map.signs !== undefined) {
+    const each = 3 * (1 + map.signs);
+    if (numFeatures % each === 0) return 2 * numFeatures / each + map.signs;
+    const near = Math.max(1, Math.round(numFeatures / each)) * each;
+    throw new UsageError(
+      `Cannot use ${numFeatures} features with "${map.name}": give a multiple of ${each} such as ${near}`,
+    );
   }
   if (numFeatures % map.featuresPerProjection !== 0) {
     throw new UsageError(
@@ -219,6 +324,7 @@ export function projectionsFor(map: FeatureMap, numFeatures: number, headDim: nu
 
 /**
  * Binds a map to projections.
+ * @param options.headDim coordinates that kernels see (`coordinatesOf`).
  * @param weights `matrices × m × d`; ignored (identity) for maps without projection.
  * @param scale the logit scale S in exp(S · q·k); softmax has S = 1/√d.
  * @param beta `matrices × m` exponents β of the `exp` family (dense-exponential maps, exp(β_a ± w_a·x − ‖x‖²/2)); zeros if left out.
@@ -262,7 +368,10 @@ export function bindMap(
       `Projection has ${options.weights.length} numbers, expected ${options.matrices} × m × ${headDim}`,
     );
   }
-  const features = projections * map.featuresPerProjection;
+  const features = featuresOf(map, projections);
+  if (!Number.isInteger(features) || features < 1) {
+    throw new RangeError(`"${map.name}" has ${projections} projections, expected 2 m and ${map.signs} for signs`);
+  }
   const bias = new Float64Array(options.matrices * projections);
   if (beta && beta.length !== bias.length) {
     throw new RangeError(
@@ -283,7 +392,9 @@ export function bindMap(
     weights: options.weights,
     hadamard: options.hadamard ?? null,
     bias,
-    gain: map.family === "exp" ? 1 : 1 / Math.sqrt(projections),
+    gain: map.family === "exp"
+      ? 1
+      : 1 / Math.sqrt(map.signs === undefined ? projections : (projections - map.signs) / 2),
     epsilon: map.epsilon ?? 0,
   };
 }

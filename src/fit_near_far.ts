@@ -5,7 +5,7 @@ import { findCentroids } from "./centroids.ts";
 import type { Inputs } from "./inputs.ts";
 import { BLOCK_ROWS, type NearFarPlan } from "./near_far.ts";
 import type { AttentionShape } from "./plan.ts";
-import { type KeySample, readSample, spread } from "./sample.ts";
+import { type KeySample, readKeys } from "./sample.ts";
 
 /** Keys per cluster that centroids are fitted to, and the least number of rows of a sample. */
 const KEYS_PER_CLUSTER = 16;
@@ -36,17 +36,19 @@ export async function fitNearFar(
   inputs: Inputs,
   backend: Backend,
 ): Promise<FittedNearFar> {
-  const { far, window, heavy, clusters: wanted, top } = attention.nearFar!;
+  const { far, window, heavy, clusters: wanted, top, exactRows = 0 } = attention.nearFar!;
   const { kvHeads, headDim, causal } = shape;
   const total = inputs.k.info.rows;
   const count = Math.min(wanted, Math.max(1, total));
   const clustered = far === "clusters";
   const needed = clustered || (!causal && heavy > 0);
   const rows = causal
-    ? Math.min(total, Math.ceil(count * KEYS_PER_CAUSAL_CLUSTER / BLOCK_ROWS) * BLOCK_ROWS)
+    ? Math.min(total, Math.max(exactRows, Math.ceil(count * KEYS_PER_CAUSAL_CLUSTER / BLOCK_ROWS) * BLOCK_ROWS))
     : Math.min(total, Math.max(LEAST_SAMPLE, clustered ? count * KEYS_PER_CLUSTER : 0));
-  const ranges = causal ? [{ start: 0, end: rows }] : spread(total, rows);
-  const sample = needed && rows > 0 ? await readSample(inputs, ranges, shape.tileRows, backend.limits.precision) : null;
+  const kind = causal ? "prefix" : "sample";
+  const sample = needed && rows > 0
+    ? await readKeys(inputs, { kind, rows }, shape.tileRows, backend.limits.precision)
+    : null;
   const centroids = clustered && sample
     ? await findCentroids(backend, sample.k, sample.weights, { heads: kvHeads, count, seed: attention.seed })
     : new Float64Array(clustered ? kvHeads * count * headDim : 0);
@@ -60,9 +62,9 @@ export async function fitNearFar(
       far,
       centre: sample && !causal ? meanOf(sample, kvHeads * headDim) : new Float64Array(kvHeads * headDim),
       clusters: clustered ? { count, centroids, top } : null,
-      exactRows: clustered && causal ? rows : 0,
+      exactRows: causal ? Math.min(total, Math.max(clustered ? rows : 0, exactRows)) : 0,
     },
-    fit: sample ? { source: causal ? "prefix" : "sample", rows } : { source: "none", rows: 0 },
+    fit: sample ? { source: kind, rows: sample.k.rows } : { source: "none", rows: 0 },
   };
 }
 

@@ -1,6 +1,6 @@
 /** The tensors of one attention, read together in step. A tensor that plays several roles is read once. */
 import { InputError } from "./errors.ts";
-import type { FloatArray, Precision, TensorSource, Tile } from "./tensor.ts";
+import type { FloatArray, Precision, RowRange, TensorSource, Tile } from "./tensor.ts";
 
 /** Where the tiles of a source are delivered (`TileOptions.memory`); undefined: in memory of its own. */
 export interface TileMemory {
@@ -25,17 +25,18 @@ export class Inputs {
     readonly weights: TensorSource | null,
   ) {}
 
-  /** Keys and values in step (and `queries`, for causal attention). */
+  /** Keys and values in step (and `queries`, for causal attention), of all rows or those of `range`. */
   async *tiles(
     tileRows: number,
     precision: Precision,
     queries: TensorSource | null,
     memory?: TileMemory,
+    range?: RowRange,
   ): AsyncIterable<KeyTiles> {
     const roles = [this.k, this.v, ...(this.weights ? [this.weights] : []), ...(queries ? [queries] : [])];
     const sources = [...new Set(roles)];
     const iterators = sources.map((source) => {
-      return source.tiles(tileRows, { precision, memory: memory?.for(source) })[Symbol.asyncIterator]();
+      return source.tiles(tileRows, { precision, memory: memory?.for(source), range })[Symbol.asyncIterator]();
     });
     try {
       while (true) {
@@ -56,9 +57,14 @@ export class Inputs {
   }
 
   /** Query tiles alone. They were checked with the keys when they are the same tensor. */
-  async *queryTiles(tileRows: number, precision: Precision, memory?: TileMemory): AsyncIterable<Tile> {
+  async *queryTiles(
+    tileRows: number,
+    precision: Precision,
+    memory?: TileMemory,
+    range?: RowRange,
+  ): AsyncIterable<Tile> {
     const checked = this.q === this.k || this.q === this.v;
-    for await (const tile of this.q.tiles(tileRows, { precision, memory: memory?.for(this.q) })) {
+    for await (const tile of this.q.tiles(tileRows, { precision, memory: memory?.for(this.q), range })) {
       if (!checked) requireFinite(this.q, tile);
       yield tile;
     }

@@ -7,9 +7,11 @@
 import { UsageError } from "./errors.ts";
 import type { HadamardFactors } from "./feature_map.ts";
 import { portableTurn, RandomStream } from "./random.ts";
+import { sobolNormals } from "./sobol.ts";
 
 /**
  * "chi": row norms as those of a Gaussian vector. "sqrtd": all √d (regularised softmax kernel, paper §2.3).
+ * Points of a net ("sobol") keep the norms they have under "chi", and are stretched to √d under "sqrtd".
  * Where rows are padded to d' columns they have these norms, of width d', before the padding is cut off.
  */
 export type RowNorms = "chi" | "sqrtd";
@@ -19,15 +21,19 @@ export interface Block {
   readonly directions: Float64Array;
   /** D₁, D₂, D₃ (`3 × size` of ±1) when the directions are a product of Hadamard factors. */
   readonly signs?: Float64Array;
+  /** Row norms where they belong to the directions; else those of independent Gaussian vectors are drawn. */
+  readonly norms?: Float64Array;
 }
 
-/** Draws the first `rows ≤ size` rows of one block; blocks are independent. */
+/** Draws the first `rows` rows of one block; blocks are independent. */
 type BlockDraw = (random: RandomStream, d: number, rows: number) => Block;
 
 interface Projection {
   readonly draw: BlockDraw;
   /** Rows of a full block and columns before padding is cut off; d when left out. */
   readonly size?: (d: number) => number;
+  /** All rows are one block, whatever their number. */
+  readonly single?: true;
   readonly summary: string;
 }
 
@@ -146,6 +152,13 @@ function simplexRows(random: RandomStream, d: number, rows: number): Float64Arra
   return d === 1 ? U : simplexOf(U, d).slice(0, rows * d);
 }
 
+/** Directions and norms of a net of normal vectors. */
+function sobolBlock(random: RandomStream, d: number, rows: number): Block {
+  const directions = sobolNormals(random, d, rows);
+  const norms = Float64Array.from({ length: rows }, (_, i) => length(directions, i * d, d));
+  return { directions: directions.map((value, at) => value / norms[Math.floor(at / d)]), norms };
+}
+
 /** Directions by name. Adding a projection is a function and its row here. */
 export const PROJECTIONS: Readonly<Record<string, Projection>> = {
   orthogonal: {
@@ -165,6 +178,11 @@ export const PROJECTIONS: Readonly<Record<string, Projection>> = {
   simplex: {
     draw: (...block) => ({ directions: simplexRows(...block) }),
     summary: "independent blocks of d directions to the corners of a randomly turned simplex",
+  },
+  sobol: {
+    draw: sobolBlock,
+    single: true,
+    summary: "one scrambled Sobol net of all rows, mapped to normal vectors; best with a power of two of rows",
   },
 };
 
@@ -198,22 +216,23 @@ export function drawFactored(options: ProjectionOptions): DrawnProjection {
     );
   }
   const size = kind.size?.(d) ?? d;
-  const blocks = Math.ceil(projections / size);
+  const most = kind.single ? projections : size;
+  const blocks = Math.ceil(projections / most);
   const weights = new Float64Array(matrices * projections * d);
   const norms = new Float64Array(matrices * projections);
   let signs: Float64Array | null = null;
   for (let matrix = 0; matrix < matrices; matrix++) {
     const random = new RandomStream(seed, draw, matrix, 0);
     for (let block = 0; block < blocks; block++) {
-      const first = matrix * projections + block * size;
-      const rows = Math.min(size, projections - block * size);
+      const first = matrix * projections + block * most;
+      const rows = Math.min(most, projections - block * most);
       const drawn = kind.draw(new RandomStream(seed, draw, matrix, block + 1), d, rows);
       if (drawn.signs) {
         signs ??= new Float64Array(matrices * blocks * 3 * size);
         signs.set(drawn.signs, (matrix * blocks + block) * 3 * size);
       }
       for (let i = 0; i < rows; i++) {
-        const norm = options.norms === "sqrtd" ? Math.sqrt(size) : normalLength(random, size);
+        const norm = options.norms === "sqrtd" ? Math.sqrt(size) : drawn.norms?.[i] ?? normalLength(random, size);
         norms[first + i] = drawn.signs ? Math.fround(norm) : norm; // factors are applied in float32, by this norm
         for (let l = 0; l < d; l++) {
           weights[(first + i) * d + l] = Math.fround(norms[first + i] * drawn.directions[i * d + l]);

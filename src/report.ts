@@ -25,7 +25,14 @@ export interface ErrorReport extends ErrorSummary {
 
 /** What happened, and what to do about it. */
 export interface Warning {
-  readonly code: "no-skill" | "low-skill" | "non-positive" | "empty-rows" | "own-kernel" | "leaks-future";
+  readonly code:
+    | "no-skill"
+    | "low-skill"
+    | "non-positive"
+    | "empty-rows"
+    | "own-kernel"
+    | "leaks-future"
+    | "fitted-ahead";
   readonly message: string;
   readonly remedy: string;
 }
@@ -62,9 +69,32 @@ export interface Report {
     readonly decay: readonly number[] | null;
     readonly compat: RulesName;
     readonly masked: boolean;
+    /** Numbers that were fitted to data before attention began; null: none. */
+    readonly params: {
+      /** "fixed", "file", "prefix:N" or "sample:N". */
+      readonly source: string;
+      /** Key rows that were looked at. */
+      readonly rows: number;
+      /** Keys were moved by one vector per head, which exact softmax does not see. */
+      readonly centred: boolean;
+      /** Per key head; one alone where all are alike. */
+      readonly heads: readonly {
+        /** Mean ‖x + y‖² of scaled queries and keys as they came, and as the features saw them. */
+        readonly phiBefore: number;
+        readonly phi: number;
+        /** Mean of ln(1 + m · relative variance) of a kernel entry: Σ H(λ). */
+        readonly logVariance: number;
+        /** A: one, or one per direction; empty where there is none. */
+        readonly exponents: readonly number[];
+      }[];
+    } | null;
     readonly tileRows: number;
     /** Near keys and the far field, and what was fitted to which rows; null: random features or exact softmax. */
     readonly nearFar: (NearFarSettings & { readonly fit: FitSource }) | null;
+    /** λ per head of shrinkage towards the mean of V; null: none. */
+    readonly shrink: readonly number[] | null;
+    /** Chosen by trials on these inputs (`--features auto`). */
+    readonly chosen: boolean;
   };
   /** The checkpoint's layer that made queries, keys and values of the input's rows; null: the input holds them. */
   readonly layer: { readonly path: string; readonly model: string; readonly index: number } | null;

@@ -5,15 +5,30 @@
  *     for (k, v): absorb(k, v)                            for (q, k, v): write(emit(q, {k, v})); absorb(k, v)
  *     for q: write(emit(q))
  */
-import { checkSizes, flopCount, isExact, logitScale, parametersFor, ruledPlanFor, type Sizes } from "./attention.ts";
+import {
+  checkSizes,
+  flopCount,
+  isExact,
+  logitScale,
+  normsOf,
+  parametersFor,
+  ruledPlanFor,
+  type Sizes,
+  transformFor,
+} from "./attention.ts";
 import type { Session, SessionCounts } from "./backend.ts";
+import type { MapParameters } from "./feature_map.ts";
+import { fitInputs, planFit } from "./fit.ts";
+import type { Fit } from "./fitted.ts";
 import { InFlight } from "./in_flight.ts";
 import type { Inputs } from "./inputs.ts";
 import { type Report, REPORT_SCHEMA } from "./report.ts";
+import type { RowTransform } from "./row_transform.ts";
 import { prepareRuled, type RuledSession } from "./rules.ts";
 import { ApproximateRun, type AttendOptions, type Emitted, Run } from "./run_base.ts";
 import { NearFarRun } from "./run_near_far.ts";
 import { timed } from "./timing.ts";
+import { prepareTransformed } from "./transformed.ts";
 import { warningsFor } from "./warnings.ts";
 
 /** Sizes of the tensors at hand; throws UsageError when they do not belong together. */
@@ -42,7 +57,9 @@ export async function attend(options: AttendOptions): Promise<Report> {
   const seconds = run.watch.seconds();
   const { parameters, shape } = run;
   const { layer } = options;
-  const flops = flopCount(attention, sizes, parameters) + (layer?.flops(sizes.queryRows) ?? 0);
+  const { fit, transform } = run;
+  const flops = flopCount(attention, sizes, parameters, transform?.kind === "dense") +
+    (layer?.flops(sizes.queryRows) ?? 0);
   const seeded = parameters !== null && parameters.map.projection !== "none" && !attention.given;
   const projected = parameters !== null && parameters.map.projection !== "none";
   const { info } = inputs.q;
@@ -69,17 +86,20 @@ export async function attend(options: AttendOptions): Promise<Report> {
       numFeatures: parameters?.features ?? null,
       projections: projected ? parameters.projections : null,
       projection: projected ? (attention.given ? attention.given.path : attention.projection) : null,
-      norms: seeded ? attention.norms : null,
+      norms: seeded ? normsOf(attention, parameters.map) : null,
       seed: seeded ? attention.seed : null,
       causal: attention.causal,
       scale: logitScale(attention, sizes.headDim),
       decay: shape.decay ? [...shape.decay] : null,
       compat: attention.compat,
       masked: inputs.weights !== null,
+      params: fit && reportOf(fit),
       tileRows: shape.tileRows,
       nearFar: attention.nearFar && fitted
         ? { ...attention.nearFar, clusters: fitted.plan.clusters?.count ?? 0, fit: fitted.fit }
         : null,
+      shrink: options.lambda ? Array.from(options.lambda) : null,
+      chosen: options.chosen ?? false,
     },
     layer: layer ? { path: layer.path, model: layer.model, index: layer.index } : null,
     output: options.sink && { path: options.sink.path, dtype: options.sink.dtype, shape: options.sink.shape },
@@ -91,9 +111,21 @@ export async function attend(options: AttendOptions): Promise<Report> {
     peakBytes: options.peakBytes(),
     counts,
     error,
-    warnings: warningsFor(attention, sizes, error, counts),
+    warnings: warningsFor(attention, sizes, error, counts, fit),
   };
 }
+
+const reportOf = ({ source, rows, centred, heads }: Fit): Report["attention"]["params"] => ({
+  source,
+  rows,
+  centred,
+  heads: heads.map(({ phiBefore, phi, logVariance, exponents }) => ({
+    phiBefore,
+    phi,
+    logVariance,
+    exponents: [...exponents],
+  })),
+});
 
 /** A run of random features, or of near keys and far fields. */
 export function approximateRun(options: AttendOptions, sizes: Sizes): ApproximateRun & Pick<Run, "parameters"> {
@@ -101,14 +133,36 @@ export function approximateRun(options: AttendOptions, sizes: Sizes): Approximat
 }
 
 class LinearRun extends ApproximateRun {
-  readonly parameters;
+  #parameters: MapParameters | null = null;
+  #fit: Fit | null = null;
 
-  constructor(options: AttendOptions, sizes: Sizes) {
-    super(options, sizes);
-    this.parameters = parametersFor(options.attention, sizes);
+  /** Of `attend`, once it has begun. */
+  get parameters(): MapParameters {
+    if (!this.#parameters) throw new RangeError("The map is fitted when attention begins");
+    return this.#parameters;
+  }
+
+  override get fit(): Fit | null {
+    return this.#fit;
+  }
+
+  override get transform(): RowTransform | null {
+    return transformFor(this.options.attention, this.sizes, this.#fit);
+  }
+
+  /** Looks at the rows that the map is fitted to, before any of them is attended to. */
+  async #fitted(): Promise<Fit | null> {
+    const { attention, inputs, backend, layer, signal } = this.options;
+    const plan = planFit(attention, layer !== undefined);
+    if (!plan) return null;
+    const { sizes, shape: { tileRows }, watch, reading } = this;
+    const { precision } = backend.limits;
+    return await watch.time(reading, () => fitInputs(attention, sizes, plan, inputs, { precision, tileRows, signal }));
   }
 
   async attend(): Promise<SessionCounts> {
+    this.#fit = await this.#fitted();
+    this.#parameters = parametersFor(this.options.attention, this.sizes, 0, this.#fit);
     await using session = await this.#session();
     const { heads, valueDim, queryRows } = this.sizes;
     this.store.reserveOutputs(Math.min(this.shape.tileRows, queryRows) * heads * valueDim);
@@ -122,7 +176,9 @@ class LinearRun extends ApproximateRun {
   async #session(): Promise<Session | RuledSession> {
     const { backend, attention, inputs } = this.options;
     const { parameters, sizes, shape, watch } = this;
-    if (attention.compat === "exact") return await backend.prepare({ ...shape, parameters });
+    if (attention.compat === "exact") {
+      return await prepareTransformed(backend, { ...shape, parameters }, this.transform);
+    }
     const session = await prepareRuled(backend, ruledPlanFor(attention, sizes, parameters, shape.tileRows));
     if (!session.surveys) return session;
     for await (

@@ -2,10 +2,13 @@
 import { type Attention, decayFor, type parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, KeyRows, SessionCounts } from "./backend.ts";
 import { checkError } from "./check.ts";
+import { coordinatesOf, FEATURE_MAPS } from "./feature_map.ts";
+import type { Fit } from "./fitted.ts";
 import { InFlight } from "./in_flight.ts";
 import type { Inputs } from "./inputs.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
 import type { ErrorReport, Refusal, Report } from "./report.ts";
+import type { RowTransform } from "./row_transform.ts";
 import { copySampled, sampleRows } from "./sampled_rows.ts";
 import { Shrinkage } from "./shrink.ts";
 import { type FloatArray, floats, type Precision, type TensorSink, type Tile } from "./tensor.ts";
@@ -25,6 +28,8 @@ export interface AttendOptions {
   readonly sampled?: Float64Array;
   /** λ of shrinkage per head; absent: none. */
   readonly lambda?: ArrayLike<number> | null;
+  /** The settings were chosen by trials (`--features auto`). */
+  readonly chosen?: boolean;
   readonly redraws: number;
   /** Where the output goes; null computes it all the same. */
   readonly sink:
@@ -51,11 +56,22 @@ export abstract class Run implements Disposable {
   protected readonly store: TileStore;
   abstract readonly parameters: ReturnType<typeof parametersFor> | null;
 
+  /** Numbers fitted to the inputs, and what becomes of queries and keys by them; known when attention has begun. */
+  get fit(): Fit | null {
+    return null;
+  }
+
+  get transform(): RowTransform | null {
+    return null;
+  }
+
   constructor(readonly options: AttendOptions, readonly sizes: Sizes) {
     this.watch = options.layer?.watch ?? new Stopwatch();
     this.reading = options.layer ? "compute" : "read";
     const { heads, kvHeads, headDim, valueDim } = sizes;
-    const widest = Math.max(heads * headDim, kvHeads * headDim, kvHeads * valueDim, heads * valueDim);
+    const map = FEATURE_MAPS.find(({ name }) => name === options.attention.features);
+    const seen = map ? coordinatesOf(map, headDim) : headDim;
+    const widest = Math.max(heads * seen, kvHeads * seen, kvHeads * valueDim, heads * valueDim);
     const tileRows = tileRowsFor(options.backend.limits, widest, options.tileRows);
     const { attention } = options;
     const decay = decayFor(attention, sizes);
@@ -150,9 +166,9 @@ export abstract class ApproximateRun extends Run {
   async error(): Promise<ErrorReport | null> {
     if (this.#rows.length === 0 || this.sizes.keyRows === 0) return null;
     const { backend, attention, inputs, redraws, signal } = this.options;
-    const { sizes, shape, inputScale } = this;
+    const { sizes, shape, inputScale, fit } = this;
     const [rows, queries, approx] = [this.#rows, this.#queries, this.#approx];
-    const what = { backend, attention, sizes, shape, inputScale, inputs, memory: this.store };
+    const what = { backend, attention, sizes, shape, fit, inputScale, inputs, memory: this.store };
     return await this.watch.time("check", () => checkError({ ...what, rows, queries, approx, redraws, signal }));
   }
 }

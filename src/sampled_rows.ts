@@ -4,7 +4,7 @@
  * Everything that watches a pass is a `Watcher`; errors are distances between the outputs of two of them.
  */
 import type { Backend, ExactSession, Session } from "./backend.ts";
-import { breather } from "./in_flight.ts";
+import { breather, InFlight } from "./in_flight.ts";
 import type { Inputs, KeyTiles, TileMemory } from "./inputs.ts";
 import { Moments, phiOf } from "./moments.ts";
 import type { AttentionShape } from "./plan.ts";
@@ -78,17 +78,19 @@ export interface Watcher {
   finish(): Promise<void>;
 }
 
-/** Lets the keys pass by, once. Calls are awaited one by one: no two watchers compute at the same time. */
+/** Lets the keys pass by, once; of one tile as many watchers are at work as the backend takes calls. */
 export async function passKeys(pass: SampledPass, watchers: readonly Watcher[]): Promise<void> {
-  const { backend: { limits: { precision } }, shape, inputs, memory, signal } = pass;
+  const { backend: { limits: { precision, inFlight } }, shape, inputs, memory, signal } = pass;
   const breathe = breather(signal);
   const queries = watchers.some(({ asksInStep }) => asksInStep) ? inputs.q : null;
   for await (const tiles of inputs.tiles(shape.tileRows, precision, queries, memory)) {
     signal?.throwIfAborted();
+    const flight = new InFlight<void>(inFlight);
     for (const watcher of watchers) {
-      await watcher.absorb(tiles);
+      await flight.push(watcher.absorb(tiles));
       await breathe();
     }
+    await flight.drain();
     pass.progress?.(tiles.k.start + tiles.k.rows);
   }
   for (const watcher of watchers) {
@@ -157,6 +159,7 @@ export class Answers implements Watcher {
   readonly asksInStep: boolean;
   /** `rows × (heads · valueDim)`, float64. */
   readonly outputs: Tile;
+  #answered = 0;
 
   constructor(readonly pass: SampledPass, readonly session: Session) {
     const { shape: { heads, valueDim, causal }, rows } = pass;
@@ -165,11 +168,17 @@ export class Answers implements Watcher {
     this.outputs = { start: 0, rows: rows.length, cols, data: new Float64Array(rows.length * cols) };
   }
 
+  /** (row, head) pairs that were answered: causal sessions answer whole tiles. What `session.counts` are counts of. */
+  get answered(): number {
+    return this.#answered;
+  }
+
   async absorb({ q, k, v, weights }: KeyTiles): Promise<void> {
     const { pass: { rows, shape }, session } = this;
     // Causal: a tile is emitted only when it holds sampled rows.
     if (shape.causal && q && rows.some((row) => row >= q.start && row < q.start + q.rows)) {
       copySampled(await session.emit(q, { k, v, weights }), rows, this.outputs.data);
+      this.#answered += q.rows * shape.heads;
     }
     await session.absorb(k, v, weights);
   }
@@ -182,6 +191,7 @@ export class Answers implements Watcher {
       const data = queries.data.subarray(start * queries.cols, (start + rows) * queries.cols);
       const { data: out } = await session.emit({ start, rows, cols: queries.cols, data });
       outputs.data.set(out, start * outputs.cols);
+      this.#answered += rows * shape.heads;
     }
   }
 }

@@ -3,7 +3,7 @@
  * once. What `tune`, `--features auto` and `--shrink auto` decide by.
  */
 import { type Attention, flopCount, parametersFor, type Sizes } from "./attention.ts";
-import type { Backend } from "./backend.ts";
+import type { Backend, SessionCounts } from "./backend.ts";
 import type { Inputs, KeyTiles } from "./inputs.ts";
 import { compareOutputs, type ErrorSummary } from "./metrics.ts";
 import { tileRowsFor } from "./plan.ts";
@@ -19,6 +19,8 @@ export interface TrialInputs {
   readonly backend: Backend;
   readonly causal: boolean;
   readonly scale: number | null;
+  /** λ per key head (decay.ts); absent or null: none. */
+  readonly decay?: Float64Array | null;
   readonly signal?: AbortSignal;
 }
 
@@ -33,10 +35,10 @@ export interface Truth {
 
 /** Computes the exact answer of these rows (ascending) in one pass over queries and one over keys. */
 export async function truthOf(trial: TrialInputs, rows: Float64Array): Promise<Truth> {
-  const { inputs, sizes, backend, causal, scale, signal } = trial;
+  const { inputs, sizes, backend, causal, scale, decay, signal } = trial;
   const { heads, kvHeads, headDim, valueDim } = sizes;
   const widest = Math.max(heads, kvHeads) * Math.max(headDim, valueDim);
-  const shape = { heads, kvHeads, headDim, valueDim, causal, tileRows: tileRowsFor(backend.limits, widest) };
+  const shape = { heads, kvHeads, headDim, valueDim, causal, decay, tileRows: tileRowsFor(backend.limits, widest) };
   using memory = new TileStore(backend, shape.tileRows, 1);
   const what = { backend, shape, inputs, memory, rows, signal };
   const pass = { ...what, queries: await readSampled(what) };
@@ -76,6 +78,8 @@ class TimedWatcher implements Watcher {
 export interface Trial {
   readonly attention: Attention;
   readonly error: ErrorSummary;
+  /** Rows that were treated specially, of all rows. */
+  readonly counts: SessionCounts;
   /** λ per head of the best shrinkage, and the error with it, fitted on even sampled rows and measured on odd ones. */
   readonly shrinkage: { readonly lambda: readonly number[]; readonly error: ErrorSummary };
   /** Seconds of computation for all rows. */
@@ -98,6 +102,7 @@ export async function tryAttention(
     refused: [],
     check: 0,
     sampled: truth.rows,
+    lambda: lambdaOf(attention, sizes.heads),
     redraws: 0,
     sink: null,
     encoding: null,
@@ -105,7 +110,7 @@ export async function tryAttention(
     signal,
   };
   using run = approximateRun(options, sizes);
-  await run.attend();
+  const counts = await run.attend();
   const { heads, queryRows } = sizes;
   const { exact, uniform } = truth;
   const approx = run.approx;
@@ -117,6 +122,7 @@ export async function tryAttention(
   return {
     attention,
     error: compare(approx, () => true),
+    counts,
     shrinkage: {
       lambda: [...fitShrinkage(approx, exact, uniform, heads)],
       error: compare(shrunk(approx, uniform, lambda), (row) => row % 2 === 1),
@@ -126,6 +132,12 @@ export async function tryAttention(
       Math.max(1, queryRows),
     rows: queryRows,
   };
+}
+
+/** λ per head where it is given; null where there is none, or it is still to be fitted. */
+export function lambdaOf({ shrink }: Attention, heads: number): readonly number[] | null {
+  if (shrink === null || shrink === undefined || shrink === "auto") return null;
+  return typeof shrink === "number" ? Array.from({ length: heads }, () => shrink) : shrink;
 }
 
 /** Some rows of a tile. */

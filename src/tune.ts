@@ -3,6 +3,8 @@
  * long input, the promising ones on all of it, and the chosen one is checked again on rows that played no part in the choice.
  */
 import type { Attention, Sizes } from "./attention.ts";
+import { UnsupportedError } from "./errors.ts";
+import type { Refusal } from "./report.ts";
 import type { Backend } from "./backend.ts";
 import { type Candidate, candidatesFor } from "./candidates.ts";
 import { BLOCK_ROWS } from "./near_far.ts";
@@ -32,7 +34,6 @@ export interface TuneOptions {
   readonly sampled: number;
   readonly maps: readonly string[];
   readonly numFeatures: readonly number[];
-  readonly tops: boolean;
   readonly signal?: AbortSignal;
   readonly progress?: (done: number, total: number) => void;
 }
@@ -40,8 +41,6 @@ export interface TuneOptions {
 /** A candidate that ran. */
 export interface Tried {
   readonly attention: Attention;
-  /** Whether the shrinkage of the trial is part of the setting. */
-  readonly lambda: readonly number[] | null;
   readonly error: ErrorSummary;
   /** Seconds of computation for all rows of the input; scaled up from a slice where only that ran. */
   readonly seconds: number;
@@ -61,6 +60,28 @@ export interface Tuned {
   readonly heldOut: ErrorSummary | null;
   readonly exact: { readonly seconds: number; readonly flopsPerRow: number };
   readonly uniformBaseline: number;
+}
+
+/** Raised when a key of the JSON changes its meaning or goes away. */
+export const TUNE_SCHEMA = "performer-tune/1";
+
+export interface TuneReport extends Tuned {
+  readonly schema: typeof TUNE_SCHEMA;
+  readonly command: "tune";
+  readonly backend: { readonly name: string; readonly device: string; readonly refused: readonly Refusal[] };
+  readonly input: {
+    readonly path: string;
+    readonly rows: number;
+    readonly keyRows: number;
+    readonly heads: number;
+    readonly headDim: number;
+  };
+  readonly causal: boolean;
+  readonly target: number;
+  readonly prefer: "time" | "memory";
+  /** The command line of the chosen setting. */
+  readonly use: string | null;
+  readonly seconds: { readonly total: number };
 }
 
 /** Numbers a session keeps per pass, in bytes of float64; keys of `top` clusters in float32. */
@@ -89,27 +110,43 @@ export function sliceOf(rows: number, most: number, causal: boolean): RowRange {
   return { start, end: start + most };
 }
 
+/** Whether the backend takes clusters' keys exactly. */
+export async function takesTops(backend: Backend, sizes: Sizes, causal: boolean): Promise<boolean> {
+  const { heads, kvHeads, headDim, valueDim } = sizes;
+  const shape = { heads, kvHeads, headDim, valueDim, causal, tileRows: BLOCK_ROWS };
+  const clusters = { count: 1, centroids: new Float64Array(kvHeads * headDim), top: 1 };
+  const common = { scale: 1, window: 0, heavy: 0, far: "clusters", exactRows: 0 } as const;
+  try {
+    const plan = { ...shape, ...common, centre: new Float64Array(kvHeads * headDim), clusters };
+    await (await backend.prepareNearFar!(plan))[Symbol.asyncDispose]();
+    return true;
+  } catch (error) {
+    if (error instanceof UnsupportedError) return false;
+    throw error;
+  }
+}
+
 /** Tries the candidates and chooses. */
 export async function tune(options: TuneOptions): Promise<Tuned> {
   const { inputs, base, sampled, backend, signal } = options;
   const sizes = sizesOf(inputs, base.causal);
-  const candidates = candidatesFor({ ...options, sizes });
+  const candidates = candidatesFor({ ...options, sizes, tops: await takesTops(backend, sizes, base.causal) });
   const whole: TrialInputs = { inputs, sizes, backend, causal: base.causal, scale: base.scale, signal };
   const long = sizes.queryRows > SLICE_ROWS && sizes.queryRows === sizes.keyRows;
   let done = 0;
   const total = candidates.length + (long ? FINALISTS : 0) + 2;
   const step = () => options.progress?.(Math.min(total, ++done), total);
   const rows = sampleRows(sizes.queryRows, sampled, base.causal, base.seed + 1);
-  const early: Tried[] = [];
+  const early: EarlyTrial[] = [];
   let finalists = candidates;
   if (long) {
     const range = sliceOf(sizes.queryRows, SLICE_ROWS, base.causal);
     const part = sliceInputs(inputs, range);
     const trialInputs = { ...whole, inputs: part, sizes: sizesOf(part, base.causal) };
     const truth = await truthOf(trialInputs, sampleRows(SLICE_ROWS, sampled, base.causal, base.seed + 1));
-    for (const { attention } of candidates) {
-      const trial = await tryAttention(attention, trialInputs, truth);
-      early.push(...triedFrom(trial, options, sizes, sizes.queryRows / SLICE_ROWS));
+    for (const candidate of candidates) {
+      const trial = await tryAttention(candidate.attention, trialInputs, truth);
+      early.push({ ...triedFrom(trial, options, sizes, sizes.queryRows / SLICE_ROWS), candidate });
       step();
     }
     finalists = chooseFinalists(early, options, candidates);
@@ -118,11 +155,11 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
   step();
   const late: Tried[] = [];
   for (const { attention } of finalists) {
-    late.push(...triedFrom(await tryAttention(attention, whole, truth), options, sizes, 1));
+    late.push(triedFrom(await tryAttention(attention, whole, truth), options, sizes, 1));
     step();
   }
-  const tried = markPareto([...late, ...early.filter(({ attention }) => !late.some((t) => t.attention === attention))]);
-  const exactWork = { ...base, features: "softmax", nearFar: null };
+  const others = early.filter(({ candidate }) => !finalists.includes(candidate)).map(({ candidate: _, ...one }) => one);
+  const tried = markPareto([...late, ...others]);
   const chosen = bestOf(tried.filter(({ rows }) => rows === sizes.queryRows), options.prefer);
   const pairs = base.causal ? (sizes.queryRows + 1) / 2 : sizes.keyRows;
   return {
@@ -131,22 +168,33 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
     heldOut: chosen && await heldOut(chosen, whole, rows, sampled),
     exact: {
       seconds: truth.secondsPerPair * sizes.queryRows * pairs,
-      flopsPerRow: pairs * sizes.heads * 2 * (sizes.headDim + sizes.valueDim) * (exactWork ? 1 : 1),
+      flopsPerRow: pairs * sizes.heads * 2 * (sizes.headDim + sizes.valueDim),
     },
     uniformBaseline: tried[0]?.error.uniformBaseline ?? NaN,
   };
 }
 
-/** A trial as it is, and with its shrinkage where that helps. */
-function triedFrom(trial: Trial, { target }: TuneOptions, sizes: Sizes, scale: number): Tried[] {
+/** A candidate that ran on a slice. */
+interface EarlyTrial extends Tried {
+  readonly candidate: Candidate;
+}
+
+/** A trial, with its shrinkage where that helps. */
+function triedFrom(trial: Trial, { target }: TuneOptions, sizes: Sizes, scale: number): Tried {
   const { attention, seconds, flopsPerRow, rows, error, shrinkage } = trial;
   const common = { attention, seconds: seconds * scale, flopsPerRow, rows, stateBytes: stateBytes(attention, sizes) };
   const of = (error: ErrorSummary, lambda: readonly number[] | null): Tried => {
-    return { ...common, error, lambda, pareto: false, meets: error.relativeL2.high <= target };
+    return {
+      ...common,
+      attention: lambda ? { ...attention, shrink: lambda } : attention,
+      error,
+      pareto: false,
+      meets: error.relativeL2.high <= target,
+    };
   };
   const helps = shrinkage.error.relativeL2.value < SHRINKAGE_GAIN * error.relativeL2.value ||
     !Number.isFinite(error.relativeL2.value);
-  return [helps ? of(shrinkage.error, shrinkage.lambda) : of(error, null)];
+  return helps ? of(shrinkage.error, shrinkage.lambda) : of(error, null);
 }
 
 /** Shrinkage is taken where it makes the error smaller by this factor. */
@@ -154,7 +202,7 @@ const SHRINKAGE_GAIN = 0.95;
 
 /** Those that may meet the target on all rows, cheapest first; where none may, the most accurate. */
 function chooseFinalists(
-  early: readonly Tried[],
+  early: readonly EarlyTrial[],
   { target, prefer }: TuneOptions,
   candidates: readonly Candidate[],
 ): Candidate[] {
@@ -164,8 +212,8 @@ function chooseFinalists(
   const safe = hopeful.filter(({ error }) => error.relativeL2.high <= target / SLICE_MARGIN);
   const accurate = [...early].sort((a, b) => a.error.relativeL2.value - b.error.relativeL2.value);
   const wanted = [...hopeful.slice(0, FINALISTS - 3), ...safe.slice(0, 2), ...accurate.slice(0, FINALISTS)];
-  const chosen = [...new Set(wanted.map(({ attention }) => attention))].slice(0, FINALISTS);
-  return candidates.filter(({ attention }) => chosen.includes(attention));
+  const chosen = [...new Set(wanted.map(({ candidate }) => candidate))].slice(0, FINALISTS);
+  return candidates.filter((candidate) => chosen.includes(candidate));
 }
 
 const costOf = ({ seconds, stateBytes }: Tried, prefer: "time" | "memory") => prefer === "time" ? seconds : stateBytes;
@@ -194,6 +242,5 @@ async function heldOut(chosen: Tried, whole: TrialInputs, used: Float64Array, sa
   const fresh = sampleRows(whole.sizes.queryRows, 2 * sampled, causal, seed + 2).filter((row) => !seen.has(row));
   const rows = fresh.length > 0 ? fresh.slice(0, Math.max(sampled, 1)) : used;
   const truth = await truthOf(whole, rows);
-  const attention = { ...chosen.attention, shrink: chosen.lambda };
-  return (await tryAttention(attention, whole, truth)).error;
+  return (await tryAttention(chosen.attention, whole, truth)).error;
 }

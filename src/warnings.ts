@@ -2,8 +2,10 @@
 import type { Attention, NearFarSettings } from "./attention.ts";
 import type { SessionCounts } from "./backend.ts";
 import { featureMap } from "./feature_map.ts";
+import type { Fit } from "./fitted.ts";
 import type { ErrorReport, Warning } from "./report.ts";
 import { leaksFuture } from "./rules_table.ts";
+import { count } from "./words.ts";
 
 /** What a reader of the report must be told. */
 export function warningsFor(
@@ -11,19 +13,20 @@ export function warningsFor(
   sizes: { queryRows: number; keyRows: number },
   error: ErrorReport | null,
   counts: SessionCounts,
+  fit: Fit | null = null,
 ): Warning[] {
   const warnings: Warning[] = [];
   if (error && error.skill <= 0) {
     warnings.push({
       code: "no-skill",
       message: "This approximation is no better than ignoring attention: the mean of V is as close to exact softmax",
-      remedy: remedyFor(attention, sizes, error),
+      remedy: remedyFor(attention, sizes, error, fit),
     });
   } else if (error && error.skill < 0.5) {
     warnings.push({
       code: "low-skill",
       message: "Less than half of what attention does is captured",
-      remedy: remedyFor(attention, sizes, error),
+      remedy: remedyFor(attention, sizes, error, fit),
     });
   }
   if (
@@ -46,6 +49,17 @@ export function warningsFor(
         : "use --compat exact",
     });
   }
+  if (attention.causal && fit && fit.rows > 0) {
+    warnings.push({
+      code: "fitted-ahead",
+      message:
+        `Parameters come from ${
+          fit.source === "file" ? "all" : count(fit.rows)
+        } rows (${fit.source}), so that early ones see ` +
+        "parameters of later ones: the variance of their outputs is influenced, not the kernel that features estimate",
+      remedy: "use --params fixed where no row may depend on later ones",
+    });
+  }
   if (counts.nonPositive > 0) {
     warnings.push({
       code: "non-positive",
@@ -66,16 +80,29 @@ export function warningsFor(
   return warnings;
 }
 
+/** The fitted map of least variance. */
+const BEST = "hyp-aderf+sderf";
+
 /** The first remedies that are not in force already. */
-function remedyFor(attention: Attention, sizes: { queryRows: number; keyRows: number }, error: ErrorReport): string {
+function remedyFor(
+  attention: Attention,
+  sizes: { queryRows: number; keyRows: number },
+  error: ErrorReport,
+  fit: Fit | null,
+): string {
   const { nearFar } = attention;
   if (nearFar) return nearFarRemedy(nearFar, sizes);
+  const phi = fit ? fit.heads.reduce((sum, head) => sum + head.phi, 0) / fit.heads.length : error.phi;
   const remedies: string[] = [];
   const map = attention.features === "softmax" ? null : featureMap(attention.features);
-  if (map && (map.name !== "hyperbolic") && (map.kernel === "own" || !map.signed || error.phi > 3)) {
+  const plain = map !== null && !map.fitted;
+  if (plain && map.name !== "hyperbolic" && (map.kernel === "own" || !map.signed || phi > 3)) {
     remedies.push("--features hyperbolic");
   }
-  if (map?.kernel === "softmax" && error.phi <= 3 && map.name === "hyperbolic") {
+  if (map?.kernel === "softmax" && map.name !== BEST && phi > 1 && attention.compat === "exact") {
+    remedies.push(`--features ${BEST}`);
+  }
+  if (map?.kernel === "softmax" && phi <= 3 && map.name === "hyperbolic") {
     remedies.push("--features trigonometric");
   }
   if (map?.projection !== "none") {
@@ -86,8 +113,8 @@ function remedyFor(attention: Attention, sizes: { queryRows: number; keyRows: nu
     remedies.push("--window 64 --heavy 64 --far taylor1");
   }
   if (sizes.keyRows <= 65536) remedies.push("--features softmax (exact; affordable at this length)");
-  const why = error.phi > 4
-    ? `queries and keys are large (mean ‖x+y‖² = ${error.phi.toFixed(1)}; random features need about 4 or less). `
+  const why = phi > 4
+    ? `queries and keys are large (mean ‖x+y‖² = ${phi.toFixed(1)}; random features need about 4 or less). `
     : "";
   return `${why}Try ${remedies.join(", ")}`;
 }

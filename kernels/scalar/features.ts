@@ -4,6 +4,7 @@
  * Cost: m·d multiply-adds per row and head; hyperbolic and trigonometric maps get two features from each product.
  */
 import { ACTIVATION_FUNCTIONS } from "./activations.ts";
+import { fillHybrid } from "./hybrid.ts";
 import type { FeatureNumbers } from "./types.ts";
 
 /** u = W x for one row: `x` = inputScale · data[at …]; writes m numbers into `u`, returns ‖x‖²/2. */
@@ -34,14 +35,20 @@ export class FeatureRow {
   /** Key features: g and e (without ln ω) of one row into `g[out …]`, `e[out …]`. */
   key(head: number, data: ArrayLike<number>, at: number, g: Float64Array, e: Float64Array, out: number): void {
     const norm = project(this.p, head, data, at, this.#u);
+    if (this.p.map.family === "hybrid") return this.#hybrid(false, norm, g, e, out);
     const exponent = this.p.map.family === "exp" ? -norm : this.p.map.family === "trig" ? norm : 0;
     this.#fill(head, exponent, g, e, out);
   }
 
   /** Query features; factors common to all features of the row are left out, as they cancel. */
   query(head: number, data: ArrayLike<number>, at: number, g: Float64Array, e: Float64Array): void {
-    project(this.p, head, data, at, this.#u);
+    const norm = project(this.p, head, data, at, this.#u);
+    if (this.p.map.family === "hybrid") return this.#hybrid(true, norm, g, e, 0);
     this.#fill(head, 0, g, e, 0);
+  }
+
+  #hybrid(query: boolean, half: number, g: Float64Array, e: Float64Array, out: number): void {
+    fillHybrid(this.#u, { signs: this.p.map.signs ?? 0, gain: this.p.gain, query, half }, g, e, out);
   }
 
   #fill(head: number, exponent: number, g: Float64Array, e: Float64Array, out: number): void {

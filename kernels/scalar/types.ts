@@ -10,9 +10,10 @@ export interface Rows {
 /** A feature map bound to its projections (src/feature_map.ts tells what each field means). */
 export interface FeatureNumbers {
   readonly map: {
-    readonly family: "exp" | "trig" | "pointwise";
+    readonly family: "exp" | "trig" | "pointwise" | "hybrid";
     readonly featuresPerProjection: 1 | 2;
     readonly activation?: string;
+    readonly signs?: number;
   };
   readonly headDim: number;
   readonly projections: number;

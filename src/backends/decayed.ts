@@ -11,7 +11,7 @@ import type { ExactPlan, Plan } from "../plan.ts";
 import { copyState, mergeInto, mergeLater, type State } from "../state.ts";
 import { type FloatArray, rowsOf, type Tile } from "../tensor.ts";
 import { type ExactKernels, OnlineExactSession } from "./online.ts";
-import { type OwnRows, TiledSession, type TileKernels, type TileOutput } from "./tiled.ts";
+import { type OwnRows, ownRowsOf, TiledSession, type TileKernels, type TileOutput } from "./tiled.ts";
 
 /** A session over the kernels that `make` makes for its plan, or for one of shorter tiles. Throws RangeError for decay that cannot be. */
 export async function openTiled(
@@ -51,7 +51,8 @@ class DecayedKernels implements TileKernels {
     const cuts = [...this.#cuts(k.rows)];
     // All calls are made before this one returns, so that each copies what it is given.
     const calls = cuts.map(([from, to]) => {
-      return this.kernels.keys(rowsOf(k, from, to), rowsOf(v, from, to), weights?.subarray(from, to));
+      const own = ownRowsOf({ k, v, weights }, from, to);
+      return this.kernels.keys(own.k, own.v, own.weights);
     });
     const [first, ...later] = await Promise.all(calls);
     later.forEach((state, i) => this.#append(first, state, cuts[i + 1]));
@@ -87,11 +88,10 @@ class DecayedKernels implements TileKernels {
     const state = copyState(before);
     let total: State | null = null;
     for (const [from, to] of this.#cuts(q.rows)) {
-      const rows = { k: rowsOf(own.k, from, to), v: rowsOf(own.v, from, to), weights: own.weights?.subarray(from, to) };
       const out = result.out.subarray(from * heads * valueDim, to * heads * valueDim);
       // Relative to the last row of the cut, as the log weights of its keys are.
       decayState(state, decay, to - from);
-      const done = await this.kernels.causal(rowsOf(q, from, to), rows, state, NaN, out);
+      const done = await this.kernels.causal(rowsOf(q, from, to), ownRowsOf(own, from, to), state, NaN, out);
       this.#collect(result, done, from);
       mergeInto(state, done.own);
       if (total) this.#append(total, done.own, [from, to]);

@@ -21,6 +21,7 @@ import { GpuJsDense } from "./gpujs_dense.ts";
 import { GpuJsExactKernels } from "./gpujs_exact.ts";
 import { GpuJs, type GpuJsMode, type GpuJsModule, Kernels, loadGpuJs } from "./gpujs_kernels.ts";
 import { GpuJsTileKernels } from "./gpujs_linear.ts";
+import { requireKernels } from "./tiled.ts";
 
 /** Modes by name, with the reason why one is refused. */
 const MODES: Readonly<Record<string, string | null>> = {
@@ -40,6 +41,7 @@ class GpuJsBackend implements Backend {
   }
 
   async prepare(plan: Plan): Promise<Session> {
+    requireKernels(this.name, plan);
     return await openTiled(plan, (cut) => new GpuJsTileKernels(cut, new Kernels(this.gpu)));
   }
 

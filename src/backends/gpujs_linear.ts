@@ -15,6 +15,8 @@ const CHUNK = 64;
 
 /** Denominators below this have lost their digits in float32. */
 const UNDERFLOW = 1e-25;
+/** The smallest float32 above 0. */
+const SMALLEST = 2 ** -149;
 
 /** A causal stage: prefix states, and scores within a chunk. */
 interface CausalStage {
@@ -265,8 +267,9 @@ export class GpuJsTileKernels implements TileKernels {
       if (denominators[cell] >= UNDERFLOW || Number.isNaN(denominators[cell])) continue;
       if (this.#uploads[Math.floor(head * this.plan.kvHeads / this.plan.heads)].empty) continue;
       row ??= new QueryRow(this.plan.parameters, this.plan, state, counts);
-      row.emit(q, Math.floor(cell / this.plan.heads), head, out);
-      denominators[cell] = 1;
+      const denominator = row.emit(q, Math.floor(cell / this.plan.heads), head, out);
+      // Never 0, which means "no key"; NaN where no feature is left at all.
+      denominators[cell] = denominator > 0 ? Math.max(denominator, SMALLEST) : NaN;
     }
   }
 

@@ -46,6 +46,8 @@ export type OpenSettings = Pick<OpenOptions, "threads" | "profile" | "eager"> & 
   readonly work?: number;
   /** Only backends with kernels for near keys and far fields will do. */
   readonly nearFar?: boolean;
+  /** Only backends with kernels for hybrid features will do. */
+  readonly hybrid?: boolean;
 };
 
 /** `auto` does not load onnxruntime for less: that takes 0.25 s, in which our own threads do as much. */
@@ -55,10 +57,13 @@ const LEAST_ONNX_WORK = 1e10;
 const NEAR_FAR: readonly BackendName[] = ["webgpu", "wasm", "scalar"];
 const NO_NEAR_FAR = `it has no kernels for near keys and far fields; ${NEAR_FAR.join(", ")} have`;
 
+/** Why backends other than `scalar` refuse the hybrid map. */
+export const NO_HYBRID = "it has no kernels for hybrid features; scalar has";
+
 /** Opens the first that can be. Only UnsupportedError means "try the next"; when none is left, the last one escapes. */
 export async function openFirst(
   wishes: readonly Wish[],
-  { speeds = null, work = Infinity, nearFar = false, ...options }: OpenSettings = {},
+  { speeds = null, work = Infinity, nearFar = false, hybrid = false, ...options }: OpenSettings = {},
 ): Promise<{ backend: Backend; refused: { name: string; reason: string }[] }> {
   const refused: { name: string; reason: string }[] = [];
   let last: unknown;
@@ -72,6 +77,11 @@ export async function openFirst(
     }
     if (!named && nearFar && !NEAR_FAR.includes(name)) {
       refused.push({ name, reason: NO_NEAR_FAR });
+      continue;
+    }
+    if (hybrid && name !== "scalar") {
+      last = new UnsupportedError(name, NO_HYBRID);
+      refused.push({ name, reason: NO_HYBRID });
       continue;
     }
     const driver = await CANDIDATES.find((candidate) => candidate.name === name)!.load();

@@ -24,6 +24,7 @@ import { OnnxExactKernels } from "./onnx_exact.ts";
 import { Graph } from "./onnx_graph.ts";
 import { OnnxTileKernels } from "./onnx_linear.ts";
 import { importPackage, type OrtModule, PACKAGE, Runtime, type Tensors } from "./onnx_runtime.ts";
+import { requireKernels } from "./tiled.ts";
 
 class OnnxBackend implements Backend {
   readonly name = "onnx";
@@ -38,6 +39,7 @@ class OnnxBackend implements Backend {
   }
 
   async prepare(plan: Plan): Promise<Session> {
+    requireKernels(this.name, plan);
     return await openTiled(plan, (cut) => OnnxTileKernels.make(cut, this.runtime));
   }
 

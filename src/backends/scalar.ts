@@ -14,8 +14,8 @@ import type {
   Session,
   SessionCounts,
 } from "../backend.ts";
-import { checkDecay } from "../decay.ts";
-import { UnsupportedError, UsageError } from "../errors.ts";
+import { checkDecay, refuseDecay } from "../decay.ts";
+import { UsageError } from "../errors.ts";
 import type { NearFarPlan } from "../near_far.ts";
 import {
   checkLinear,
@@ -154,7 +154,7 @@ class ScalarBackend implements Backend {
   }
 
   async prepareNearFar(plan: NearFarPlan): Promise<NearFarSession> {
-    if (plan.decay) throw new UnsupportedError("scalar", "near-and-far attention has no decay");
+    refuseDecay(plan);
     return new ScalarNearFar(plan);
   }
 

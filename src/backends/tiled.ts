@@ -7,7 +7,9 @@
  */
 import { QueryRow } from "../../kernels/scalar/queries.ts";
 import { absorbKeys } from "../../kernels/scalar/keys.ts";
-import type { Session, SessionCounts, Stage } from "../backend.ts";
+import type { BackendName, Session, SessionCounts, Stage } from "../backend.ts";
+import { UnsupportedError } from "../errors.ts";
+import { NO_HYBRID } from "./mod.ts";
 import type { Plan } from "../plan.ts";
 import { clearState, copyState, emptyState, mergeInto, mergeLater, type State } from "../state.ts";
 import { type FloatArray, rowsOf, type Tile } from "../tensor.ts";
@@ -65,6 +67,11 @@ export interface TileKernels extends AsyncDisposable {
 const UNDERFLOW = 1e-25;
 /** The smallest float32 above 0: a recomputed denominator is never mistaken for "no key". */
 const SMALLEST = 2 ** -149;
+
+/** Throws UnsupportedError for maps that only the scalar backend has kernels for. */
+export function requireKernels(backend: BackendName, { parameters: { map } }: Plan): void {
+  if (map.family === "hybrid") throw new UnsupportedError(backend, NO_HYBRID);
+}
 
 export class TiledSession implements Session {
   readonly counts: SessionCounts = { emptyRows: 0, nonPositive: 0, recomputed: 0 };

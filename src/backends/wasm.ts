@@ -1,11 +1,16 @@
 /** Backend `wasm`: SIMD kernels on every core, over shared memory. Runs wherever there are threads; no native code. */
 import * as os from "node:os";
-import type { Backend, Driver, ExactSession, Linear, OpenOptions, Peak, Session } from "../backend.ts";
+import type { Backend, Driver, ExactSession, Linear, NearFarSession, OpenOptions, Peak, Session } from "../backend.ts";
 import { UsageError } from "../errors.ts";
+import { refuseDecay } from "../decay.ts";
+import type { NearFarPlan } from "../near_far.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
 import type { FloatArray } from "../tensor.ts";
 import { openExact, openTiled } from "./decayed.ts";
+import { requireKernels } from "./tiled.ts";
 import { WasmDense } from "./wasm_dense.ts";
+import { DeviceNearFar } from "./near_far_session.ts";
+import { WasmFar } from "./wasm_far.ts";
 import { WasmExact } from "./wasm_exact.ts";
 import { SLOTS, WasmLinear } from "./wasm_linear.ts";
 import { SharedMemory } from "./wasm_memory.ts";
@@ -38,6 +43,7 @@ export class WasmBackend implements Backend {
   }
 
   async prepare(plan: Plan): Promise<Session> {
+    requireKernels(this.name, plan);
     await this.pool.idle();
     return await openTiled(plan, (cut) => new WasmLinear(cut, this.pool, this.shared, this.kernels));
   }
@@ -45,6 +51,12 @@ export class WasmBackend implements Backend {
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
     await this.pool.idle();
     return await openExact(plan, (cut) => new WasmExact(cut, this.pool, this.shared, this.kernels));
+  }
+
+  async prepareNearFar(plan: NearFarPlan): Promise<NearFarSession> {
+    refuseDecay(plan);
+    await this.pool.idle();
+    return new DeviceNearFar(plan, new WasmFar(plan, this.pool, this.shared, this.kernels));
   }
 
   async prepareLinear(plan: LinearPlan): Promise<Linear> {

@@ -26,6 +26,13 @@ export interface Kernels {
   causal(...args: number[]): void;
   absorb(...args: number[]): void;
   dense(...args: number[]): void;
+  farBytes(plan: number): number;
+  farScratch(plan: number): number;
+  nearFarScratch(plan: number): number;
+  clearFar(...args: number[]): void;
+  farSums(...args: number[]): void;
+  assignRows(...args: number[]): void;
+  nearFar(...args: number[]): void;
 }
 
 /** Exported functions by name with their arguments. */

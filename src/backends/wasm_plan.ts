@@ -5,10 +5,10 @@ import type { SharedMemory } from "./wasm_memory.ts";
 
 /** Projections of a panel of a dense W. */
 const PANEL = 16;
-const FIELDS = 26;
+export const FIELDS = 26;
 /** Base-2 exponents above M that are tolerated before M is raised (kernels/wasm/assembly/state.ts). */
 const SLACK = 24;
-const FAMILIES = { exp: 0, trig: 1, pointwise: 2 } as const;
+const FAMILIES = { exp: 0, trig: 1, pointwise: 2, hybrid: -1 } as const; // hybrid: refused before
 
 /** A plan in memory, with the areas it owns. */
 export interface PlanArea {
@@ -21,7 +21,8 @@ export interface PlanArea {
   release(): void;
 }
 
-function writeShape(shared: SharedMemory, at: number, shape: AttentionShape): Int32Array {
+/** Fields that every plan has. */
+export function writeShape(shared: SharedMemory, at: number, shape: AttentionShape): Int32Array {
   const { heads, kvHeads, headDim, valueDim } = shape;
   const ints = shared.integers(at, FIELDS);
   ints.fill(0);
@@ -36,7 +37,8 @@ function writeShape(shared: SharedMemory, at: number, shape: AttentionShape): In
   return ints;
 }
 
-const paddedValues = (valueDim: number): number => Math.ceil(valueDim / 16) * 16;
+/** d_v rounded up to whole products. */
+export const paddedValues = (valueDim: number): number => Math.ceil(valueDim / 16) * 16;
 
 /** A plan of exact attention. */
 export function writeExactPlan(shared: SharedMemory, plan: ExactPlan): PlanArea {

@@ -1,11 +1,16 @@
 /** Backend `webgpu`: fused float32 kernels on a GPU through Dawn (npm `webgpu`), loaded when it is opened. */
-import type { Backend, Driver, ExactSession, Linear, Session } from "../backend.ts";
+import type { Backend, Driver, ExactSession, Linear, NearFarSession, Session } from "../backend.ts";
+import { refuseDecay } from "../decay.ts";
+import type { NearFarPlan } from "../near_far.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
 import { openExact, openTiled } from "./decayed.ts";
+import { DeviceNearFar } from "./near_far_session.ts";
+import { requireKernels } from "./tiled.ts";
 import { findAdapter } from "./webgpu_adapter.ts";
 import { WebgpuDense } from "./webgpu_dense.ts";
 import { GpuDevice } from "./webgpu_device.ts";
 import { WebgpuExact } from "./webgpu_exact.ts";
+import { WebgpuFar } from "./webgpu_far.ts";
 import { WebgpuTiles } from "./webgpu_tiled.ts";
 
 /** Rows per tile: enough work to hide the upload of the next one; small where the "device" is a few cores. */
@@ -30,11 +35,17 @@ export class WebgpuBackend implements Backend {
   }
 
   async prepare(plan: Plan): Promise<Session> {
+    requireKernels(this.name, plan);
     return await openTiled(plan, (cut) => WebgpuTiles.open(this.gpu, cut));
   }
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
     return await openExact(plan, (cut) => WebgpuExact.open(this.gpu, cut));
+  }
+
+  async prepareNearFar(plan: NearFarPlan): Promise<NearFarSession> {
+    refuseDecay(plan);
+    return new DeviceNearFar(plan, await WebgpuFar.open(this.gpu, plan));
   }
 
   async prepareLinear(plan: LinearPlan): Promise<Linear> {

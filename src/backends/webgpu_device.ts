@@ -6,7 +6,7 @@
  */
 import { TransientError, UnsupportedError } from "../errors.ts";
 import { describe, isSoftware } from "./webgpu_adapter.ts";
-import { kernelText, type Pass } from "./webgpu_kernels.ts";
+import { entryOf, kernelText, type Pass } from "./webgpu_kernels.ts";
 
 /** Usage bits of the specification; the globals of that name exist only after Dawn is loaded. */
 export const USAGE = { mapRead: 1, copySrc: 4, copyDst: 8, uniform: 64, storage: 128 } as const;
@@ -124,7 +124,7 @@ export class GpuDevice {
   }
 
   async #compile(pass: Pass, constants: Constants): Promise<GPUComputePipeline> {
-    const entryPoint = `${pass}_pass`;
+    const entryPoint = entryOf(pass);
     const code = kernelText(pass, this.#subgroups);
     this.check();
     this.device.pushErrorScope("validation");
@@ -153,12 +153,22 @@ export class GpuDevice {
     index: number,
     buffers: readonly GPUBuffer[],
   ): GPUBindGroup {
+    const numbered = Object.fromEntries(buffers.map((buffer, i) => [i + 1, buffer]));
+    return this.bindAt(pipeline, calls, index, { ...numbered, 9: shape });
+  }
+
+  /** Binds call record `index` (binding 0) and buffers by their numbers: exactly those that the pass reads or writes. */
+  bindAt(
+    pipeline: GPUComputePipeline,
+    calls: GPUBuffer,
+    index: number,
+    buffers: Readonly<Record<number, GPUBuffer>>,
+  ): GPUBindGroup {
     return this.device.createBindGroup({
       layout: pipeline.getBindGroupLayout(0),
       entries: [
         { binding: 0, resource: { buffer: calls, offset: index * 256, size: 64 } },
-        ...buffers.map((buffer, i) => ({ binding: i + 1, resource: { buffer } })),
-        { binding: 9, resource: { buffer: shape } },
+        ...Object.entries(buffers).map(([binding, buffer]) => ({ binding: Number(binding), resource: { buffer } })),
       ],
     });
   }
@@ -225,6 +235,12 @@ export class BufferSet {
     return this.#make(count * 256, USAGE.uniform | USAGE.copyDst, "records");
   }
 
+  /** Frees one buffer early: what is queued still has it. */
+  free(buffer: GPUBuffer): void {
+    this.#buffers.splice(this.#buffers.indexOf(buffer), 1);
+    buffer.destroy();
+  }
+
   #make(size: number, usage: number, what: string): GPUBuffer {
     const buffer = this.gpu.buffer(size, usage, what);
     this.#buffers.push(buffer);
@@ -233,6 +249,20 @@ export class BufferSet {
 
   destroy(): void {
     for (const buffer of this.#buffers.splice(0)) buffer.destroy();
+  }
+}
+
+/** A buffer that is replaced by a larger one when a call needs it; what it held is lost then. */
+export class Growing {
+  #buffer: GPUBuffer | null = null;
+
+  constructor(readonly set: BufferSet, readonly kind: "input" | "work" | "staging", readonly what: string) {}
+
+  /** At least `size` bytes. */
+  ensure(size: number): GPUBuffer {
+    if (this.#buffer && this.#buffer.size >= size) return this.#buffer;
+    if (this.#buffer) this.set.free(this.#buffer);
+    return this.#buffer = this.set[this.kind](size, this.what);
   }
 }
 

@@ -180,11 +180,12 @@ export class WebgpuTiles implements TileKernels {
     this.gpu.device.queue.writeBuffer(buffer, 0, floats as Float32Array<ArrayBuffer>);
   }
 
-  #writeKeys({ inputs }: Slot, { k, v, weights }: OwnRows): void {
+  #writeKeys({ inputs }: Slot, { k, v, weights }: OwnRows): number {
     const { kvHeads, headDim, valueDim } = this.plan;
     this.#write(inputs.k!, this.#packer.rows(k, kvHeads, headDim));
     this.#write(inputs.v!, this.#packer.rows(v, kvHeads, valueDim));
     this.#write(inputs.w!, this.#packer.logWeights(k.rows, weights, this.plan));
+    return visibleKeys(k.rows, weights);
   }
 
   #call(slot: Slot, index: number, numbers: number[]): void {
@@ -192,12 +193,11 @@ export class WebgpuTiles implements TileKernels {
   }
 
   async #keys(own: OwnRows): Promise<State> {
-    const { k, weights } = own;
+    const { k } = own;
     const { plan, pipelines } = this;
     const { featureBlocks, valueBlocks, unit } = this.#layout;
     const slot = this.#keySlots.take();
-    this.#writeKeys(slot, own);
-    const keys = visibleKeys(k.rows, weights);
+    const keys = this.#writeKeys(slot, own);
     const { ranges, share } = keyRanges(k.rows, this.#ranges);
     const encoder = this.gpu.device.createCommandEncoder();
     this.#rounds.forEach(({ kv0, kv1 }, i) => {
@@ -243,8 +243,7 @@ export class WebgpuTiles implements TileKernels {
     const { featureBlocks, valueBlocks, unit } = this.#layout;
     const slot = this.#causalSlots.take();
     this.#write(slot.inputs.q!, this.#packer.rows(q, plan.heads, plan.headDim));
-    this.#writeKeys(slot, own);
-    const keys = visibleKeys(q.rows, own.weights);
+    const keys = this.#writeKeys(slot, own);
     const chunks = Math.ceil(q.rows / CHUNK);
     const encoder = this.gpu.device.createCommandEncoder();
     this.#rounds.forEach(({ kv0, kv1, h0, h1 }, i) => {

@@ -1,19 +1,11 @@
 /** `performer attend INPUT`: the main job. */
-import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
+import { AUTO, EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
+import { parseSource } from "../fit.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
 import type { Command, Flag } from "./command.ts";
-import {
-  BACKEND_FLAG,
-  COMMON_FLAGS,
-  decay,
-  FORMAT_FLAG,
-  fraction,
-  positiveNumber,
-  rowSlice,
-  THREADS_FLAG,
-  wholeNumber,
-} from "./flags.ts";
+import { BACKEND_FLAG, COMMON_FLAGS, decay, FORMAT_FLAG, fraction, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import { INPUT_FLAGS } from "./input_flags.ts";
 import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
 const FLAGS: readonly Flag[] = [
@@ -28,8 +20,9 @@ const FLAGS: readonly Flag[] = [
   {
     name: "features",
     value: "NAME",
-    summary: "feature map, or softmax for exact attention",
-    choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT],
+    summary:
+      "feature map; softmax for exact attention; auto for the smallest error at the arithmetic of -m positive features",
+    choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT, AUTO],
     default: "hyperbolic",
   },
   {
@@ -68,6 +61,20 @@ const FLAGS: readonly Flag[] = [
     choices: RULES.map((rules) => rules.name),
     default: "exact",
   },
+  {
+    name: "params",
+    value: "ROWS",
+    summary: "rows that fitted numbers come from: fixed (none), prefix:N, sample:N (spread over the file) or file " +
+      "(default: sample:4096, causal prefix:1024, fixed for a given projection)",
+    parse: parseSource,
+  },
+  {
+    name: "centre",
+    value: "WHEN",
+    summary: "move keys to where features vary least, which softmax does not see; auto: bidirectional, own projection",
+    choices: ["auto", "on", "off"],
+    default: "auto",
+  },
   { name: "projection-matrix", value: "FILE", summary: "use this [m, d] or [heads, m, d] projection instead" },
   {
     name: "weights",
@@ -78,30 +85,13 @@ const FLAGS: readonly Flag[] = [
   { name: "config", value: "FILE", summary: "JSON with what the tensors of --weights do not tell, as for run" },
   { name: "part", value: "PREFIX", summary: "only tensors of --weights whose names start so" },
   ...NEAR_FAR_FLAGS,
-  { name: "causal", summary: "row i sees rows up to i" },
   {
     name: "decay",
     value: "LIST",
     summary: "with --causal, weigh key j by exp(-L(i-j)): a number, one per key head, or alibi",
     parse: decay,
   },
-  { name: "heads", value: "H", summary: "heads to split the columns of [L, D] in (default 1)", parse: wholeNumber(1) },
-  { name: "kv-heads", value: "K", summary: "heads of keys and values, where fewer (GQA, MQA)", parse: wholeNumber(1) },
-  { name: "scale", value: "S", summary: "logit scale instead of 1/sqrt(d)", parse: positiveNumber },
-  { name: "mask", value: "FILE", summary: "one number per key row: 0 removes the key, others weigh it" },
-  { name: "q", value: "FILE", summary: "queries from their own file" },
-  { name: "k", value: "FILE", summary: "keys from their own file" },
-  { name: "v", value: "FILE", summary: "values from their own file" },
-  {
-    name: "layout",
-    value: "NAME",
-    summary: "axes of 3-D and 4-D tensors: heads or rows first",
-    choices: ["hld", "lhd"],
-    default: "hld",
-  },
-  { name: "dtype", value: "NAME", summary: "read 2-byte elements as bf16", choices: ["bf16"] },
-  { name: "encode", value: "HOW", summary: "read FASTA or text and embed it: kmer:K or kmer:K:WINDOW" },
-  { name: "rows", value: "A:B", summary: "use only these rows of every input", parse: rowSlice },
+  ...INPUT_FLAGS,
   {
     name: "check",
     value: "N",

@@ -2,6 +2,7 @@
 import type { Attention, GivenProjection, Sizes } from "../attention.ts";
 import { UsageError } from "../errors.ts";
 import { EXACT } from "../feature_map.ts";
+import type { FitWish, ParamsSource } from "../fitted.ts";
 import type { Container } from "../formats/container.ts";
 import { openResidues } from "../formats/fasta.ts";
 import { KmerSource, parseKmer } from "../formats/kmer.ts";
@@ -26,8 +27,12 @@ export interface OpenedInputs {
   readonly files: AsyncDisposableStack;
 }
 
-/** Opens what INPUT, --q/--k/--v, --encode and --mask name. */
-export async function openInputs({ arguments: [path], flags }: Invocation, terminal: Terminal): Promise<OpenedInputs> {
+/** Opens what INPUT, --q/--k/--v, --encode and --mask name. `ahead`: some rows are read before all of them are. */
+export async function openInputs(
+  { arguments: [path], flags }: Invocation,
+  terminal: Terminal,
+  ahead = false,
+): Promise<OpenedInputs> {
   const files = new AsyncDisposableStack();
   try {
     const parts = [flags.q, flags.k, flags.v].filter((part) => part !== undefined).length;
@@ -44,7 +49,7 @@ export async function openInputs({ arguments: [path], flags }: Invocation, termi
     if (path === "-" && terminal.stdinTTY) {
       throw new UsageError("Cannot read a tensor from the terminal: pipe a .npy file in, or name one");
     }
-    const opener = new Opener(flags, files);
+    const opener = new Opener(flags, files, ahead);
     const [q, k, v] = flags.encode !== undefined
       ? await opener.encoded(path)
       : parts === 3
@@ -63,7 +68,7 @@ type Triple = [TensorSource, TensorSource, TensorSource];
 class Opener {
   readonly #containers = new Map<string, Container>();
 
-  constructor(readonly flags: Flags, readonly files: AsyncDisposableStack) {}
+  constructor(readonly flags: Flags, readonly files: AsyncDisposableStack, readonly ahead: boolean) {}
 
   /** FASTA or text through the seeded encoder: queries, keys and values are the same rows. */
   async encoded(path: string | undefined): Promise<Triple> {
@@ -143,10 +148,13 @@ class Opener {
     return await container.open(name, { ...view, rows });
   }
 
-  /** Causal attention without a check reads its rows once, in order. */
+  /** Causal attention without a check reads its rows once, in order, unless it is fitted to some of them first. */
   #onePass(): boolean {
     const { causal, check, features, rows, weights } = this.flags;
-    return causal === true && check === 0 && features !== EXACT && rows === undefined && weights === undefined;
+    if (causal !== true || check !== 0 || features === EXACT || rows !== undefined || weights !== undefined) {
+      return false;
+    }
+    return !this.ahead;
   }
 
   readonly #inOrder = (shape: readonly number[]): boolean => {
@@ -167,6 +175,11 @@ class Opener {
   }
 }
 
+/** What the flags say about fitted numbers. */
+export function fitWish({ params, centre }: Flags): FitWish {
+  return { params: (params as ParamsSource | undefined) ?? null, centre: (centre ?? "auto") as FitWish["centre"] };
+}
+
 /** The attention settings of the flags; reads --projection-matrix. */
 export async function attentionFrom(invocation: Pick<Invocation, "flags" | "sources">): Promise<Attention> {
   const { flags, sources } = invocation;
@@ -183,6 +196,7 @@ export async function attentionFrom(invocation: Pick<Invocation, "flags" | "sour
     compat: compat.name,
     features: nearFar ? nearFar.far : chosen ? String(flags.features) : ownFeatures,
     nearFar,
+    shrink: shrinkFrom(flags),
     numFeatures: Number(flags["num-features"]),
     projection: String(flags.projection),
     norms: flags.norms as RowNorms,
@@ -190,8 +204,20 @@ export async function attentionFrom(invocation: Pick<Invocation, "flags" | "sour
     causal: flags.causal === true,
     scale: (flags.scale as number | undefined) ?? null,
     decay: (flags.decay as Attention["decay"] | undefined) ?? null,
+    fitting: fitWish(flags),
     given: flags["projection-matrix"] === undefined ? null : await readProjection(String(flags["projection-matrix"])),
   };
+}
+
+/** `--shrink`; refused where there is nothing to shrink. */
+function shrinkFrom(flags: Flags): Attention["shrink"] {
+  const shrink = (flags.shrink ?? null) as Attention["shrink"];
+  if (shrink === null) return null;
+  if (flags.features === EXACT) throw new UsageError("Cannot use --shrink with exact attention: it has no error");
+  if (flags.weights !== undefined) {
+    throw new UsageError("Cannot use --shrink with --weights: a checkpoint's layer is run as it is");
+  }
+  return shrink;
 }
 
 async function readProjection(path: string): Promise<GivenProjection> {

@@ -1,11 +1,15 @@
 /** The story of `attend`: open the inputs, open a backend, run, report. */
 import { type Attention, decayFor, expectedWork, isExact } from "../attention.ts";
 import { openFirst, parseBackendList } from "../backends/mod.ts";
+import { TRIED_MAPS } from "../candidates.ts";
 import { UsageError } from "../errors.ts";
 import { EXPORTERS } from "../exporters/mod.ts";
-import { featureMap } from "../feature_map.ts";
+import type { ChooseOptions } from "../choose.ts";
+import { AUTO, featureMap } from "../feature_map.ts";
 import type { Report } from "../report.ts";
+import { planFit, readsAhead } from "../fit.ts";
 import { attend, sizesOf } from "../run.ts";
+import { lambdaOf } from "../trial.ts";
 import { attentionFrom, openInputs, openOutputFor } from "./attend_files.ts";
 import { chooseLayer, layerAttention, openLayer } from "./attend_layer.ts";
 import type { Invocation, Terminal } from "./command.ts";
@@ -30,18 +34,28 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   await using chosen = await chooseLayer(invocation);
   const attention = chosen ? await layerAttention(chosen, invocation) : await attentionFrom(invocation);
   refuseContradictions(flags, attention);
-  const opened = await openInputs(invocation, terminal);
+  const auto = attention.features === AUTO;
+  const fitted = planFit(attention, chosen !== null);
+  const { shrink, nearFar } = attention;
+  const ahead = readsAhead(fitted) || auto || shrink === "auto" || nearFar?.far === "clusters";
+  const opened = await openInputs(invocation, terminal, ahead);
   await using _files = opened.files;
   // What does not fit is refused before a backend is open.
-  const known = chosen ? null : sizesOf(opened.inputs, attention.causal);
-  if (known) decayFor(attention, known);
-  const work = known ? expectedWork(attention, known) : undefined;
+  const given = chosen ? null : sizesOf(opened.inputs, attention.causal);
+  if (given) decayFor(attention, given);
+  const work = given ? expectedWork(attention, given) : undefined;
+  if (given && typeof attention.shrink === "object" && attention.shrink && attention.shrink.length !== given.heads) {
+    throw new UsageError(
+      `Cannot use --shrink with ${attention.shrink.length} numbers: there are ${given.heads} query heads`,
+    );
+  }
   const { backend, refused } = await openFirst(candidates, {
     threads: flags.threads as number | undefined,
     profile: flags.profile === true,
     speeds: speedsFile(terminal.env),
     work,
-    nearFar: Boolean(attention.nearFar),
+    nearFar: Boolean(attention.nearFar) || auto,
+    hybrid: attention.features === "hybrid",
   });
   await using _backend = backend;
   const wish = flags.tile as number | undefined;
@@ -52,9 +66,12 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   await using file = await openOutputFor(flags, opened, { ...sizes, ...columns });
   const { path = "", dtype = "", shape = [] } = file ?? {};
   const sink = file && layer ? Object.assign(layer.sources.sink(file), { path, dtype, shape }) : file;
+  const settled = await chooseSettings({ inputs, attention, backend, signal: terminal.signal });
   return await attend({
     inputs,
-    attention,
+    attention: settled,
+    lambda: lambdaOf(settled, sizes.heads),
+    chosen: auto,
     backend,
     refused,
     tileRows: layer?.tileRows ?? wish,
@@ -69,9 +86,24 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   });
 }
 
+/** Decides what was left to choice; the code for it is loaded only then. */
+async function chooseSettings(options: Omit<ChooseOptions, "maps">): Promise<Attention> {
+  const { attention } = options;
+  if (attention.features !== AUTO && attention.shrink !== "auto") return attention;
+  const { chooseAttention } = await import("../choose.ts");
+  return await chooseAttention({ ...options, maps: TRIED_MAPS });
+}
+
 /** Flags that cannot be kept together are refused before anything is computed. */
 function refuseContradictions(flags: Invocation["flags"], attention: Attention): void {
-  if (attention.nearFar) return;
+  if (attention.features === AUTO) {
+    const other = ["compat", "projection-matrix", "weights"].find((name) => {
+      return flags[name] !== undefined && flags[name] !== "exact";
+    });
+    if (other) throw new UsageError(`Cannot use --features auto with --${other}: the features are given`);
+    if (Number(flags.redraws) > 0) throw new UsageError("Cannot use --redraws with --features auto: name the features");
+  }
+  if (attention.nearFar || attention.features === AUTO) return;
   const fixed = attention.given !== null || isExact(attention) || featureMap(attention.features).projection === "none";
   if (attention.compat !== "exact") {
     if (isExact(attention)) throw new UsageError(`Cannot use --compat ${attention.compat} with exact attention`);

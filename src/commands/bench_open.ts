@@ -13,12 +13,13 @@ type Flags = Invocation["flags"];
 
 /**
  * Opens every backend of the list with every number of threads; those that cannot be opened are reported while there is another.
- * `speeds`: the file by which \`auto\` chooses. A backend that describes itself the same with other threads has none of its own and is measured once.
+ * `nearFar`: \`auto\` takes a backend with kernels for near keys and far fields. `speeds`: the file by which \`auto\` chooses. A backend that describes itself the same with other threads has none of its own and is measured once.
  */
 export async function openBackends(
   flags: Flags,
   speeds: string | null,
   stack: AsyncDisposableStack,
+  nearFar = false,
 ): Promise<{ backends: OpenBackend[]; refused: Refusal[] }> {
   const backends: OpenBackend[] = [];
   const refusals = new Map<string, string>();
@@ -28,7 +29,10 @@ export async function openBackends(
     for (const threads of (flags.threads as number[] | undefined) ?? [undefined]) {
       try {
         const profile = flags.profile === true;
-        const { backend, refused } = await openFirst(list, { threads, profile, speeds, eager: true });
+        const { backend, refused } = await openFirst(list, {
+          ...{ threads, profile, speeds, eager: true },
+          nearFar: nearFar && part === "auto",
+        });
         for (const { name, reason } of refused) refusals.set(name, reason);
         const label = part === "auto" ? backend.name : part;
         const known = backends.some((other) => other.label === label && other.backend.device === backend.device);

@@ -26,7 +26,8 @@ function layerSlice(text: string): { start: number | null; end: number | null } 
   }
 }
 
-const MAPS = [...FEATURE_MAPS.map((map) => map.name), EXACT, OWN];
+/** Angular maps are told rows' places by `attend`; layers of a model do not have them. */
+const MAPS = [...FEATURE_MAPS.filter((map) => !map.angular).map((map) => map.name), EXACT, OWN];
 
 export const drift: Command = {
   name: "drift",

@@ -74,6 +74,18 @@ export function listOf<T>(parse: (text: string) => T): (text: string) => T[] {
   };
 }
 
+/** "64", or "64..1024": 64, 128, 256, 512 and 1024. */
+export function doublings(text: string): number[] {
+  const parse = wholeNumber(1);
+  const match = /^([^.]+)\.\.([^.]+)$/.exec(text);
+  if (!match && text.includes("..")) throw new UsageError("expected a range such as 64..1024");
+  const [from, to] = match ? [parse(match[1]), parse(match[2])] : [parse(text), parse(text)];
+  if (from > to) throw new UsageError("expected the smaller number first, such as 64..1024");
+  const numbers: number[] = [];
+  for (let number = from; number <= to; number *= 2) numbers.push(number);
+  return numbers;
+}
+
 /** One of some names; errors list them. */
 export function oneOf(names: readonly string[]): (text: string) => string {
   return (text) => {

@@ -3,14 +3,28 @@ import { attend } from "./attend.ts";
 import { backends } from "./backends.ts";
 import { bench } from "./bench.ts";
 import type { Command } from "./command.ts";
+import { compare } from "./compare.ts";
 import { convert } from "./convert.ts";
 import { doctor } from "./doctor.ts";
 import { drift } from "./drift.ts";
 import { generate } from "./generate.ts";
 import { inspect } from "./inspect.ts";
 import { run } from "./run.ts";
+import { tune } from "./tune.ts";
 
-export const COMMANDS: readonly Command[] = [attend, run, generate, drift, bench, inspect, convert, backends, doctor];
+export const COMMANDS: readonly Command[] = [
+  attend,
+  compare,
+  tune,
+  run,
+  generate,
+  drift,
+  bench,
+  inspect,
+  convert,
+  backends,
+  doctor,
+];
 
 /** One line about the program. */
 export const SUMMARY =

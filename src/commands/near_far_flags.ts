@@ -59,7 +59,23 @@ export const NEAR_FAR_FLAGS: readonly Flag[] = [
     summary: "with --far clusters:C, all keys of the K heaviest clusters exactly",
     parse: wholeNumber(0),
   },
+  {
+    name: "shrink",
+    value: "L",
+    summary: "blend outputs with the mean of V: auto fits the share per head, or a number from 0 to 1",
+    parse: parseShrink,
+  },
 ];
+
+/** "auto", "0.9", or one λ per head: "0.9,1,0.85". */
+export function parseShrink(text: string): "auto" | number | readonly number[] {
+  if (text === "auto") return text;
+  const lambdas = text.split(",").map((part) => part.trim() === "" ? NaN : Number(part));
+  if (!lambdas.every((lambda) => lambda >= 0 && lambda <= 1)) {
+    throw new UsageError("expected auto, a number from 0 (the mean of V) to 1 (no shrinkage), or one per head");
+  }
+  return lambdas.length === 1 ? lambdas[0] : lambdas;
+}
 
 /** What the flags ask for; null where they ask for random features or exact attention. */
 export function nearFarFrom({ flags, sources }: Pick<Invocation, "flags" | "sources">): NearFarSettings | null {

@@ -15,8 +15,10 @@ export const text: Exporter = (report, { color, verbose }) => {
   const line = (name: string, words: string) => lines.push(`  ${paint("dim", name.padEnd(12))} ${words}`);
   line("backend", `${report.backend.name} · ${report.backend.device}`);
   for (const { name, reason } of report.backend.refused) line("", paint("dim", `${name} refused: ${reason}`));
-  line("features", features(report));
-  const { compat } = report.attention;
+  line("features", features(report) + (report.attention.chosen ? " (chosen by trials on this input)" : ""));
+  if (report.attention.shrink) line("shrinkage", `λ per head ${report.attention.shrink.map(figure).join(", ")}`);
+  const { compat, params } = report.attention;
+  if (params) line("fitted", fittedLine(params, verbose));
   if (compat !== "exact" || report.layer) line("numerics", `${compat}: ${rulesNamed(compat).summary}`);
   if (report.layer) {
     const { path, model, index } = report.layer;
@@ -65,6 +67,23 @@ function features({ attention }: Report): string {
     ...(attention.projection ? [attention.projection] : []),
     ...(attention.seed === null ? [] : [`seed ${attention.seed}`]),
   ].join(", ");
+}
+
+/** Means over heads. */
+function fittedLine(
+  { source, rows, centred, heads }: NonNullable<Report["attention"]["params"]>,
+  verbose: boolean,
+): string {
+  if (rows === 0) return `${source}: to no rows, as if entries were independent and N(0, 1)`;
+  const mean = (key: "phiBefore" | "phi" | "logVariance") =>
+    figure(heads.reduce((sum, head) => sum + head[key], 0) / heads.length);
+  const rest = source === "file" ? "" : ` (${source})`;
+  return [
+    `to ${count(rows)} rows${rest}`,
+    ...(centred ? ["keys re-centred, which softmax does not see"] : []),
+    `mean ‖x+y‖² ${mean("phiBefore")} → ${mean("phi")}`,
+    ...(verbose ? [`ln(1 + m · relative variance) ${mean("logVariance")}`] : []),
+  ].join(" · ");
 }
 
 /** Near keys and the far field in words. */

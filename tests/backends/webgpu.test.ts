@@ -8,7 +8,8 @@ import { BufferSet, GpuDevice } from "../../src/backends/webgpu_device.ts";
 import { constantsOf, layoutOf } from "../../src/backends/webgpu_layout.ts";
 import { tarFiles } from "../../src/backends/webgpu_swiftshader.ts";
 import { TransientError, UnsupportedError, UsageError } from "../../src/errors.ts";
-import { ACTIVATIONS, FEATURE_MAPS } from "../../src/feature_map.ts";
+import { ACTIVATIONS } from "../../src/feature_map.ts";
+import { KERNEL_MAPS } from "../kernel_maps.ts";
 import { type Problem, problem, relativeError, run, slice } from "./webgpu_helpers.ts";
 
 /** SwiftShader compiles a kernel in 0.5 to 3 seconds. */
@@ -43,7 +44,7 @@ afterAll(async () => {
 describe.skipIf(!backend)(title, () => {
   // Signed maps divide by sums that cancel: their float32 error is that of the problem, so they get a looser bound.
   test.each(
-    FEATURE_MAPS.map((map) => [map.name, map.signed && map.family === "pointwise" ? 1e-3 : TOLERANCE] as const),
+    KERNEL_MAPS.map((map) => [map.name, map.signed && map.family === "pointwise" ? 1e-3 : TOLERANCE] as const),
   )(
     "map %s, both directions",
     async (map, tolerance) => {
@@ -54,7 +55,7 @@ describe.skipIf(!backend)(title, () => {
   );
 
   test("all activations are maps that are tested", () => {
-    expect(new Set(FEATURE_MAPS.map((map) => map.activation).filter(Boolean))).toEqual(new Set(ACTIVATIONS));
+    expect(new Set(KERNEL_MAPS.map((map) => map.activation).filter(Boolean))).toEqual(new Set(ACTIVATIONS));
   });
 
   test.each([

@@ -92,6 +92,8 @@ const refused: [args: string[], words: string[]][] = [
   [["--causal", "--decay", "alibbi"], ["did you mean alibi?"]],
   [["--causal", "--decay", "1", "--compat", "lucidrains"], ["--compat lucidrains", "leave --compat out"]],
   [["--causal", "--decay", "1", "--window", "8"], ["--window", "--decay", "--features softmax"]],
+  [["--causal", "--decay", "1", "--features", "cosformer"], ["cosformer", "use another map"]],
+  [["--causal", "--decay", "1", "--features", "auto"], ["near keys", "name a feature map"]],
   [["--causal", "--decay", "1", "--features", "taylor1"], ["--decay", "--features softmax"]],
 ];
 
@@ -99,6 +101,17 @@ test.each(refused)("%p is refused with the way out", async (args, words) => {
   const { code, stdout, stderr } = await run([...args, ...SCALAR]);
   expect([code, stdout]).toEqual([2, ""]);
   for (const part of words) expect(stderr).toContain(part);
+});
+
+test("shrinkage towards the decayed mean is fitted to the decayed answer", async () => {
+  const args = ["--causal", "--decay", "0.2", "-m", "8", ...SCALAR, "--json"];
+  const plain = JSON.parse((await run(args)).stdout);
+  const { code, stdout, stderr } = await run([...args, "--shrink", "auto"]);
+  expect([code, stderr]).toEqual([0, ""]);
+  const { error } = JSON.parse(stdout);
+  // It is fitted on rows of the same sequence by least squares: better than the mean alone, and than nothing.
+  expect(error.relativeL2.value).toBeLessThan(plain.error.relativeL2.value);
+  expect(error.skill).toBeGreaterThan(0);
 });
 
 test("ALiBi's slopes belong to query heads: shared key heads need numbers", async () => {

@@ -1,6 +1,7 @@
 /** Laws of causal linear attention, on every backend. */
 import { expect, test } from "bun:test";
-import { FEATURE_MAPS, featureMap } from "../../src/feature_map.ts";
+import { featureMap } from "../../src/feature_map.ts";
+import { KERNEL_MAPS } from "../kernel_maps.ts";
 import { describeBackends } from "./backends.ts";
 import { dense, expectNear } from "./dense.ts";
 import { attend, makeProblem, mapTile, planFor, type Problem, rowsOf, run } from "./harness.ts";
@@ -13,7 +14,7 @@ describeBackends("causal attention", (backend, slow) => {
   /** Over one chunk of 64 rows, so that prefixes matter. */
   const rows = slow ? 70 : 150;
 
-  test.each(FEATURE_MAPS.map((map) => map.name))("%s equals the dense evaluation", async (map) => {
+  test.each(KERNEL_MAPS.map((map) => map.name))("%s equals the dense evaluation", async (map) => {
     await near(makeProblem({ map, causal: true, keyRows: rows, headDim: 6, features: 22, heads: slow ? 1 : 2 }));
   });
 

@@ -1,7 +1,8 @@
 /** Laws of bidirectional linear attention, on every backend. */
 import { expect, test } from "bun:test";
 import { KeyPass } from "../../kernels/scalar/keys.ts";
-import { FEATURE_MAPS, featureMap } from "../../src/feature_map.ts";
+import { featureMap } from "../../src/feature_map.ts";
+import { KERNEL_MAPS } from "../kernel_maps.ts";
 import { emptyState, mergeInto, type State } from "../../src/state.ts";
 import { tolerance } from "../tolerance.ts";
 import { describeBackends } from "./backends.ts";
@@ -14,7 +15,7 @@ describeBackends("linear attention", (backend, slow) => {
     expectNear(await run(backend, problem, tileRows), dense(problem), precision);
   };
 
-  test.each(FEATURE_MAPS.map((map) => map.name))("%s equals the dense evaluation", async (map) => {
+  test.each(KERNEL_MAPS.map((map) => map.name))("%s equals the dense evaluation", async (map) => {
     await near(makeProblem({ map, keyRows: slow ? 19 : 70, headDim: 6, features: 22, weighted: true }));
   });
 
@@ -217,7 +218,7 @@ describeBackends("linear attention", (backend, slow) => {
     expect(session.counts.emptyRows).toBe(0);
   });
 
-  test.each(FEATURE_MAPS.filter((map) => !map.signed).map((map) => map.name))(
+  test.each(KERNEL_MAPS.filter((map) => !map.signed).map((map) => map.name))(
     "%s stays in the convex hull of V",
     async (map) => {
       const problem = makeProblem({ map, keyRows: 20 });
@@ -238,7 +239,7 @@ describeBackends("linear attention", (backend, slow) => {
     },
   );
 
-  test.each(FEATURE_MAPS.filter((map) => map.name !== "exp").map((map) => map.name))(
+  test.each(KERNEL_MAPS.filter((map) => map.name !== "exp").map((map) => map.name))(
     "%s: inputs times 60 give finite outputs", // but for e^{w·x} of `exp`, which no float holds
     async (map) => {
       const problem = makeProblem({ map, spread: 60, keyRows: 16, heads: 1 });

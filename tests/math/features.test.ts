@@ -1,7 +1,8 @@
 /** Feature maps and projections, one row at a time: identities that hold for every W. */
 import { describe, expect, test } from "bun:test";
 import { ACTIVATION_FUNCTIONS } from "../../kernels/scalar/activations.ts";
-import { ACTIVATIONS, FEATURE_MAPS, featureMap } from "../../src/feature_map.ts";
+import { ACTIVATIONS, featureMap } from "../../src/feature_map.ts";
+import { KERNEL_MAPS } from "../kernel_maps.ts";
 import { drawProjection, haarRows, PROJECTIONS } from "../../src/projection.ts";
 import { RandomStream } from "../../src/random.ts";
 import {
@@ -46,7 +47,7 @@ describe("features are what the formulas say", () => {
   });
 
   test("the signed flag tells the truth", () => {
-    for (const map of FEATURE_MAPS) {
+    for (const map of KERNEL_MAPS) {
       const p = parametersOf(map, { headDim: 4, projections: 256, seed: 13 });
       const features = new Features(p);
       const lowest = Math.min(...gaussian(14, 20, 4, 2).flatMap((x) => [...features.key(x)]));

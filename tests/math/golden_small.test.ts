@@ -6,6 +6,10 @@ import { describe, expect, test } from "bun:test";
 import { absorbExact, emptySoftmax } from "../../kernels/scalar/exact.ts";
 import { FeatureRow } from "../../kernels/scalar/features.ts";
 import { compareOutputs } from "../../src/metrics.ts";
+import { bindMap, featureMap } from "../../src/feature_map.ts";
+import { bestQuadratic } from "../../src/closed_forms.ts";
+import { fitHead, fittedProjections, fixedFit, type HeadFit, leastLogVariance } from "../../src/fitted.ts";
+import { Moments } from "../../src/moments.ts";
 import { haarRows, hadamardBlock, simplexOf, turnRows } from "../../src/projection.ts";
 import { mergeInto, type State } from "../../src/state.ts";
 import golden from "../golden/golden_small.json";
@@ -20,7 +24,18 @@ import {
   softmax,
   tile,
 } from "./harness.ts";
-import { dot, mseIid, mseOrthogonal, mseSmreg, norm2, pairOf, rho, smreg } from "./oracles.ts";
+import {
+  dot,
+  mseExponent,
+  mseIid,
+  mseOrthogonal,
+  mseSmreg,
+  norm2,
+  orthogonalGain,
+  pairOf,
+  rho,
+  smreg,
+} from "./oracles.ts";
 
 const TOLERANCE = 1e-10;
 const close = (actual: number, expected: number) => {
@@ -66,7 +81,22 @@ describe("1 feature maps", () => {
     close(mseSmreg(pair, 2, true), expected.mse_ort.smreg_about_smreg);
   });
 
-  test.skip("oprf_x, oprf_y, oprf_est, A_star and their errors: there is no OPRF feature map", () => {});
+  test("oprf: A*, φ(x), φ(y), their product, and mean squared errors", () => {
+    const { A } = example["1_feature_maps"].input;
+    close(bestQuadratic(pair.s, 2), expected.A_star);
+    const fit = { ...fixedFit(featureMap("oprf"), 2, 1).heads[0], exponents: Float64Array.of(A) };
+    const { weights, beta } = fittedProjections(fit, Float64Array.from(W.flat()), 2);
+    const p = bindMap(featureMap("oprf"), { headDim: 2, scale: 1, matrices: 1, weights, beta });
+    // W′ is rounded to float32; exact features are those of W′ in float64.
+    const features = new Features({ ...p, weights: Float64Array.from(W.flat(), (w) => Math.sqrt(1 - 4 * A) * w) });
+    closeAll([features.query(x), features.key(x)], [expected.oprf_x, expected.oprf_x]);
+    closeAll([features.query(y), features.key(y)], [expected.oprf_y, expected.oprf_y]);
+    close(features.estimate(x, y), expected.oprf_est);
+    weights.forEach((w, i) => expect(w).toBe(Math.fround(Math.sqrt(1 - 4 * A) * W.flat()[i])));
+    close(mseExponent(pair, 2, A, false), expected.mse_iid.oprf);
+    close(mseExponent(pair, 2, expected.A_star, false), expected.mse_iid.oprf_at_A_star);
+    close(mseExponent(pair, 2, A, false) - orthogonalGain("pos", pair, 2), expected.mse_ort.oprf);
+  });
 });
 
 const { Q, K, V, W } = example["2_attention"].input;
@@ -213,4 +243,75 @@ describe("4 projections", () => {
   });
 });
 
-test.skip("5 parameters: OPRF, SDERF, ADERF and re-centring do not exist here", () => {});
+describe("5 parameters", () => {
+  const { input: { X, Y }, expected } = example["5_parameters"];
+  const moments = (rows: Rows) => {
+    const all = new Moments(1, 2, true);
+    all.add(tile(rows));
+    return all.ofGroup(0, 1);
+  };
+  const [x, y] = [moments(X), moments(Y)];
+  const fit = (name: string, centred = false) => fitHead(featureMap(name), x, y, 1, centred);
+  /** Q (I − 4a) Qᵀ, which does not depend on the signs of eigenvectors. */
+  const form = ({ directions, exponents }: HeadFit) =>
+    [0, 1].map((i) =>
+      [0, 1].map((j) =>
+        [0, 1].reduce((sum, l) => sum + directions![2 * i + l] * directions![2 * j + l] * (1 - 4 * exponents[l]), 0)
+      )
+    );
+
+  test("moments", () => {
+    closeAll([x.mean, y.mean, x.products!, y.products!], [
+      expected.mean_x,
+      expected.mean_y,
+      expected.M1.flat(),
+      expected.M2.flat(),
+    ]);
+    for (const name of ["positive", "oprf", "sderf", "aderf", "aderf+sderf"]) close(fit(name).phiBefore, expected.phi);
+    close(fit("positive").phi, expected.phi);
+    close(fit("positive").logVariance, expected.smplus.log_relvar1);
+  });
+
+  test("one exponent, and one per principal direction", () => {
+    closeAll([fit("oprf").exponents], [[expected.oprf.A]]);
+    close(fit("oprf").logVariance, expected.oprf.log_relvar1);
+    const sderf = fit("sderf");
+    closeAll([sderf.exponents], [expected.sderf.a]);
+    closeAll(form(sderf), expected.sderf.BtB);
+    close(sderf.logVariance, expected.sderf.log_relvar1);
+    close(sderf.logVariance, expected.sderf.eigenvalues.reduce((sum, value) => sum + leastLogVariance(value), 0));
+  });
+
+  test("balanced by coordinate and by matrix, alone and with exponents per direction", () => {
+    for (const [name, numbers] of [["saderf", expected.saderf], ["aderf", expected.aderf]] as const) {
+      const found = fit(name);
+      close(found.phi, numbers.phi);
+      closeAll([found.exponents], [[numbers.A]]);
+      close(found.logVariance, numbers.log_relvar1);
+    }
+    closeAll([fit("saderf").balance!.T], [expected.saderf.psi]);
+    for (const name of ["aderf", "aderf+sderf"]) {
+      const { T } = fit(name).balance!;
+      closeAll([T], [expected.aderf.T.flat()]);
+      closeAll([[0, 1, 2, 3].map((at) => [0, 1].reduce((sum, l) => sum + T[(at & 2) + l] * T[2 * l + (at & 1)], 0))], [
+        expected.aderf.G.flat(),
+      ]);
+    }
+    closeAll([fit("aderf+sderf").exponents], [expected.aderf_then_sderf.a]);
+    close(fit("aderf+sderf").logVariance, expected.aderf_then_sderf.log_relvar1);
+  });
+
+  test("keys moved by x̄ + ȳ", () => {
+    const { shift, phi, oprf_A, oprf_log_relvar1, sderf_log_relvar1, sderf_eigenvalues } = expected.centred;
+    const [oprf, sderf] = [fit("oprf", true), fit("sderf", true)];
+    for (const found of [oprf, sderf]) {
+      closeAll([found.shift!], [shift]);
+      close(found.phi, phi);
+      close(found.phiBefore, expected.phi);
+    }
+    closeAll([oprf.exponents], [[oprf_A]]);
+    close(oprf.logVariance, oprf_log_relvar1);
+    closeAll([sderf.exponents], [sderf_eigenvalues.map((value) => bestQuadratic(value, 1))]);
+    close(sderf.logVariance, sderf_log_relvar1);
+  });
+});

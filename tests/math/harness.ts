@@ -2,12 +2,13 @@
 import { FeatureRow } from "../../kernels/scalar/features.ts";
 import { scalar } from "../../src/backends/scalar.ts";
 import type { SessionCounts } from "../../src/backend.ts";
-import { bindMap, FEATURE_MAPS, type FeatureMap, featureMap, type MapParameters } from "../../src/feature_map.ts";
+import { bindMap, type FeatureMap, featureMap, type MapParameters } from "../../src/feature_map.ts";
 import type { Plan } from "../../src/plan.ts";
 import { drawFactored, drawProjection, type ProjectionOptions, type RowNorms } from "../../src/projection.ts";
 import { RandomStream } from "../../src/random.ts";
 import type { State } from "../../src/state.ts";
 import type { Tile } from "../../src/tensor.ts";
+import { KERNEL_MAPS } from "../kernel_maps.ts";
 import { norm2 } from "./oracles.ts";
 
 export type Rows = number[][];
@@ -42,10 +43,10 @@ export class GivenNumbers extends RandomStream {
   }
 }
 
-/** A few maps and every map, by name. */
+/** A few maps, and every map that is one of its own to kernels, by name. */
 export const SOFTMAX_MAPS = ["positive", "hyperbolic", "trigonometric"] as const;
-export const ALL_MAPS = FEATURE_MAPS.map((map) => map.name);
-export const POSITIVE_MAPS = FEATURE_MAPS.filter((map) => !map.signed).map((map) => map.name);
+export const ALL_MAPS = KERNEL_MAPS.map((map) => map.name);
+export const POSITIVE_MAPS = KERNEL_MAPS.filter((map) => !map.signed).map((map) => map.name);
 
 interface ParameterOptions extends Partial<Omit<ProjectionOptions, "headDim" | "projections">> {
   readonly headDim: number;

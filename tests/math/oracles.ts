@@ -68,6 +68,16 @@ export function orthogonalGain(kind: SoftmaxEstimator, pair: Pair, m: number): n
 export const mseOrthogonal = (kind: SoftmaxEstimator, pair: Pair, m: number): number =>
   mseIid(kind, pair, m) - orthogonalGain(kind, pair, m);
 
+/**
+ * Mean squared error of features exp(A‖w‖² + √(1−4A) w·x − ‖x‖²/2) (1−4A)^{d/4} with m independent w (arXiv 2205.15317), `paired`: of
+ * both signs of each w. Orthogonality takes the same off as without A: E[ρ^p e^{2Aρ²}] is E[ρ^p] (1−4A)^{−(d+p)/2} for ρ ∼ chi(d).
+ */
+export function mseExponent({ d, s, lambda2, softmax }: Pair, m: number, A: number, paired: boolean): number {
+  const growth = Math.exp(2 * s * (1 - 4 * A) / (1 - 8 * A));
+  const second = lambda2 * (1 - 4 * A) ** d * (1 - 8 * A) ** (-d / 2) * (paired ? (growth + 1) / 2 : growth);
+  return (second - softmax ** 2) / m;
+}
+
 /** E e^{(w₁+w₂)·z} for two corners of a simplex with chi(d) norms, s = ‖z‖² (the series in s/4 with moments of chi(d)). */
 function rhoSimplex(s: number, d: number): number {
   const logMoment = (p: number) => p / 2 * Math.LN2 + logGamma((d + p) / 2) - logGamma(d / 2);

@@ -3,7 +3,9 @@ import { createHash } from "node:crypto";
 import { drawFactored } from "../../src/projection.ts";
 
 /** Kinds hashed together; a kind added later gets a hash of its own, so that the old ones stay. */
-export const HASHED: readonly (readonly string[])[] = [["orthogonal", "iid"], ["hadamard"], ["givens", "simplex"]];
+export const HASHED: readonly (readonly string[])[] = [["orthogonal", "iid"], ["hadamard"], ["givens", "simplex"], [
+  "sobol",
+]];
 
 /** One hash per row of HASHED, of the matrices and, where they have some, their factors. */
 export function projectionHashes(): string[] {

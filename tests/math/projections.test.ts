@@ -55,18 +55,49 @@ describe("positive features", () => {
     }
   });
 
-  test("givens: no bias on an axis, where too few rotations leave one; squared error of orthogonal blocks off it", () => {
+  test("givens: squared error of orthogonal blocks", () => { // that there is no bias on an axis: S12, properties.test.ts
     const d = 16;
-    const axis = Array.from({ length: d }, (_, l) => l === 0 ? 0.6 : 0); // s = ‖2x‖² = 1.44
-    const on = pairOf(axis, axis);
-    const maps = ["positive"];
-    const [{ estimate }] = sample({ maps, kind: "givens", d, m: d, draws: 8000, target: on.softmax }, axis, axis);
-    expect(Math.abs(estimate.mean / on.softmax - 1)).toBeLessThan(0.01 + 4.5 * estimate.standardError / on.softmax);
-    expect(estimate.standardError / on.softmax).toBeLessThan(0.01);
     const [x, y] = gaussian(54, 2, d, 0.7 / Math.sqrt(d));
-    const off = pairOf(x, y);
-    const [{ squared }] = sample({ maps, kind: "givens", d, m: d, draws: 8000, target: off.softmax }, x, y);
-    expect(Math.abs(squared.mean / mseOrthogonal("pos", off, d) - 1)).toBeLessThan(0.15);
-    expect(squared.mean).toBeLessThan(mseIid("pos", off, d));
+    const pair = pairOf(x, y);
+    const maps = ["positive"];
+    const [{ squared }] = sample({ maps, kind: "givens", d, m: d, draws: 4000, target: pair.softmax }, x, y);
+    expect(Math.abs(squared.mean / mseOrthogonal("pos", pair, d) - 1)).toBeLessThan(0.15);
+    expect(squared.mean).toBeLessThan(mseIid("pos", pair, d));
   });
+});
+
+describe("S1 S2 hyperbolic and trigonometric features, s = δ = 1, d = m = 8", () => {
+  const d = 8, m = 8;
+  const [x, y] = pairWith(d, 1, 1);
+  const pair = pairOf(x, y);
+  for (const kind of ["givens", "simplex"]) {
+    test(`S1 S2 ${kind}: unbiased, and not above independent rows`, () => {
+      const maps = ["hyperbolic", "trigonometric"];
+      const results = sample({ maps, kind, d, m, draws: 6000, target: pair.softmax }, x, y);
+      for (const { name, estimate, squared } of results) {
+        expect(Math.abs(estimate.z(pair.softmax)), `${name}: z`).toBeLessThan(4.5);
+        expect(estimate.standardError / pair.softmax, `${name}: power`).toBeLessThan(0.008);
+        const short = name === "hyperbolic" ? "hyp" : "trig";
+        if (kind === "givens") {
+          const tolerance = name === "hyperbolic" ? 0.4 : 0.1;
+          expect(Math.abs(squared.mean / mseOrthogonal(short, pair, m) - 1), name).toBeLessThan(tolerance);
+        }
+        expect(squared.mean, name).toBeLessThan(mseIid(short, pair, m) + 4.5 * squared.standardError);
+      }
+    });
+  }
+});
+
+test("S3 of positive features, too: orthogonal below iid and simplex below orthogonal, exactly and as drawn", () => {
+  const d = 16, m = 16;
+  const [x, y] = pairWith(d, 0.84, 1);
+  const pair = pairOf(x, y);
+  expect(mseSimplex(pair, m)).toBeLessThan(0.6 * mseOrthogonal("pos", pair, m));
+  expect(mseOrthogonal("pos", pair, m)).toBeLessThan(0.8 * mseIid("pos", pair, m));
+  const drawn = ["iid", "orthogonal", "simplex"].map((kind) => {
+    const [{ squared }] = sample({ maps: ["positive"], kind, d, m, draws: 2000, target: pair.softmax }, x, y);
+    return squared.mean;
+  });
+  expect(drawn[1]).toBeLessThan(drawn[0]);
+  expect(drawn[2]).toBeLessThan(drawn[1]);
 });

@@ -158,6 +158,7 @@ describe("projection matrices", () => {
     "7b001c1d6b1a8784b773efa7033280726dba3f1c9891fc76f7b875c30de014a9", // orthogonal, iid
     "4736598ddbe734d403b1c6b3ae29c02f7aabc11727268b14e45d7c9081fd76db", // hadamard
     "e486b26e9dfbc1b16ba0338422408ca627fad3a39a2b2968f282ed4386c11c09", // givens, simplex
+    "7301985e98817c86e38eb9b5e5e6ab4c5813cf29c84a3bc6f2f399db2f537a25", // sobol
   ];
   const deno = fileURLToPath(new URL("../../node_modules/.bin/deno", import.meta.url));
 

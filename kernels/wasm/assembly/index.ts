@@ -6,5 +6,8 @@ export { keys, keysScratch } from "./keys";
 export { combine, queries, queriesScratch } from "./queries";
 export { causal, causalScratch, partsBytes } from "./causal";
 export { absorb, exactScratch, forget, heldBytes, pose } from "./exact";
+export { assignRows, clearFar, farScratch, farSums } from "./far_keys";
+export { farBytes } from "./far_plan";
+export { nearFar, nearFarScratch } from "./near_far";
 export { dense, denseScratch } from "./dense";
 export { copyRounds, productRounds } from "./peak";

@@ -1,0 +1,302 @@
+/** Near-and-far attention on the wasm threads: NearFarKernels over shared memory (kernels/wasm/assembly/near_far.ts). */
+import type { KeyRows } from "../backend.ts";
+import { UnsupportedError } from "../errors.ts";
+import { copyFarState, emptyFarState, type FarSums, type HeavyKey } from "../far_state.ts";
+import { BLOCK_ROWS, type NearFarPlan } from "../near_far.ts";
+import type { FloatArray, Tile } from "../tensor.ts";
+import type { NearFarKernels } from "./near_far_session.ts";
+import type { TileOutput } from "./tiled.ts";
+import { MomentLayout, recordNumbers, writeFarPlan, writeHeavy } from "./wasm_far_plan.ts";
+import { type Call, type Kernels, SCRATCH } from "./wasm_module.ts";
+import type { SharedMemory } from "./wasm_memory.ts";
+import type { PlanArea } from "./wasm_plan.ts";
+import type { Pool } from "./wasm_pool.ts";
+import { Slots } from "./wasm_slots.ts";
+import { GroupedKeys } from "./wasm_top.ts";
+import { freeRowTasks, rowPieces, rowTasks } from "./wasm_split.ts";
+
+/** Calls in flight that have areas of their own. */
+const SLOTS = 3;
+/** Most bytes of shared memory for rows near the queries. */
+const NEAR_BYTES = 1 << 30;
+
+/** Areas of one call: addresses of row 0 of each tensor. */
+interface Slot {
+  readonly q: number;
+  readonly k: number;
+  readonly v: number;
+  readonly weights: number;
+  /** Per key head, the cluster of each near row. */
+  readonly ids: number;
+  /** Per key head, heavy records. */
+  readonly heavy: readonly number[];
+  /** Per key head, moments to answer by; and their version. */
+  readonly moments: readonly number[];
+  version: number;
+  /** Per piece of rows and key head, sums of keys; per key head, what they refer to. */
+  readonly sums: readonly number[];
+  readonly references: readonly number[];
+  readonly out: number;
+  readonly denominators: number;
+}
+
+/** Where the rows of a call lie. */
+interface Placed {
+  readonly k: number;
+  readonly v: number;
+  readonly weights: number;
+}
+
+/** Where queries, rows and heavy keys of a call lie. */
+interface Posed extends Placed {
+  readonly q: number;
+  /** Heavy records per key head. */
+  readonly records: readonly number[];
+}
+
+/** What some queries need, besides the sums. */
+interface Asked {
+  readonly q: Tile;
+  readonly near: KeyRows | null;
+  readonly heavy: readonly (readonly (readonly HeavyKey[])[])[];
+  readonly into?: FloatArray;
+}
+
+export class WasmFar implements NearFarKernels {
+  readonly #area: PlanArea;
+  readonly #layout: MomentLayout;
+  readonly #owned: number[] = [];
+  readonly #slots: Slots<Slot>;
+  readonly #scratch: number[];
+  /** Heavy records that fit per key head. */
+  readonly #records: number;
+  readonly #pieces: number;
+  /** With `top`: the keys by cluster. */
+  readonly #grouped: GroupedKeys | null;
+
+  /** Allocates everything; call only while the pool is idle. Throws UnsupportedError for what there are no kernels or no room for. */
+  constructor(
+    readonly plan: NearFarPlan,
+    readonly pool: Pool,
+    readonly shared: SharedMemory,
+    readonly kernels: Kernels,
+  ) {
+    const { heads, kvHeads, headDim, valueDim, tileRows, window, exactRows, causal, heavy, clusters } = plan;
+    const top = clusters?.top ?? 0;
+    if (top > 0 && causal) {
+      throw new UnsupportedError("wasm", "it has no causal kernels for --top; leave it out, or use --backend scalar");
+    }
+    this.#grouped = top > 0 ? new GroupedKeys(plan, shared) : null;
+    const nearRows = tileRows + (causal ? Math.max(window, exactRows) : 2 * window);
+    if (SLOTS * nearRows * kvHeads * (headDim + valueDim) * 4 > NEAR_BYTES) {
+      throw new UnsupportedError(
+        "wasm",
+        `the keys of a window of ${window} rows do not fit into its memory; use a smaller --window, or --features softmax`,
+      );
+    }
+    this.#area = writeFarPlan(shared, plan);
+    const bytes = kernels.farBytes(this.#area.at);
+    this.#layout = new MomentLayout(shared, plan, bytes / 4);
+    this.#records = heavy === 0 ? 0 : heavy + (causal ? tileRows : 0);
+    this.#pieces = rowPieces(kvHeads, pool.threads);
+    const perHead = (count: number, size: number) => Array.from({ length: count }, () => this.#take(size));
+    this.#slots = new Slots(Array.from({ length: SLOTS }, (): Slot => ({
+      q: this.#take(tileRows * heads * headDim * 4),
+      k: this.#take(nearRows * kvHeads * headDim * 4),
+      v: this.#take(nearRows * kvHeads * valueDim * 4),
+      weights: this.#take(nearRows * 4),
+      ids: clusters ? this.#take(kvHeads * nearRows * 4) : 0,
+      heavy: perHead(kvHeads, this.#records * recordNumbers(plan) * 4),
+      moments: perHead(kvHeads, bytes),
+      version: -1,
+      sums: perHead(kvHeads * this.#pieces, bytes),
+      references: perHead(kvHeads, (headDim + 4) * 4),
+      out: this.#take(tileRows * heads * valueDim * 4),
+      denominators: this.#take(tileRows * heads * 4),
+    })));
+    const scratch = Math.max(kernels.nearFarScratch(this.#area.at), kernels.farScratch(this.#area.at));
+    this.#scratch = perHead(pool.threads, scratch);
+  }
+
+  #take(bytes: number): number {
+    const at = this.shared.allocate(bytes);
+    this.#owned.push(at);
+    return at;
+  }
+
+  /** Addresses of rows: where they lie, if they were lent, else a slot's area they are copied to. */
+  #place(slot: Slot, { k, v, weights }: KeyRows): Placed {
+    const at = this.shared.put(slot.k, k.data);
+    if (weights) this.shared.floats(slot.weights, weights.length).set(weights);
+    return {
+      k: at,
+      v: v.data === k.data ? at : this.shared.put(slot.v, v.data),
+      weights: weights ? slot.weights : 0,
+    };
+  }
+
+  #keep({ k, v, weights }: KeyRows): KeyRows {
+    const keys = { ...k, data: this.shared.keep(k.data) };
+    return {
+      k: keys,
+      v: v.data === k.data ? keys : { ...v, data: this.shared.keep(v.data) },
+      weights: weights?.slice(),
+    };
+  }
+
+  async sums(keys: KeyRows, reference: Float64Array): Promise<FarSums> {
+    let slot = this.#slots.take();
+    let placed = slot && this.#place(slot, keys);
+    if (!slot || !placed) {
+      const kept = this.#keep(keys);
+      slot = await this.#slots.next();
+      placed = this.#place(slot, kept);
+    }
+    try {
+      if (this.#grouped) await this.#keepGrouped(slot, placed, keys, this.#grouped);
+      return await this.#sums(slot, placed, keys.k.rows, reference);
+    } finally {
+      this.#slots.give(slot);
+    }
+  }
+
+  /** Keys and their clusters stay in memory. `keys` may be gone: the slot has them. */
+  async #keepGrouped(slot: Slot, { k, v, weights }: Placed, keys: KeyRows, grouped: GroupedKeys): Promise<void> {
+    const { rows } = keys.k;
+    await this.#assign(slot, rows, k);
+    const ids = slot.ids;
+    const tile = (from: Tile, at: number) => ({ ...from, data: this.shared.floats(at, rows * from.cols) });
+    grouped.keep({
+      k: tile(keys.k, k),
+      v: tile(keys.v, v),
+      weights: weights ? this.shared.floats(weights, rows) : undefined,
+    }, Array.from({ length: this.plan.kvHeads }, (_, head) => this.shared.integers(ids + head * rows * 4, rows)));
+  }
+
+  async #sums(slot: Slot, { k, v, weights }: Placed, rows: number, reference: Float64Array): Promise<FarSums> {
+    const { kvHeads, headDim: d, far } = this.plan;
+    const plan = this.#area.at;
+    if (far !== "clusters") {
+      for (const [head, at] of slot.references.entries()) {
+        this.shared.floats(at, d).set(reference.subarray(head * d, (head + 1) * d));
+      }
+    }
+    const tasks = rowTasks(kvHeads, rows, this.#pieces).map(({ head, rows: { from, to }, piece }): Call[] => {
+      const sums = slot.sums[piece * kvHeads + head];
+      return [
+        ["clearFar", plan, sums, slot.references[head]],
+        ["farSums", plan, head, k, v, weights, from, to, sums, SCRATCH],
+      ];
+    });
+    await this.pool.share(tasks, this.#scratch);
+    const { sums } = emptyFarState(this.plan);
+    sums.reference.set(reference);
+    for (const [i, area] of slot.sums.entries()) this.#layout.add(area, i % kvHeads, sums);
+    return sums;
+  }
+
+  emit(
+    q: Tile,
+    near: KeyRows | null,
+    heavy: Asked["heavy"],
+    into?: FloatArray,
+  ): (sums: FarSums, version: number) => Promise<TileOutput> {
+    const asked: Asked = { q, near, heavy, into };
+    const slot = this.#slots.take();
+    if (slot) {
+      const placed = this.#pose(slot, asked);
+      return (sums, version) => {
+        this.#upload(slot, sums, version);
+        return this.#answer(slot, asked, placed);
+      };
+    }
+    const kept: Asked = {
+      ...asked,
+      q: { ...q, data: this.shared.keep(q.data) },
+      near: near && this.#keep(near),
+      heavy: heavy.map((block) => block.map((keys) => keys.slice())),
+    };
+    return async (sums, version) => {
+      const copy = copyFarState({ ...emptyFarState(this.plan), sums }).sums;
+      const slot = await this.#slots.next();
+      const placed = this.#pose(slot, kept);
+      this.#upload(slot, copy, version);
+      return await this.#answer(slot, kept, placed);
+    };
+  }
+
+  /** Puts everything but the sums into a slot. */
+  #pose(slot: Slot, { q, near, heavy }: Asked): Posed {
+    const { kvHeads } = this.plan;
+    const records = Array.from({ length: kvHeads }, (_, head) => {
+      const lists = heavy.map((block) => block[head]);
+      return this.#records === 0 ? 0 : writeHeavy(this.shared, this.plan, lists, slot.heavy[head], this.#records);
+    });
+    const placed = near ? this.#place(slot, near) : { k: 0, v: 0, weights: 0 };
+    return { ...placed, q: this.shared.put(slot.q, q.data), records };
+  }
+
+  #upload(slot: Slot, sums: FarSums, version: number): void {
+    if (slot.version === version && !this.plan.causal) return;
+    slot.version = version;
+    for (const [head, area] of slot.moments.entries()) this.#layout.write(sums, head, area);
+  }
+
+  async #answer(slot: Slot, asked: Asked, placed: Posed): Promise<TileOutput> {
+    const { q, near, heavy, into } = asked;
+    const { heads, valueDim } = this.plan;
+    try {
+      if (near) await this.#assign(slot, near.k.rows, placed.k);
+      const grouped = this.#grouped && await this.#group(this.#grouped, slot.version, heavy[0]);
+      const length = q.rows * heads * valueDim;
+      const mine = into?.subarray(0, length) as Float32Array | undefined;
+      const lent = mine ? this.shared.addressOf(mine) : null;
+      await this.pool.share(this.#tasks(slot, asked, placed, grouped, lent ?? slot.out), this.#scratch);
+      const denominators = this.shared.floats(slot.denominators, q.rows * heads).slice();
+      return { out: lent === null ? this.shared.floats(slot.out, length).slice() : mine!, denominators };
+    } finally {
+      this.#slots.give(slot);
+    }
+  }
+
+  /** The cluster of every near row. */
+  async #assign(slot: Slot, rows: number, k: number): Promise<void> {
+    if (slot.ids === 0) return;
+    const tasks = freeRowTasks(this.plan.kvHeads, rows, this.pool.threads).map(
+      ({ head, rows: { from, to } }): Call[] => {
+        return [["assignRows", this.#area.at, head, k, from, to, slot.ids + head * rows * 4, SCRATCH]];
+      },
+    );
+    await this.pool.share(tasks, this.#scratch);
+  }
+
+  /** The grouped keys of this version; memory for them is taken while nobody computes. */
+  async #group(grouped: GroupedKeys, version: number, heavy: Asked["heavy"][number]): Promise<readonly number[]> {
+    await this.pool.idle();
+    return grouped.areas(version, heavy);
+  }
+
+  #tasks(slot: Slot, { q, near }: Asked, placed: Posed, grouped: readonly number[] | null, out: number): Call[][] {
+    const { heads, kvHeads, causal } = this.plan;
+    const rows = near?.k.rows ?? 0;
+    const whole = Array.from({ length: heads }, (_, head) => ({ head, rows: { from: 0, to: q.rows } }));
+    const pieces = causal ? whole : freeRowTasks(heads, q.rows, this.pool.threads);
+    return pieces.map(({ head, rows: { from, to } }): Call[] => {
+      const keyHead = Math.floor(head * kvHeads / heads);
+      const blocks = [from / BLOCK_ROWS, Math.ceil(to / BLOCK_ROWS)];
+      const ids = slot.ids === 0 ? 0 : slot.ids + keyHead * rows * 4;
+      const keys = [placed.k, placed.v, placed.weights, ids, near?.k.start ?? 0, rows];
+      const heavy = [slot.heavy[keyHead], placed.records[keyHead]];
+      const where = [slot.moments[keyHead], grouped ? grouped[keyHead] : 0, out, slot.denominators, SCRATCH];
+      const what = [head, keyHead, placed.q, q.rows, q.start, ...blocks];
+      return [["nearFar", this.#area.at, ...what, ...keys, ...heavy, ...where]];
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.pool.idle();
+    this.#area.release();
+    this.#grouped?.release();
+    for (const at of this.#owned.splice(0)) this.shared.release(at);
+  }
+}

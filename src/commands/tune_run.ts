@@ -1,0 +1,120 @@
+/** The story of `tune`: open the inputs and a backend, try settings for real, say which one to use. */
+import type { Attention } from "../attention.ts";
+import { openFirst, parseBackendList } from "../backends/mod.ts";
+import { TRIED_MAPS } from "../candidates.ts";
+import { UsageError } from "../errors.ts";
+import { TUNE_EXPORTERS } from "../exporters/tune.ts";
+import { FEATURE_MAPS } from "../feature_map.ts";
+import { sizesOf } from "../run.ts";
+import { settingFlags } from "../setting_words.ts";
+import { tune, TUNE_SCHEMA, type TuneReport } from "../tune.ts";
+import { attentionFrom, openInputs } from "./attend_files.ts";
+import type { Invocation, Terminal } from "./command.ts";
+import { speedsFile } from "./flags.ts";
+import { Progress, useColor } from "./progress.ts";
+
+/** Runs `performer tune`; returns the exit code: 1 when nothing cheaper than exact attention reaches the error. */
+export async function runTune(invocation: Invocation, terminal: Terminal): Promise<number> {
+  const { flags } = invocation;
+  const progress = new Progress(terminal, { enabled: !flags.quiet });
+  let report: TuneReport;
+  try {
+    report = await run(invocation, terminal, progress);
+  } finally {
+    progress.clear();
+  }
+  if (!flags.quiet || flags.json) {
+    const exporter = await TUNE_EXPORTERS[flags.json ? "json" : String(flags.format)]();
+    terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true }));
+  }
+  return report.chosen === null ? 1 : 0;
+}
+
+async function run(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<TuneReport> {
+  const started = performance.now();
+  const { flags } = invocation;
+  if (flags.time && flags.memory) throw new UsageError("Cannot use --time together with --memory: give one of them");
+  if (!(Number(flags.error) > 0)) {
+    throw new UsageError("Cannot use --error 0: only exact attention has no error (--features softmax)");
+  }
+  const maps = mapsOf(flags.features as string[] | undefined);
+  const candidates = parseBackendList(String(flags.backend));
+  const opened = await openInputs(invocation, terminal);
+  await using _files = opened.files;
+  const { inputs } = opened;
+  const base = await baseOf(invocation);
+  const sizes = sizesOf(inputs, base.causal);
+  if (sizes.queryRows === 0 || sizes.keyRows === 0) {
+    throw new UsageError("Cannot tune on an empty input: it has no rows");
+  }
+  const { backend, refused } = await openFirst(candidates, {
+    threads: flags.threads as number | undefined,
+    speeds: speedsFile(terminal.env),
+    nearFar: true,
+  });
+  await using _backend = backend;
+  const prefer = flags.memory ? "memory" : "time";
+  const found = await tune({
+    inputs,
+    backend,
+    base,
+    target: Number(flags.error),
+    prefer,
+    sampled: Number(flags.sample),
+    maps,
+    numFeatures: flags["num-features"] as number[],
+    signal: terminal.signal,
+    progress: (done, total) => progress.update("settings", done, total),
+  });
+  return {
+    schema: TUNE_SCHEMA,
+    command: "tune",
+    backend: { name: backend.name, device: backend.device, refused },
+    input: {
+      path: inputs.q.info.path,
+      rows: sizes.queryRows,
+      keyRows: sizes.keyRows,
+      heads: sizes.heads,
+      headDim: sizes.headDim,
+    },
+    causal: base.causal,
+    target: Number(flags.error),
+    prefer,
+    ...found,
+    use: found.chosen && useOf(found.chosen.attention, invocation),
+    seconds: { total: (performance.now() - started) / 1000 },
+  };
+}
+
+/** The maps to try. */
+function mapsOf(wanted: string[] | undefined): string[] {
+  const known = FEATURE_MAPS.map(({ name }) => name);
+  const unknown = wanted?.find((name) => !known.includes(name));
+  if (unknown !== undefined) {
+    throw new UsageError(`Unknown feature map "${unknown}", expected a list of ${known.join(", ")}`);
+  }
+  return wanted ?? [...TRIED_MAPS];
+}
+
+/** What all candidates share. */
+async function baseOf({ flags, sources }: Invocation): Promise<Attention> {
+  const common = { features: "hyperbolic", projection: "orthogonal", norms: "chi", "num-features": 256 };
+  return await attentionFrom({ flags: { ...flags, ...common }, sources: { ...sources, features: "default" } });
+}
+
+/** The command line that uses a setting on the same input. */
+function useOf(attention: Attention, { arguments: [path], flags, sources }: Invocation): string {
+  const words = ["performer", "attend", ...(path === undefined ? [] : [path])];
+  for (
+    const name of ["q", "k", "v", "heads", "kv-heads", "layout", "dtype", "encode", "mask", "scale", "seed", "backend"]
+  ) {
+    if (flags[name] !== undefined && sources[name] !== "default") words.push(`--${name}`, String(flags[name]));
+  }
+  const { start, end } = (flags.rows ?? {}) as { start?: number | null; end?: number | null };
+  if (flags.rows) words.push("--rows", `${start ?? ""}:${end ?? ""}`);
+  if (flags.causal) words.push("--causal");
+  return [...words, ...settingFlags(attention)].map(quoted).join(" ");
+}
+
+/** A word as a shell takes it. */
+const quoted = (word: string) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;

@@ -1,6 +1,6 @@
 /** Laws of decay, the bias −λ (i − j), on every backend: linear and exact causal attention. */
 import { expect, test } from "bun:test";
-import { FEATURE_MAPS } from "../../src/feature_map.ts";
+import { KERNEL_MAPS } from "../kernel_maps.ts";
 import { describeBackends } from "./backends.ts";
 import { dense, denseExact, expectNear } from "./dense.ts";
 import { cuts, makeProblem, mapTile, planFor, type Problem, rowsOf, run, runExact } from "./harness.ts";
@@ -18,7 +18,7 @@ describeBackends("decay", (backend, slow) => {
   const base = { causal: true, keyRows: rows, headDim: 6, features: 22 };
 
   /** Where compiling takes seconds, one of each family. */
-  const maps = slow ? ["hyperbolic", "trigonometric", "elu"] : FEATURE_MAPS.map((map) => map.name);
+  const maps = slow ? ["hyperbolic", "trigonometric", "elu"] : KERNEL_MAPS.map((map) => map.name);
 
   test.each(maps)("%s equals the dense evaluation with the bias", async (map) => {
     await near(makeProblem({ ...base, map, decay: [0.5, 0.03] }));

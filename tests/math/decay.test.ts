@@ -1,6 +1,8 @@
 /** Decay in states: slopes, falling exponents, and merging in order. */
 import { describe, expect, test } from "bun:test";
 import { scalar } from "../../src/backends/scalar.ts";
+import { FEATURE_MAPS } from "../../src/feature_map.ts";
+import type { Tile } from "../../src/tensor.ts";
 import { alibiSlopes, decayRows } from "../../src/decay.ts";
 import { copyState, mergeInto, mergeLater, type State } from "../../src/state.ts";
 import { makeProblem, planFor, rowsOf } from "../conformance/harness.ts";
@@ -32,6 +34,27 @@ test("rows of a tile: λ times them is at most 46, and they are whole chunks whe
   expect(decayRows(Float64Array.of(0, 0), 300)).toBe(300);
   expect(decayRows(Float64Array.of(1000), 300)).toBe(1);
 });
+
+test.each(FEATURE_MAPS.filter((map) => !map.angular).map((map) => map.name))(
+  "%s: the last row sees what weights e^{−λ (i − j)} make of the keys",
+  async (map) => {
+    // Maps that only `scalar` computes (hybrid) are among these.
+    const problem = makeProblem({ map, causal: true, keyRows: 40, features: 24, headDim: 6, decay: [0.3, 0.3] });
+    const weights = Float64Array.from({ length: 40 }, (_, j) => Math.exp(-0.3 * (39 - j)));
+    const backend = await scalar.open({ named: true });
+    await using decayed = await backend.prepare(planFor(problem, 40));
+    await using weighted = await backend.prepare(planFor({ ...problem, decay: undefined }, 40));
+    const cols = problem.heads * problem.valueDim;
+    const last = ({ data }: Tile) => [...data.subarray(39 * cols)];
+    const [one, other] = [
+      last(await decayed.emit(problem.q, problem)),
+      last(await weighted.emit(problem.q, { ...problem, weights })),
+    ];
+    // Signed maps divide by sums that cancel: rounding is magnified by Σ|terms| / |Σ terms|, here below 1000.
+    const reach = Math.max(...one.map(Math.abs));
+    one.forEach((value, at) => expect(Math.abs(value - other[at])).toBeLessThan(1000 * CLOSE * (1 + reach)));
+  },
+);
 
 describe("merging in order", () => {
   const problem = makeProblem({ causal: true, keyRows: 60, weighted: true, decay: [0.7, 0.01] });

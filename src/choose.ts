@@ -5,7 +5,7 @@
  * the inputs. Causal choices must not look ahead: the kind of far field is chosen by trials on a prefix, whose rows the run then answers
  * exactly, and its size by arithmetic alone. Where even the cheapest candidate costs more than exact attention, that is taken.
  */
-import { type Attention, flopCount, type NearFarSettings, type Sizes } from "./attention.ts";
+import { type Attention, decayFor, flopCount, type NearFarSettings, type Sizes } from "./attention.ts";
 import type { Backend } from "./backend.ts";
 import { budgetOf, type Candidate, candidatesFor } from "./candidates.ts";
 import { AUTO, EXACT } from "./feature_map.ts";
@@ -62,7 +62,8 @@ function fallback(sizes: Sizes, { attention }: ChooseOptions): Attention {
 const evenly = (numFeatures: number): number => Math.max(2, numFeatures - numFeatures % 2);
 
 const trialInputs = ({ inputs, backend, attention, signal }: ChooseOptions, sizes: Sizes): TrialInputs => {
-  return { inputs, sizes, backend, causal: attention.causal, scale: attention.scale, signal };
+  const { causal, scale } = attention;
+  return { inputs, sizes, backend, causal, scale, decay: decayFor(attention, sizes), signal };
 };
 
 /** λ per head, fitted on a sample of rows of its own; causal runs, too, look at all of the input for that. */

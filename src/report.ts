@@ -110,6 +110,8 @@ export interface Report {
     readonly seed: number | null;
     readonly causal: boolean;
     readonly scale: number;
+    /** λ of the bias −λ (i − j), per key head; null: none. */
+    readonly decay: readonly number[] | null;
     readonly compat: RulesName;
     readonly masked: boolean;
     /** Numbers that were fitted to data before attention began; null: none. */

@@ -96,6 +96,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
       seed: seeded ? attention.seed : null,
       causal: attention.causal,
       scale: logitScale(attention, sizes.headDim),
+      decay: shape.decay ? [...shape.decay] : null,
       compat: attention.compat,
       masked: inputs.weights !== null,
       params: fit && reportOf(fit),

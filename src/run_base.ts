@@ -1,5 +1,5 @@
 /** What every run of `attend` has, whatever the attention; run.ts tells the story. */
-import type { Attention, parametersFor, Sizes } from "./attention.ts";
+import { type Attention, decayFor, type parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, KeyRows, SessionCounts } from "./backend.ts";
 import { type Checked, checkError } from "./check.ts";
 import { coordinatesOf, FEATURE_MAPS } from "./feature_map.ts";
@@ -77,7 +77,9 @@ export abstract class Run implements Disposable {
     const seen = map ? coordinatesOf(map, headDim) : headDim;
     const widest = Math.max(heads * seen, kvHeads * seen, kvHeads * valueDim, heads * valueDim);
     const tileRows = tileRowsFor(options.backend.limits, widest, options.tileRows);
-    this.shape = { heads, kvHeads, headDim, valueDim, causal: options.attention.causal, tileRows };
+    const { attention } = options;
+    const decay = decayFor(attention, sizes);
+    this.shape = { heads, kvHeads, headDim, valueDim, causal: attention.causal, decay, tileRows };
     this.store = new TileStore(options.backend, tileRows, options.backend.limits.inFlight + 1);
   }
 

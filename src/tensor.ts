@@ -116,3 +116,13 @@ export function pickRows(tile: Tile, places: ArrayLike<number>): Tile {
   }
   return { start: tile.start, rows: places.length, cols, data };
 }
+
+/** Rows `from … to−1` of a tile, borrowed. */
+export function rowsOf(tile: Tile, from: number, to: number): Tile {
+  return {
+    start: tile.start + from,
+    rows: to - from,
+    cols: tile.cols,
+    data: tile.data.subarray(from * tile.cols, to * tile.cols),
+  };
+}

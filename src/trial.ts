@@ -19,6 +19,8 @@ export interface TrialInputs {
   readonly backend: Backend;
   readonly causal: boolean;
   readonly scale: number | null;
+  /** λ per key head (decay.ts); absent or null: none. */
+  readonly decay?: Float64Array | null;
   readonly signal?: AbortSignal;
 }
 
@@ -33,10 +35,10 @@ export interface Truth {
 
 /** Computes the exact answer of these rows (ascending) in one pass over queries and one over keys. */
 export async function truthOf(trial: TrialInputs, rows: Float64Array): Promise<Truth> {
-  const { inputs, sizes, backend, causal, scale, signal } = trial;
+  const { inputs, sizes, backend, causal, scale, decay, signal } = trial;
   const { heads, kvHeads, headDim, valueDim } = sizes;
   const widest = Math.max(heads, kvHeads) * Math.max(headDim, valueDim);
-  const shape = { heads, kvHeads, headDim, valueDim, causal, tileRows: tileRowsFor(backend.limits, widest) };
+  const shape = { heads, kvHeads, headDim, valueDim, causal, decay, tileRows: tileRowsFor(backend.limits, widest) };
   using memory = new TileStore(backend, shape.tileRows, 1);
   const what = { backend, shape, inputs, memory, rows, signal };
   const pass = { ...what, queries: await readSampled(what) };

@@ -131,7 +131,7 @@ function remedyFor(
     if (attention.projection === "iid" && !attention.given) remedies.push("--projection orthogonal");
     remedies.push(`more features (-m ${attention.numFeatures * 4})`);
   }
-  if (!attention.given && !layered && attention.compat === "exact") remedies.push(NEAR_REMEDY);
+  if (!attention.given && !layered && !attention.decay && attention.compat === "exact") remedies.push(NEAR_REMEDY);
   if (sizes.keyRows <= 65536) remedies.push(EXACT_REMEDY);
   const why = phi > MOST_PHI
     ? `queries and keys are large (mean ‖x+y‖² = ${phi.toFixed(1)}; random features need about ${MOST_PHI} or less). `

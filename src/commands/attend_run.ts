@@ -1,5 +1,5 @@
 /** The story of `attend`: open the inputs, open a backend, run, report. */
-import { type Attention, expectedWork, isExact } from "../attention.ts";
+import { type Attention, decayFor, expectedWork, isExact } from "../attention.ts";
 import { openFirst, parseBackendList } from "../backends/mod.ts";
 import { TRIED_MAPS } from "../candidates.ts";
 import { UsageError } from "../errors.ts";
@@ -42,6 +42,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   await using _files = opened.files;
   // What does not fit is refused before a backend is open.
   const given = chosen ? null : sizesOf(opened.inputs, attention.causal);
+  if (given) decayFor(attention, given);
   const work = given ? expectedWork(attention, given) : undefined;
   if (given && typeof attention.shrink === "object" && attention.shrink && attention.shrink.length !== given.heads) {
     throw new UsageError(

@@ -85,6 +85,9 @@ export function nearFarFrom({ flags, sources }: Pick<Invocation, "flags" | "sour
   if (given.length === 0 && !own) return null;
   const refuse = (what: string) => new UsageError(`Cannot use --${given[0] ?? "features"} ${what}`);
   if (flags.compat !== undefined && flags.compat !== "exact") throw refuse(`with --compat ${flags.compat}`);
+  if (flags.decay !== undefined) {
+    throw refuse("with --decay: near keys and far fields have none; use random features or --features softmax");
+  }
   if (flags["projection-matrix"] !== undefined) throw refuse("with --projection-matrix: no random features are used");
   if (flags.weights !== undefined) throw refuse("with --weights: a checkpoint's layer has its own attention");
   if (Number(flags.redraws) > 0) throw refuse("with --redraws: there is no random projection to draw again");

@@ -69,10 +69,17 @@ function title({ command, input, attention }: Report, paint: Paint): string {
     `performer ${command} ${input.path}`,
     `${count(input.rows)} rows${keys} × ${input.heads} head${input.heads === 1 ? "" : "s"}${shared} × ${width}`,
     attention.causal ? "causal" : "bidirectional",
+    ...(attention.decay ? [`decay ${decay(attention.decay)}`] : []),
     ...(attention.masked ? ["masked"] : []),
     ...(input.encoding ? [input.encoding] : []),
   ];
   return paint("bold", parts[0]) + " · " + parts.slice(1).join(" · ");
+}
+
+/** λ per key head in words. */
+function decay(lambdas: readonly number[]): string {
+  const [least, most] = [Math.min(...lambdas), Math.max(...lambdas)];
+  return least === most ? figure(most) : `${figure(least)} to ${figure(most)}`;
 }
 
 function features({ attention }: Report): string {
@@ -158,7 +165,7 @@ function errorLines(report: Report, paint: Paint, verbose: boolean): [string, st
       `relative L2 ${paint(tone, figure(value))}${interval} on ${count(error.rowsChecked)} rows · ` +
       `uniform baseline ${figure(error.uniformBaseline)} · skill ${paint(tone, error.skill.toFixed(3))}`,
     ],
-    ["", verdict(error, attention.features)],
+    ["", verdict(error, attention)],
   ];
   if (error.redraws) {
     const { count: n, value, low, high } = error.redraws;
@@ -186,11 +193,13 @@ function errorLines(report: Report, paint: Paint, verbose: boolean): [string, st
 }
 
 /** One sentence that says what the numbers mean. */
-function verdict(error: ErrorReport, name: string): string {
+function verdict(error: ErrorReport, { features: name, decay }: Report["attention"]): string {
   if (FEATURE_MAPS.find((map) => map.name === name)?.kernel === "own") {
     return `${name} is an attention of its own; this is its distance from softmax`;
   }
   const percent = (part: number) => `${(100 * part).toFixed(part > 0.995 && part < 1 ? 2 : 0)} %`;
-  if (error.skill <= 0) return "no better than answering every query with the mean of V";
-  return `captures ${percent(error.skill)} of what exact attention does beyond averaging V`;
+  if (error.skill <= 0) return `no better than answering every query with the ${decay ? "decayed " : ""}mean of V`;
+  return `captures ${percent(error.skill)} of what exact attention does beyond ${
+    decay ? "a decayed mean of" : "averaging"
+  } V`;
 }

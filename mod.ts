@@ -11,6 +11,7 @@
 export { type Attention, parametersFor, type Sizes, transformFor } from "./src/attention.ts";
 export type { Backend, Driver, ExactSession, Session } from "./src/backend.ts";
 export { CANDIDATES, openFirst, parseBackendList } from "./src/backends/mod.ts";
+export { alibiSlopes } from "./src/decay.ts";
 export { type CompareFindings, type CompareRow, type Entrant, entrantsOf } from "./src/compare.ts";
 export { type CompareOptions, compareSettings } from "./src/compare_measure.ts";
 export { InputError, PerformerError, TransientError, UnsupportedError, UsageError } from "./src/errors.ts";
@@ -32,6 +33,6 @@ export { type PredictedError, predictedError } from "./src/predicted_error.ts";
 export type { Report } from "./src/report.ts";
 export { attend } from "./src/run.ts";
 export type { AttendOptions } from "./src/run_base.ts";
-export { copyState, emptyState, mergeInto, type State } from "./src/state.ts";
+export { copyState, emptyState, mergeInto, mergeLater, type State } from "./src/state.ts";
 export type { TensorSink, TensorSource, Tile } from "./src/tensor.ts";
 export { prepareTransformed } from "./src/transformed.ts";

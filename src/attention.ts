@@ -1,7 +1,9 @@
 /** What attention to run, in the user's terms, and how that becomes the numbers of a plan. Pure: reads no file, opens no device. */
+import { alibiSlopes } from "./decay.ts";
 import { UsageError } from "./errors.ts";
 import { nearFarFlops } from "./near_far_flops.ts";
 import {
+  AUTO,
   bindMap,
   coordinatesOf,
   EXACT,
@@ -57,6 +59,11 @@ export interface Attention {
   readonly fitting?: FitWish;
   /** Instead of random features: `features` is then the far field's name. */
   readonly nearFar?: NearFarSettings | null;
+  /**
+   * λ ≥ 0 of the bias −λ (i − j) of causal attention (decay.ts): one for all key heads or one for each; "alibi": the slopes of ALiBi;
+   * null: none.
+   */
+  readonly decay?: readonly number[] | "alibi" | null;
   /** λ of shrinkage towards the mean of the values, one for all heads or one per head; "auto" fits it; null: none. */
   readonly shrink?: number | readonly number[] | "auto" | null;
 }
@@ -80,6 +87,33 @@ export function logitScale(attention: Attention, headDim: number): number {
     throw new UsageError(`Cannot use scale ${scale}: expected a positive number`);
   }
   return scale;
+}
+
+/** λ per key head; null without decay. Throws UsageError where it cannot be had. */
+export function decayFor(attention: Attention, { heads, kvHeads }: Sizes): Float64Array | null {
+  const { decay, causal, compat, nearFar, features } = attention;
+  if (!decay) return null;
+  const refuse = (why: string) =>
+    new UsageError(`Cannot use --decay ${decay === "alibi" ? decay : decay.join(",")}${why}`);
+  if (!causal) throw refuse(" without --causal: it is by the distance of a row to the rows before it");
+  if (compat !== "exact") throw refuse(` with --compat ${compat}: that system has none; leave --compat out`);
+  if (nearFar) {
+    throw refuse(" with near keys and a far field, which have none: use random features or --features softmax");
+  }
+  if (features === AUTO) throw refuse(" with --features auto, whose near keys have none: name a feature map");
+  if (!isExact(attention) && featureMap(features).angular) {
+    throw refuse(` with --features ${features}, which weighs distances by itself: use another map`);
+  }
+  if (decay === "alibi") {
+    if (heads === kvHeads) return Float64Array.from(alibiSlopes(heads));
+    throw refuse(
+      `: ALiBi has a slope for each of ${heads} query heads, and these share ${kvHeads} key heads; give ${kvHeads} numbers instead`,
+    );
+  }
+  if (decay.length !== 1 && decay.length !== kvHeads) {
+    throw refuse(`: it has ${decay.length} numbers, expected one, or one for each of ${kvHeads} key heads`);
+  }
+  return Float64Array.from({ length: kvHeads }, (_, head) => decay[decay.length === 1 ? 0 : head]);
 }
 
 /** Row norms of the projection: the map's own, or those asked for. */
@@ -258,6 +292,11 @@ export function flopCount(
   const balance = balanced ? 2 * headDim * headDim : 0;
   const perRow = balance + projectionFlops(parameters) + 2 * parameters.features * (valueDim + 1);
   return (queryRows * heads + keyRows * kvHeads) * perRow;
+}
+
+/** Operations of near keys and a far field, with the pairs that whole clusters took as a session counted them. */
+export function countedFlops({ nearFar, causal }: Attention, sizes: Sizes, topPairs: number | undefined): number {
+  return nearFarFlops({ ...nearFar!, causal, topPairs }, sizes);
 }
 
 /** About as many operations as `flopCount` says, before a projection is drawn. */

@@ -81,11 +81,14 @@ export interface SessionCounts {
   nonPositive: number;
   /** Causal rows recomputed sequentially because the chunked denominator underflowed. */
   recomputed: number;
+  /** Near-and-far attention with `top`: pairs of queries and keys that were exact for their cluster's sake. */
+  topPairs?: number;
 }
 
 /**
  * One linear attention in flight. Calls take effect in call order and copy their tiles before they return (but for tiles in
  * memory of `Backend.allocate`), so several may be in flight. Tiles are `rows × (heads·width)` and at most `plan.tileRows` rows.
+ * With decay, rows are absorbed in their order, masked ones too, and a state is relative to the last of them (mergeLater in state.ts).
  */
 export interface Session extends AsyncDisposable {
   readonly counts: SessionCounts;
@@ -136,7 +139,10 @@ export interface NearFarSession extends AsyncDisposable {
   reset(): void;
 }
 
-/** Per held (row, head), `rows × heads`: a largest logit M (a bound near it unless the plan is `tight`) and Σ ω e^{t − M}. */
+/**
+ * Per held (row, head), `rows × heads`: a largest logit M (a bound near it unless the plan is `tight`) and Σ ω e^{t − M}. Logits have the
+ * bias of decay.
+ */
 export interface Normalisers {
   readonly top: Float64Array;
   readonly total: Float64Array;

@@ -51,10 +51,13 @@ export interface GridOptions {
   /** Feature maps to try, by name, at each of these numbers of features. */
   readonly maps: readonly string[];
   readonly numFeatures: readonly number[];
+  /** Causal: rows that are exact whatever is chosen. */
+  readonly exactRows?: number;
 }
 
 /** The candidates, by arithmetic. */
-export function candidatesFor({ sizes, base, budget = Infinity, tops, maps, numFeatures }: GridOptions): Candidate[] {
+export function candidatesFor(options: GridOptions): Candidate[] {
+  const { sizes, base, budget = Infinity, tops, maps, numFeatures, exactRows } = options;
   const perRow = (attention: Attention) => {
     const parameters = attention.nearFar || isExact(attention) ? null : parametersFor(attention, sizes);
     return flopCount(attention, sizes, parameters) / Math.max(1, sizes.queryRows);
@@ -64,7 +67,7 @@ export function candidatesFor({ sizes, base, budget = Infinity, tops, maps, numF
   const attentions: Attention[] = [
     ...maps.flatMap((features) => numFeatures.map((count) => ({ ...plain, features, numFeatures: count }))),
     ...nearFarGrid(sizes.keyRows, sizes.headDim, tops).map((nearFar) => {
-      return { ...plain, features: nearFar.far, nearFar };
+      return { ...plain, features: nearFar.far, nearFar: exactRows ? { ...nearFar, exactRows } : nearFar };
     }),
   ];
   return attentions.map((attention) => ({ attention, flopsPerRow: perRow(attention) }))

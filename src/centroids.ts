@@ -1,5 +1,6 @@
 /** k-means (Lloyd) on a sample of keys, per key head: the fixed centroids of a clustered far field. */
 import type { Backend } from "./backend.ts";
+import { breather } from "./in_flight.ts";
 import { RandomStream } from "./random.ts";
 import { type FloatArray, floats, type Tile } from "./tensor.ts";
 
@@ -15,9 +16,10 @@ export async function findCentroids(
   backend: Backend,
   keys: Tile,
   weights: FloatArray | undefined,
-  options: { readonly heads: number; readonly count: number; readonly seed: number },
+  options: { readonly heads: number; readonly count: number; readonly seed: number; readonly signal?: AbortSignal },
 ): Promise<Float64Array> {
-  const { heads, count, seed } = options;
+  const { heads, count, seed, signal } = options;
+  const breathe = breather(signal);
   const d = keys.cols / heads;
   const found = new Float64Array(heads * count * d);
   const seen = Array.from({ length: keys.rows }, (_, i) => i).filter((i) => !weights || weights[i] > 0);
@@ -29,7 +31,7 @@ export async function findCentroids(
     });
     const omega = seen.map((row) => weights?.[row] ?? 1);
     const random = new RandomStream(seed, 0xc1057e2 + head);
-    found.set(await lloyd(backend, rows, omega, d, count, random), head * count * d);
+    found.set(await lloyd(backend, rows, omega, d, count, random, breathe), head * count * d);
   }
   return found;
 }
@@ -41,6 +43,7 @@ async function lloyd(
   d: number,
   count: number,
   random: RandomStream,
+  breathe: () => Promise<void> | void,
 ): Promise<Float64Array> {
   const n = weights.length;
   const centroids = new Float64Array(count * d);
@@ -55,7 +58,7 @@ async function lloyd(
   const sums = new Float64Array(count * d);
   const totals = new Float64Array(count);
   for (let round = 0; round < ROUNDS; round++) {
-    const nearest = await assign(backend, rows, n, d, centroids, count);
+    const nearest = await assign(backend, rows, n, d, centroids, count, breathe);
     sums.fill(0);
     totals.fill(0);
     for (let i = 0; i < n; i++) {
@@ -79,6 +82,7 @@ async function assign(
   d: number,
   centroids: Float64Array,
   count: number,
+  breathe: () => Promise<void> | void,
 ): Promise<Int32Array> {
   const bias = floats(backend.limits.precision, count);
   for (let g = 0; g < count; g++) {
@@ -103,6 +107,7 @@ async function assign(
       for (let g = 1; g < count; g++) if (data[i * count + g] > data[i * count + best]) best = g;
       nearest[start + i] = best;
     }
+    await breathe();
   }
   return nearest;
 }

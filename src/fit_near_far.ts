@@ -4,14 +4,13 @@ import type { Backend } from "./backend.ts";
 import { findCentroids } from "./centroids.ts";
 import type { Inputs } from "./inputs.ts";
 import { BLOCK_ROWS, type NearFarPlan } from "./near_far.ts";
+import { clustersFor, exactRowsOf } from "./near_far_sizes.ts";
 import type { AttentionShape } from "./plan.ts";
 import { type KeySample, readKeys } from "./sample.ts";
 
 /** Keys per cluster that centroids are fitted to, and the least number of rows of a sample. */
 const KEYS_PER_CLUSTER = 16;
 const LEAST_SAMPLE = 4096;
-/** Causal: centroids are fitted to a prefix of at least this many keys, whose own rows are exact. */
-const KEYS_PER_CAUSAL_CLUSTER = 4;
 
 /** Where fitted numbers come from. */
 export interface FitSource {
@@ -35,34 +34,35 @@ export async function fitNearFar(
   shape: AttentionShape,
   inputs: Inputs,
   backend: Backend,
+  signal?: AbortSignal,
 ): Promise<FittedNearFar> {
-  const { far, window, heavy, clusters: wanted, top, exactRows = 0 } = attention.nearFar!;
+  const { far, window, heavy, clusters: wanted, top } = attention.nearFar!;
   const { kvHeads, headDim, causal } = shape;
   const total = inputs.k.info.rows;
-  const count = Math.min(wanted, Math.max(1, total));
+  const count = clustersFor(wanted, total);
+  const exactRows = exactRowsOf(attention.nearFar!, total, causal);
   const clustered = far === "clusters";
   const needed = clustered || (!causal && heavy > 0);
-  const rows = causal
-    ? Math.min(total, Math.max(exactRows, Math.ceil(count * KEYS_PER_CAUSAL_CLUSTER / BLOCK_ROWS) * BLOCK_ROWS))
-    : Math.min(total, Math.max(LEAST_SAMPLE, clustered ? count * KEYS_PER_CLUSTER : 0));
+  const rows = causal ? exactRows : Math.min(total, Math.max(LEAST_SAMPLE, clustered ? count * KEYS_PER_CLUSTER : 0));
   const kind = causal ? "prefix" : "sample";
   const sample = needed && rows > 0
     ? await readKeys(inputs, { kind, rows }, shape.tileRows, backend.limits.precision)
     : null;
   const centroids = clustered && sample
-    ? await findCentroids(backend, sample.k, sample.weights, { heads: kvHeads, count, seed: attention.seed })
+    ? await findCentroids(backend, sample.k, sample.weights, { heads: kvHeads, count, seed: attention.seed, signal })
     : new Float64Array(clustered ? kvHeads * count * headDim : 0);
   return {
     plan: {
       ...shape,
       tileRows: Math.ceil(shape.tileRows / BLOCK_ROWS) * BLOCK_ROWS,
       scale: logitScale(attention, headDim),
-      window,
-      heavy,
+      // More than all rows is all rows: memory is reserved by these.
+      window: Math.min(window, Math.max(total, inputs.q.info.rows)),
+      heavy: Math.min(heavy, total),
       far,
       centre: sample && !causal ? meanOf(sample, kvHeads * headDim) : new Float64Array(kvHeads * headDim),
-      clusters: clustered ? { count, centroids, top } : null,
-      exactRows: causal ? Math.min(total, Math.max(clustered ? rows : 0, exactRows)) : 0,
+      clusters: clustered ? { count, centroids, top: Math.min(top, count) } : null,
+      exactRows,
     },
     fit: sample ? { source: kind, rows: sample.k.rows } : { source: "none", rows: 0 },
   };

@@ -194,7 +194,7 @@ export function fitHead(map: FeatureMap, x: HeadMoments, y: HeadMoments, scale: 
       const { values, vectors } = eigen(M);
       lambdas = values.map((value) => scale * Math.max(0, value));
       directions = vectors;
-    } else lambdas = Float64Array.of(scale * M.reduce((sum, value, at) => at % (d + 1) === 0 ? sum + value : sum, 0));
+    } else lambdas = Float64Array.of(scale * trace(M, d));
     phi = lambdas.reduce((sum, value) => sum + value, 0);
   } else {
     const spread = (of: HeadMoments, M: Float64Array | undefined, by: number) =>
@@ -228,20 +228,59 @@ function covariance({ mean, squares, products }: HeadMoments): HeadMoments {
   };
 }
 
-/** M = mean z zᵀ of z = T x + T⁻¹(y − g) over all pairs, in raw units. */
+/** M = mean z zᵀ of z = T x ± T⁻¹(y − g) over all pairs, in raw units. */
 function sumOfProducts(
   balance: HeadFit["balance"],
   x: HeadMoments,
   y: HeadMoments,
   shift: Float64Array | null,
+  sign: 1 | -1 = 1,
 ): Float64Array {
   const d = x.mean.length;
   const [Cx, Cy] = [covariance(x).products!, covariance(y).products!];
   const moved = shift ? y.mean.map((value, l) => value - shift[l]) : y.mean;
-  const [U, V] = balance ? [sandwich(balance.T, Cx), sandwich(balance.inverse, Cy)] : [Cx, Cy];
-  const [a, b] = balance ? [times(balance.T, x.mean), times(balance.inverse, moved)] : [x.mean, moved];
-  const mean = a.map((value, l) => value + b[l]);
+  const [T, inverse] = balance ? [asMatrix(balance.T, d), asMatrix(balance.inverse, d)] : [null, null];
+  const [U, V] = T && inverse ? [sandwich(T, Cx), sandwich(inverse, Cy)] : [Cx, Cy];
+  const [a, b] = T && inverse ? [times(T, x.mean), times(inverse, moved)] : [x.mean, moved];
+  const mean = a.map((value, l) => value + sign * b[l]);
   return U.map((value, at) => value + V[at] + mean[Math.floor(at / d)] * mean[at % d]);
+}
+
+/** A diagonal as a matrix; matrices stay as they are. */
+const asMatrix = (M: Float64Array, d: number): Float64Array =>
+  M.length > d ? M : Float64Array.from({ length: d * d }, (_, at) => at % (d + 1) === 0 ? M[at % d] : 0);
+
+const trace = (M: Float64Array, d: number): number => {
+  return M.reduce((sum, value, at) => at % (d + 1) === 0 ? sum + value : sum, 0);
+};
+
+/**
+ * What a head's fitted numbers leave on rows that they were not fitted to: φ̄ before and after, and the mean log relative variance, all
+ * as `HeadFit` defines them.
+ * @param fit null: nothing is moved, balanced or bounded. @param x moments of raw queries, @param y of raw keys, both with products.
+ */
+export function reviewFit(
+  map: FeatureMap,
+  fit: HeadFit | null,
+  x: HeadMoments,
+  y: HeadMoments,
+  scale: number,
+): Pick<HeadFit, "phiBefore" | "phi" | "logVariance"> {
+  const d = x.mean.length;
+  const { balance = null, shift = null, directions = null, exponents = new Float64Array() } = fit ?? {};
+  const M = sumOfProducts(balance, x, y, shift);
+  const phiBefore = scale * meanSquaredSum(x, y);
+  const phi = balance || shift ? scale * trace(M, d) : phiBefore;
+  // The variance of trigonometric features depends on x − y.
+  const seen = map.family === "trig" ? sumOfProducts(balance, x, y, shift, -1) : M;
+  const lambdas = directions
+    ? Float64Array.from({ length: d }, (_, l) => {
+      const column = Float64Array.from({ length: d }, (_, i) => directions[i * d + l]);
+      return scale * Math.max(0, times(seen, column).reduce((sum, value, i) => sum + value * column[i], 0));
+    })
+    : Float64Array.of(scale * trace(seen, d));
+  const variance = logVariance(lambdas, exponents, directions ? 1 : d, map.featuresPerProjection === 2);
+  return { phiBefore, phi, logVariance: variance };
 }
 
 /** The fit that knows no data: queries and keys of independent N(0, 1) entries, φ = 2 d S; nothing is moved or balanced. */

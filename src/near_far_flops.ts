@@ -1,5 +1,6 @@
 /** Arithmetic of near-and-far attention, a multiply-add counting two; exponentials are not counted. */
 import type { FarField } from "./feature_map.ts";
+import { clustersFor, exactRowsOf } from "./near_far_sizes.ts";
 
 export interface NearFarWork {
   readonly window: number;
@@ -7,7 +8,11 @@ export interface NearFarWork {
   readonly far: FarField;
   readonly clusters: number;
   readonly top: number;
+  /** Causal: rows below it are exact; those that clusters need come by themselves. */
+  readonly exactRows?: number;
   readonly causal: boolean;
+  /** Pairs that whole clusters took, where they were counted; else what equal clusters would. */
+  readonly topPairs?: number;
 }
 
 interface Rows {
@@ -38,17 +43,22 @@ export function windowPairs(window: number, causal: boolean, queryRows: number, 
 }
 
 /**
- * Near pairs cost 2(d + d_v) each and 2 for the correction; heavy keys are scored once, 3d.
+ * Near pairs cost 2(d + d_v) each and 2 for the correction; causal rows of the exact prefix have every key near; heavy keys are scored once, 3d.
  * Far fields, per query and per key: order 1 2d(d_v + 1); order 2 as much for each of d(d+1)/2 products, which cost 1 themselves;
- * clusters 4dC + 2C(d_v + 1) per query, 2dC + 4d + d_v per key. Keys of `top` clusters count as if clusters were equal.
+ * clusters 4dC + 2C(d_v + 1) per query, 2dC + 4d + d_v per key. Keys of `top` clusters count as they were counted, or as if clusters were equal.
  */
 export function nearFarFlops(work: NearFarWork, rows: Rows): number {
-  const { window, heavy, far, clusters, top, causal } = work;
+  const { window, heavy, far, causal } = work;
   const { queryRows, keyRows, heads, kvHeads, headDim: d, valueDim } = rows;
+  const clusters = clustersFor(work.clusters, keyRows);
+  const exact = Math.min(queryRows, exactRowsOf(work, keyRows, causal));
   const visible = causal ? (queryRows + 1) / 2 : keyRows;
-  const heavyPairs = queryRows * Math.min(heavy, visible);
-  const topPairs = far === "clusters" ? queryRows * visible * Math.min(1, top / clusters) : 0;
-  const pairs = windowPairs(window, causal, queryRows, keyRows) + heavyPairs + topPairs;
+  const others = queryRows - exact;
+  const heavyPairs = others * Math.min(heavy, visible);
+  const expected = far === "clusters" ? others * visible * Math.min(1, work.top / clusters) : 0;
+  const topPairs = work.topPairs === undefined ? expected : work.topPairs / heads;
+  const windowed = windowPairs(window, causal, queryRows, keyRows) - windowPairs(window, causal, exact, exact);
+  const pairs = exact * (exact + 1) / 2 + windowed + heavyPairs + topPairs;
   const ordered = d * (d + 1) / 2;
   const order1 = 2 * d * (valueDim + 1);
   const order2 = order1 + ordered + 2 * ordered * (valueDim + 1);

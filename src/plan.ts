@@ -11,6 +11,8 @@ export interface AttentionShape {
   readonly headDim: number;
   readonly valueDim: number;
   readonly causal: boolean;
+  /** λ ≥ 0 per key head of the bias −λ (i − j), causal only (decay.ts); absent or null: none. */
+  readonly decay?: Float64Array | null;
   /** Upper bound on the rows of any tile handed to a session. */
   readonly tileRows: number;
 }

@@ -23,6 +23,51 @@ export interface ErrorReport extends ErrorSummary {
     | null;
 }
 
+/** Low, middle and high of some numbers. */
+export interface Quantiles {
+  readonly p5: number;
+  readonly median: number;
+  readonly p95: number;
+}
+
+/** How well one query head is served, and what to do about it. Numbers that a kind of attention has not are null. */
+export interface HeadHealth {
+  readonly head: number;
+  /** Mean ‖x + y‖² of scaled queries and keys as they came, and as the features saw them. */
+  readonly phiBefore: number;
+  readonly phi: number | null;
+  /** Mean of ln(1 + m · relative variance) of a kernel entry, which the sizes above predict: Σ H(λ). */
+  readonly logVariance: number | null;
+  /** N_eff = (Σ p_a z_a)² / Σ (p_a z_a)² of sampled rows: how many features carry a row's denominator, of `numFeatures`. */
+  readonly effectiveFeatures: Quantiles | null;
+  /** Mean of ln D̂ − LSE over sampled rows: how far the estimated normaliser is from that of exact softmax. */
+  readonly logNormaliserBias: number | null;
+  /** Shares of sampled rows that see no key, and whose denominator is ≤ 0. */
+  readonly emptyRows: number;
+  readonly nonPositive: number | null;
+  readonly relativeL2: number;
+  readonly uniformBaseline: number;
+  readonly skill: number;
+  /** By skill: good from 0.9 (or an error below 1 %), fair from 0.5, poor above 0, else no-skill; "own" maps define an attention of their own; "empty" heads see no key. */
+  readonly verdict: "good" | "fair" | "poor" | "no-skill" | "own" | "empty";
+  /** The verdict in words, and its cause where there is one. */
+  readonly summary: string;
+  /** What to try; null: nothing has to be done. */
+  readonly advice: string | null;
+}
+
+export interface HealthReport {
+  /** Query rows that were compared, and those of them whose features were looked at. */
+  readonly rows: number;
+  readonly featureRows: number;
+  /** Shares of all rows and heads of the run. */
+  readonly emptyRows: number;
+  readonly nonPositive: number;
+  readonly recomputed: number;
+  /** One per query head. */
+  readonly heads: readonly HeadHealth[];
+}
+
 /** What happened, and what to do about it. */
 export interface Warning {
   readonly code:
@@ -65,6 +110,8 @@ export interface Report {
     readonly seed: number | null;
     readonly causal: boolean;
     readonly scale: number;
+    /** λ of the bias −λ (i − j), per key head; null: none. */
+    readonly decay: readonly number[] | null;
     readonly compat: RulesName;
     readonly masked: boolean;
     /** Numbers that were fitted to data before attention began; null: none. */
@@ -112,5 +159,7 @@ export interface Report {
   readonly counts: SessionCounts;
   /** null: not checked, or the attention is exact itself. */
   readonly error: ErrorReport | null;
+  /** With `--health`: how each head fares; null: not asked for, not checked, or the attention is exact itself. */
+  readonly health: HealthReport | null;
   readonly warnings: readonly Warning[];
 }

@@ -1,4 +1,7 @@
-/** Attention that ignores its queries: every row gets the mean of the values it sees. The baseline of every error. */
+/**
+ * Attention that ignores its queries: every row gets the mean of the values it sees, with decay the mean weighted by it. The baseline of
+ * every error.
+ */
 import type { AttentionShape } from "./plan.ts";
 import type { OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
 import { type FloatArray, floats, type Precision, type Tile } from "./tensor.ts";
@@ -6,15 +9,18 @@ import { type FloatArray, floats, type Precision, type Tile } from "./tensor.ts"
 /** A running mean of values, per head of keys. */
 export class ValueMean {
   readonly #sum: Float64Array;
-  #weight = 0;
+  /** Per key head. */
+  readonly #weight: Float64Array;
 
-  constructor(readonly shape: Pick<AttentionShape, "heads" | "kvHeads" | "valueDim">) {
+  constructor(readonly shape: Pick<AttentionShape, "heads" | "kvHeads" | "valueDim" | "decay">) {
     this.#sum = new Float64Array(shape.kvHeads * shape.valueDim);
+    this.#weight = new Float64Array(shape.kvHeads);
   }
 
   /** Adds row `i` of a tile. */
   add({ data, cols }: Tile, i: number, weight: number): void {
-    this.#weight += weight;
+    this.#decay();
+    for (let h = 0; h < this.#weight.length; h++) this.#weight[h] += weight;
     for (let c = 0, at = i * cols; c < cols; c++) this.#sum[c] += weight * data[at + c];
   }
 
@@ -24,14 +30,25 @@ export class ValueMean {
     for (let h = 0; h < heads; h++) {
       const kv = Math.floor(h * kvHeads / heads);
       for (let c = 0; c < valueDim; c++) {
-        out[(index * heads + h) * valueDim + c] = this.#weight > 0 ? this.#sum[kv * valueDim + c] / this.#weight : 0;
+        const sum = this.#sum[kv * valueDim + c];
+        out[(index * heads + h) * valueDim + c] = this.#weight[kv] > 0 ? sum / this.#weight[kv] : 0;
       }
+    }
+  }
+
+  /** What was added before weighs e^−λ of it. */
+  #decay(): void {
+    const { decay, valueDim } = this.shape;
+    for (let h = 0; decay && h < decay.length; h++) {
+      const kept = Math.exp(-decay[h]);
+      this.#weight[h] *= kept;
+      for (let at = h * valueDim, end = at + valueDim; at < end; at++) this.#sum[at] *= kept;
     }
   }
 
   clear(): void {
     this.#sum.fill(0);
-    this.#weight = 0;
+    this.#weight.fill(0);
   }
 }
 

@@ -7,6 +7,7 @@
  */
 import {
   checkSizes,
+  countedFlops,
   flopCount,
   isExact,
   logitScale,
@@ -17,6 +18,7 @@ import {
   transformFor,
 } from "./attention.ts";
 import type { Session, SessionCounts } from "./backend.ts";
+import type { Checked } from "./check.ts";
 import type { MapParameters } from "./feature_map.ts";
 import { fitInputs, planFit } from "./fit.ts";
 import type { Fit } from "./fitted.ts";
@@ -53,14 +55,18 @@ export async function attend(options: AttendOptions): Promise<Report> {
   using run = isExact(attention) ? new ExactRun(options, sizes) : approximateRun(options, sizes);
   const counts = await run.attend();
   await options.sink?.finish();
-  const error = await run.error();
+  const { error, health } = await run.check(counts);
   const seconds = run.watch.seconds();
   const { parameters, shape } = run;
   const { layer } = options;
   const { fit, transform } = run;
-  const flops = flopCount(attention, sizes, parameters, transform?.kind === "dense") +
+  const flops =
+    (attention.nearFar
+      ? countedFlops(attention, sizes, counts.topPairs)
+      : flopCount(attention, sizes, parameters, transform?.kind === "dense")) +
     (layer?.flops(sizes.queryRows) ?? 0);
-  const seeded = parameters !== null && parameters.map.projection !== "none" && !attention.given;
+  const drawn = parameters !== null && parameters.map.projection !== "none" && !attention.given;
+  const seeded = drawn || attention.nearFar?.far === "clusters";
   const projected = parameters !== null && parameters.map.projection !== "none";
   const { info } = inputs.q;
   const fitted = run instanceof NearFarRun ? run.fitted : null;
@@ -86,16 +92,23 @@ export async function attend(options: AttendOptions): Promise<Report> {
       numFeatures: parameters?.features ?? null,
       projections: projected ? parameters.projections : null,
       projection: projected ? (attention.given ? attention.given.path : attention.projection) : null,
-      norms: seeded ? normsOf(attention, parameters.map) : null,
+      norms: drawn ? normsOf(attention, parameters.map) : null,
       seed: seeded ? attention.seed : null,
       causal: attention.causal,
       scale: logitScale(attention, sizes.headDim),
+      decay: shape.decay ? [...shape.decay] : null,
       compat: attention.compat,
       masked: inputs.weights !== null,
       params: fit && reportOf(fit),
       tileRows: shape.tileRows,
       nearFar: attention.nearFar && fitted
-        ? { ...attention.nearFar, clusters: fitted.plan.clusters?.count ?? 0, fit: fitted.fit }
+        ? {
+          ...attention.nearFar,
+          clusters: fitted.plan.clusters?.count ?? 0,
+          top: fitted.plan.clusters?.top ?? 0,
+          exactRows: fitted.plan.exactRows,
+          fit: fitted.fit,
+        }
         : null,
       shrink: options.lambda ? Array.from(options.lambda) : null,
       chosen: options.chosen ?? false,
@@ -110,7 +123,12 @@ export async function attend(options: AttendOptions): Promise<Report> {
     peakBytes: options.peakBytes(),
     counts,
     error,
-    warnings: warningsFor(attention, sizes, error, counts, fit),
+    health,
+    warnings: warningsFor(attention, sizes, error, counts, {
+      fit,
+      layered: layer !== undefined,
+      shrinkFitted: options.shrinkFitted,
+    }),
   };
 }
 
@@ -284,7 +302,7 @@ class ExactRun extends Run {
     return { emptyRows: 0, nonPositive: 0, recomputed: 0 };
   }
 
-  async error(): Promise<null> {
-    return null;
+  async check(): Promise<Checked> {
+    return { error: null, health: null };
   }
 }

@@ -1,13 +1,13 @@
 /** What every run of `attend` has, whatever the attention; run.ts tells the story. */
-import type { Attention, parametersFor, Sizes } from "./attention.ts";
+import { type Attention, decayFor, type parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, KeyRows, SessionCounts } from "./backend.ts";
-import { checkError } from "./check.ts";
+import { type Checked, checkError } from "./check.ts";
 import { coordinatesOf, FEATURE_MAPS } from "./feature_map.ts";
 import type { Fit } from "./fitted.ts";
 import { InFlight } from "./in_flight.ts";
 import type { Inputs } from "./inputs.ts";
 import { type AttentionShape, tileRowsFor } from "./plan.ts";
-import type { ErrorReport, Refusal, Report } from "./report.ts";
+import type { Refusal, Report } from "./report.ts";
 import type { RowTransform } from "./row_transform.ts";
 import { copySampled, sampleRows } from "./sampled_rows.ts";
 import { Shrinkage } from "./shrink.ts";
@@ -28,9 +28,13 @@ export interface AttendOptions {
   readonly sampled?: Float64Array;
   /** λ of shrinkage per head; absent: none. */
   readonly lambda?: ArrayLike<number> | null;
+  /** λ was fitted to rows of the whole input (`--shrink auto`). */
+  readonly shrinkFitted?: boolean;
   /** The settings were chosen by trials (`--features auto`). */
   readonly chosen?: boolean;
   readonly redraws: number;
+  /** Also look at each head: what its features are worth and what to do about it. */
+  readonly health?: boolean;
   /** Where the output goes; null computes it all the same. */
   readonly sink:
     | (TensorSink & { readonly path: string; readonly dtype: string; readonly shape: readonly number[] })
@@ -73,7 +77,9 @@ export abstract class Run implements Disposable {
     const seen = map ? coordinatesOf(map, headDim) : headDim;
     const widest = Math.max(heads * seen, kvHeads * seen, kvHeads * valueDim, heads * valueDim);
     const tileRows = tileRowsFor(options.backend.limits, widest, options.tileRows);
-    this.shape = { heads, kvHeads, headDim, valueDim, causal: options.attention.causal, tileRows };
+    const { attention } = options;
+    const decay = decayFor(attention, sizes);
+    this.shape = { heads, kvHeads, headDim, valueDim, causal: attention.causal, decay, tileRows };
     this.store = new TileStore(options.backend, tileRows, options.backend.limits.inFlight + 1);
   }
 
@@ -84,8 +90,8 @@ export abstract class Run implements Disposable {
 
   /** Computes and writes every output row. */
   abstract attend(): Promise<SessionCounts>;
-  /** Measures the error on sampled rows, when there is one. */
-  abstract error(): Promise<ErrorReport | null>;
+  /** Measures the error on sampled rows, when there is one; `counts` is what `attend` returned. */
+  abstract check(counts: SessionCounts): Promise<Checked>;
 
   protected step(stage: string, done: number, total: number): void {
     this.options.signal?.throwIfAborted();
@@ -161,12 +167,14 @@ export abstract class ApproximateRun extends Run {
     });
   }
 
-  async error(): Promise<ErrorReport | null> {
-    if (this.#rows.length === 0 || this.sizes.keyRows === 0) return null;
-    const { backend, attention, inputs, redraws, signal } = this.options;
+  async check(counts: SessionCounts): Promise<Checked> {
+    if (this.#rows.length === 0 || this.sizes.keyRows === 0) return { error: null, health: null };
+    const { backend, attention, inputs, redraws, signal, layer, health = false, chosen = false } = this.options;
     const { sizes, shape, inputScale, fit } = this;
     const [rows, queries, approx] = [this.#rows, this.#queries, this.#approx];
-    const what = { backend, attention, sizes, shape, fit, inputScale, inputs, memory: this.store };
-    return await this.watch.time("check", () => checkError({ ...what, rows, queries, approx, redraws, signal }));
+    const { lambda } = this.options;
+    const what = { backend, attention, sizes, shape, fit, inputScale, inputs, lambda, memory: this.store };
+    const wish = { redraws, health, layered: layer !== undefined, chosen, counts };
+    return await this.watch.time("check", () => checkError({ ...what, ...wish, rows, queries, approx, signal }));
   }
 }

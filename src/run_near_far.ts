@@ -38,12 +38,12 @@ export class NearFarRun extends ApproximateRun {
   }
 
   async attend(): Promise<SessionCounts> {
-    const { attention, inputs, backend } = this.options;
+    const { attention, inputs, backend, signal } = this.options;
     const { heads, valueDim, queryRows } = this.sizes;
     if (!backend.prepareNearFar) {
       throw new UnsupportedError(backend.name, "it has no kernels for near keys and far fields");
     }
-    this.#fitted = await this.watch.time("compute", () => fitNearFar(attention, this.shape, inputs, backend));
+    this.#fitted = await this.watch.time("compute", () => fitNearFar(attention, this.shape, inputs, backend, signal));
     const { plan } = this.#fitted;
     await using session = await backend.prepareNearFar(plan);
     using near = new LentNear(this, plan);
@@ -134,9 +134,12 @@ class LentNear implements NearMemory, Disposable {
     );
     const bytes = rows * kvHeads * Math.max(headDim, valueDim) * (backend.limits.precision === "f64" ? 8 : 4);
     if (bytes > NEAR_BYTES) {
+      const [what, less] = exactRows > around
+        ? [`${plan.clusters?.count} clusters with --causal`, "fewer clusters"]
+        : [`--window ${window}`, "a smaller window"];
       throw new UsageError(
-        `Cannot use --window ${window}: the keys near a tile take ${Math.ceil(bytes / 2 ** 20)} MiB, at most ` +
-          `${NEAR_BYTES / 2 ** 20} are taken; use a smaller window, or --features softmax for exact attention`,
+        `Cannot use ${what}: the keys near a tile take ${Math.ceil(bytes / 2 ** 20)} MiB, at most ` +
+          `${NEAR_BYTES / 2 ** 20} are taken; use ${less}, or --features softmax for exact attention`,
       );
     }
     const take = (width: number) =>

@@ -137,6 +137,12 @@ export class References implements Watcher, AsyncDisposable {
     return this.#truth;
   }
 
+  /** Softmax's normaliser per (sampled row, head), ln Σ ω e^{S q·k}, −∞ where no key is seen; after the pass only. */
+  async logTotals(): Promise<Float64Array> {
+    const { top, total } = await this.#exact.normalisers();
+    return total.map((value, cell) => value > 0 ? top[cell] + Math.log(value) : -Infinity);
+  }
+
   /** The mean of the values that each sampled row sees; after the pass only. */
   get uniform(): Tile {
     return this.#uniform.tile();

@@ -8,7 +8,10 @@ import type { KeyRows } from "./backend.ts";
 import type { AttentionShape } from "./plan.ts";
 import type { Tile } from "./tensor.ts";
 
-/** λ per head from outputs of the same sampled rows, `rows × (heads · width)` each. `keep(i)`: rows to fit on. */
+/**
+ * λ per head, 0 to 1, from outputs of the same sampled rows, `rows × (heads · width)` each. `keep(i)`: rows to fit on.
+ * 1 where there is nothing to go by: no rows, or an approximation that is the mean itself.
+ */
 export function fitShrinkage(
   approx: Tile,
   exact: Tile,
@@ -21,12 +24,14 @@ export function fitShrinkage(
   for (let i = 0; i < exact.rows; i++) {
     if (!keep(i)) continue;
     for (let at = i * exact.cols; at < (i + 1) * exact.cols; at++) {
+      if (!Number.isFinite(approx.data[at])) continue; // it will be the mean itself, whatever λ
       const head = Math.floor((at - i * exact.cols) / width);
       const away = approx.data[at] - uniform.data[at];
       along[head] += away * (exact.data[at] - uniform.data[at]);
       square[head] += away * away;
     }
   }
+  // Squares beyond float64's range leave no number: an answer that far away is worth nothing. One that is v̄ itself is left as it is.
   return along.map((value, head) => {
     const lambda = value / square[head];
     return Number.isFinite(lambda) ? Math.min(1, Math.max(0, lambda)) : square[head] === 0 ? 1 : 0;

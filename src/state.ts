@@ -5,6 +5,7 @@
  * largest exponent seen. No ε anywhere: each stored pair is divided by one common e^c, which is multiplied back at emit.
  * Merging is commutative and associative, so neither tiles, files nor machines change the result.
  */
+import { decayState } from "../kernels/scalar/keys.ts";
 
 /** Float64 everywhere: backends that compute in float32 hand in one tile's sums at a time. */
 export interface State {
@@ -71,4 +72,13 @@ export function mergeInto(into: State, other: State): void {
     for (let i = f * valueDim, end = i + valueDim; i < end; i++) into.S[i] = mine * into.S[i] + theirs * other.S[i];
   }
   into.keys += other.keys;
+}
+
+/**
+ * `into ← into ⊕ other` where `other` holds the `rows` rows that follow those of `into`, masked ones counted: what is older decays by
+ * them. Associative, no longer commutative. Throws RangeError when the shapes differ.
+ */
+export function mergeLater(into: State, other: State, decay: ArrayLike<number> | null | undefined, rows: number): void {
+  if (decay) decayState(into, decay, rows);
+  mergeInto(into, other);
 }

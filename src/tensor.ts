@@ -106,3 +106,23 @@ export interface TensorSink extends AsyncDisposable {
 export function floats(precision: Precision, length: number): FloatArray {
   return precision === "f64" ? new Float64Array(length) : new Float32Array(length);
 }
+
+/** Some rows of a tile, by their places in it, in an array of their own. */
+export function pickRows(tile: Tile, places: ArrayLike<number>): Tile {
+  const { cols } = tile;
+  const data = floats(tile.data instanceof Float64Array ? "f64" : "f32", places.length * cols);
+  for (let i = 0; i < places.length; i++) {
+    data.set(tile.data.subarray(places[i] * cols, (places[i] + 1) * cols), i * cols);
+  }
+  return { start: tile.start, rows: places.length, cols, data };
+}
+
+/** Rows `from … to−1` of a tile, borrowed. */
+export function rowsOf(tile: Tile, from: number, to: number): Tile {
+  return {
+    start: tile.start + from,
+    rows: to - from,
+    cols: tile.cols,
+    data: tile.data.subarray(from * tile.cols, to * tile.cols),
+  };
+}

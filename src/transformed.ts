@@ -6,6 +6,7 @@
  * Diagonals and shifts are applied number by number while a tile is copied; dense matrices are dense layers of the backend, block by
  * block of heads. Shifts are taken from the raw numbers, before the kernels scale them.
  */
+import { dense } from "../kernels/scalar/dense.ts";
 import type { Backend, Linear, Session } from "./backend.ts";
 import type { Plan } from "./plan.ts";
 import type { RowTransform } from "./row_transform.ts";
@@ -76,7 +77,7 @@ async function mapsOf(
     const each = queries && repeated(queries, headDim, heads / kvHeads);
     return { queries: each && scaled(each, null), keys: scaled(keys, shift) };
   }
-  const dense = async (blocks: Float64Array, groups: number, bias: Float64Array | null): Promise<RowMap> => {
+  const matrices = async (blocks: Float64Array, groups: number, bias: Float64Array | null): Promise<RowMap> => {
     const width = groups * headDim;
     const layer = {
       inputs: width,
@@ -91,9 +92,42 @@ async function mapsOf(
     return async (tile, into) => ({ ...await linear.run(tile, into), start: tile.start });
   };
   return {
-    queries: await dense(repeated(queries!, headDim * headDim, heads / kvHeads), heads, null),
-    keys: await dense(keys!, kvHeads, movedBy(keys!, shift, headDim)),
+    queries: await matrices(repeated(queries!, headDim * headDim, heads / kvHeads), heads, null),
+    keys: await matrices(keys!, kvHeads, movedBy(keys!, shift, headDim)),
   };
+}
+
+/**
+ * Queries in float64 as the kernels of a transformed session see them: `rows × (heads · coordinates)`.
+ * @param positions row index of each row of `q`, which need not be neighbours.
+ */
+export function transformedQueries(
+  q: Tile,
+  { heads, kvHeads, headDim }: Pick<Plan, "heads" | "kvHeads" | "headDim">,
+  transform: RowTransform | null,
+  positions: ArrayLike<number>,
+): Tile {
+  if (transform?.kind === "angular") {
+    const cols = 2 * q.cols;
+    const data = new Float64Array(q.rows * cols);
+    const turn = turned(heads, headDim, transform.length);
+    for (let i = 0; i < q.rows; i++) {
+      const row = { start: positions[i], rows: 1, cols: q.cols, data: q.data.subarray(i * q.cols, (i + 1) * q.cols) };
+      turn(row, data.subarray(i * cols, (i + 1) * cols));
+    }
+    return { ...q, cols, data };
+  }
+  const data = Float64Array.from(q.data.subarray(0, q.rows * q.cols));
+  if (!transform?.queries) return { ...q, data };
+  const times = heads / kvHeads;
+  if (transform.kind === "diagonal") {
+    const each = repeated(transform.queries, headDim, times);
+    return { ...q, data: data.map((value, at) => value * each[at % q.cols]) };
+  }
+  const weight = repeated(transform.queries, headDim * headDim, times);
+  const out = new Float64Array(data.length);
+  dense({ inputs: q.cols, outputs: q.cols, groups: heads, weight, bias: null, activation: "none" }, q, out);
+  return { ...q, data: out };
 }
 
 /** Numbers of key heads, `size` each, for each of the query heads that read them. */

@@ -2,7 +2,7 @@
  * Attentions on trial: each runs for real over the same inputs, and is judged on the same sampled rows, whose exact answer is computed
  * once. What `tune`, `--features auto` and `--shrink auto` decide by.
  */
-import { type Attention, flopCount, parametersFor, type Sizes } from "./attention.ts";
+import { type Attention, countedFlops, flopCount, parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, SessionCounts } from "./backend.ts";
 import type { Inputs, KeyTiles } from "./inputs.ts";
 import { compareOutputs, type ErrorSummary } from "./metrics.ts";
@@ -10,7 +10,7 @@ import { tileRowsFor } from "./plan.ts";
 import { approximateRun } from "./run.ts";
 import { passKeys, readSampled, References, type Watcher } from "./sampled_rows.ts";
 import { fitShrinkage, shrunk } from "./shrink.ts";
-import type { Tile } from "./tensor.ts";
+import { pickRows, type Tile } from "./tensor.ts";
 import { TileStore } from "./tile_store.ts";
 
 export interface TrialInputs {
@@ -19,6 +19,8 @@ export interface TrialInputs {
   readonly backend: Backend;
   readonly causal: boolean;
   readonly scale: number | null;
+  /** λ per key head (decay.ts); absent or null: none. */
+  readonly decay?: Float64Array | null;
   readonly signal?: AbortSignal;
 }
 
@@ -33,10 +35,10 @@ export interface Truth {
 
 /** Computes the exact answer of these rows (ascending) in one pass over queries and one over keys. */
 export async function truthOf(trial: TrialInputs, rows: Float64Array): Promise<Truth> {
-  const { inputs, sizes, backend, causal, scale, signal } = trial;
+  const { inputs, sizes, backend, causal, scale, decay, signal } = trial;
   const { heads, kvHeads, headDim, valueDim } = sizes;
   const widest = Math.max(heads, kvHeads) * Math.max(headDim, valueDim);
-  const shape = { heads, kvHeads, headDim, valueDim, causal, tileRows: tileRowsFor(backend.limits, widest) };
+  const shape = { heads, kvHeads, headDim, valueDim, causal, decay, tileRows: tileRowsFor(backend.limits, widest) };
   using memory = new TileStore(backend, shape.tileRows, 1);
   const what = { backend, shape, inputs, memory, rows, signal };
   const pass = { ...what, queries: await readSampled(what) };
@@ -113,7 +115,8 @@ export async function tryAttention(
   const { exact, uniform } = truth;
   const approx = run.approx;
   const compare = (from: Tile, pick: (row: number) => boolean) => {
-    const part = (tile: Tile) => rowsWhere(tile, pick);
+    const places = Array.from({ length: exact.rows }, (_, i) => i).filter(pick);
+    const part = (tile: Tile) => pickRows(tile, places);
     return compareOutputs(part(from), part(exact), part(uniform), heads, queryRows);
   };
   const lambda = fitShrinkage(approx, exact, uniform, heads, (row) => row % 2 === 0);
@@ -126,22 +129,28 @@ export async function tryAttention(
       error: compare(shrunk(approx, uniform, lambda), (row) => row % 2 === 1),
     },
     seconds: run.watch.seconds().compute,
-    flopsPerRow: flopCount(attention, sizes, attention.nearFar ? null : parametersFor(attention, sizes)) /
-      Math.max(1, queryRows),
+    flopsPerRow:
+      (attention.nearFar
+        ? countedFlops(attention, sizes, counts.topPairs)
+        : flopCount(attention, sizes, parametersFor(attention, sizes))) / Math.max(1, queryRows),
     rows: queryRows,
   };
+}
+
+/** Shrinkage is taken where it makes the error smaller by this factor. */
+const SHRINKAGE_GAIN = 0.95;
+
+/** The better of a trial's attention as it ran and with its shrinkage. */
+export function settled({ attention, error, shrinkage }: Trial): Pick<Trial, "attention" | "error"> {
+  const plain = error.relativeL2.value, helped = shrinkage.error.relativeL2.value;
+  const helps = helped < SHRINKAGE_GAIN * plain || (!Number.isFinite(plain) && Number.isFinite(helped));
+  return helps
+    ? { attention: { ...attention, shrink: shrinkage.lambda }, error: shrinkage.error }
+    : { attention, error };
 }
 
 /** λ per head where it is given; null where there is none, or it is still to be fitted. */
 export function lambdaOf({ shrink }: Attention, heads: number): readonly number[] | null {
   if (shrink === null || shrink === undefined || shrink === "auto") return null;
   return typeof shrink === "number" ? Array.from({ length: heads }, () => shrink) : shrink;
-}
-
-/** Some rows of a tile. */
-function rowsWhere(tile: Tile, pick: (row: number) => boolean): Tile {
-  const rows = Array.from({ length: tile.rows }, (_, i) => i).filter(pick);
-  const data = new Float64Array(rows.length * tile.cols);
-  rows.forEach((row, i) => data.set(tile.data.subarray(row * tile.cols, (row + 1) * tile.cols), i * tile.cols));
-  return { ...tile, rows: rows.length, data };
 }

@@ -3,18 +3,19 @@
  * long input, the promising ones on all of it, and the chosen one is checked again on rows that played no part in the choice.
  */
 import type { Attention, Sizes } from "./attention.ts";
-import { UnsupportedError } from "./errors.ts";
+import { UnsupportedError, UsageError } from "./errors.ts";
 import type { Refusal } from "./report.ts";
 import type { Backend } from "./backend.ts";
 import { type Candidate, candidatesFor } from "./candidates.ts";
 import { BLOCK_ROWS } from "./near_far.ts";
+import { clustersFor } from "./near_far_sizes.ts";
 import type { Inputs } from "./inputs.ts";
-import type { ErrorSummary } from "./metrics.ts";
+import { compareOutputs, type ErrorSummary } from "./metrics.ts";
 import { sliceInputs } from "./row_slice.ts";
 import { sizesOf } from "./run.ts";
 import { sampleRows } from "./sampled_rows.ts";
 import type { RowRange } from "./tensor.ts";
-import { type Trial, type TrialInputs, truthOf, tryAttention } from "./trial.ts";
+import { settled, type Trial, type TrialInputs, type Truth, truthOf, tryAttention } from "./trial.ts";
 
 /** Longest input on which every candidate runs; of longer ones a slice of that many rows decides which go on. */
 const SLICE_ROWS = 16_384;
@@ -56,7 +57,7 @@ export interface Tried {
 export interface Tuned {
   readonly tried: readonly Tried[];
   readonly chosen: Tried | null;
-  /** Error of the chosen setting on rows that played no part in choosing it. */
+  /** Error of the chosen setting on rows that played no part in finding it; on all rows where those few were all judged. */
   readonly heldOut: ErrorSummary | null;
   readonly exact: { readonly seconds: number; readonly flopsPerRow: number };
   readonly uniformBaseline: number;
@@ -88,7 +89,9 @@ export interface TuneReport extends Tuned {
 export function stateBytes({ nearFar, numFeatures }: Attention, sizes: Sizes): number {
   const { kvHeads, headDim: d, valueDim, keyRows } = sizes;
   if (!nearFar) return kvHeads * numFeatures * (valueDim + 2) * 8;
-  const { far, clusters, heavy, top } = nearFar;
+  const { far, top } = nearFar;
+  const heavy = Math.min(nearFar.heavy, keyRows);
+  const clusters = clustersFor(nearFar.clusters, keyRows);
   const pairs = d * (d + 1) / 2;
   const order1 = (d + 1) * (valueDim + 1);
   const field = {
@@ -137,22 +140,23 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
   const total = candidates.length + (long ? FINALISTS : 0) + 2;
   const step = () => options.progress?.(Math.min(total, ++done), total);
   const rows = sampleRows(sizes.queryRows, sampled, base.causal, base.seed + 1);
+  const truth = await truthOf(whole, rows);
+  requireAnswer(truth);
+  step();
   const early: EarlyTrial[] = [];
   let finalists = candidates;
   if (long) {
     const range = sliceOf(sizes.queryRows, SLICE_ROWS, base.causal);
     const part = sliceInputs(inputs, range);
     const trialInputs = { ...whole, inputs: part, sizes: sizesOf(part, base.causal) };
-    const truth = await truthOf(trialInputs, sampleRows(SLICE_ROWS, sampled, base.causal, base.seed + 1));
+    const partly = await truthOf(trialInputs, sampleRows(SLICE_ROWS, sampled, base.causal, base.seed + 1));
     for (const candidate of candidates) {
-      const trial = await tryAttention(candidate.attention, trialInputs, truth);
+      const trial = await tryAttention(candidate.attention, trialInputs, partly);
       early.push({ ...triedFrom(trial, options, sizes, sizes.queryRows / SLICE_ROWS), candidate });
       step();
     }
     finalists = chooseFinalists(early, options, candidates);
   }
-  const truth = await truthOf(whole, rows);
-  step();
   const late: Tried[] = [];
   for (const { attention } of finalists) {
     late.push(triedFrom(await tryAttention(attention, whole, truth), options, sizes, 1));
@@ -160,17 +164,19 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
   }
   const others = early.filter(({ candidate }) => !finalists.includes(candidate)).map(({ candidate: _, ...one }) => one);
   const tried = markPareto([...late, ...others]);
-  const chosen = bestOf(tried.filter(({ rows }) => rows === sizes.queryRows), options.prefer);
+  const good = tried.filter(({ meets, rows }) => meets && rows === sizes.queryRows).sort(byCost(options.prefer));
+  const found = await firstThatHolds(good, options, whole, truth);
   const pairs = base.causal ? (sizes.queryRows + 1) / 2 : sizes.keyRows;
   return {
     tried,
-    chosen,
-    heldOut: chosen && await heldOut(chosen, whole, rows, sampled),
+    chosen: found?.chosen ?? null,
+    heldOut: found?.heldOut ?? null,
     exact: {
       seconds: truth.secondsPerPair * sizes.queryRows * pairs,
       flopsPerRow: pairs * sizes.heads * 2 * (sizes.headDim + sizes.valueDim),
     },
-    uniformBaseline: tried[0]?.error.uniformBaseline ?? NaN,
+    uniformBaseline: compareOutputs(truth.uniform, truth.exact, truth.uniform, sizes.heads, sizes.queryRows)
+      .uniformBaseline,
   };
 }
 
@@ -181,24 +187,37 @@ interface EarlyTrial extends Tried {
 
 /** A trial, with its shrinkage where that helps. */
 function triedFrom(trial: Trial, { target }: TuneOptions, sizes: Sizes, scale: number): Tried {
-  const { attention, seconds, flopsPerRow, rows, error, shrinkage } = trial;
-  const common = { attention, seconds: seconds * scale, flopsPerRow, rows, stateBytes: stateBytes(attention, sizes) };
-  const of = (error: ErrorSummary, lambda: readonly number[] | null): Tried => {
-    return {
-      ...common,
-      attention: lambda ? { ...attention, shrink: lambda } : attention,
-      error,
-      pareto: false,
-      meets: error.relativeL2.high <= target,
-    };
+  const { flopsPerRow, rows } = trial;
+  const { attention, error } = settled(trial);
+  return {
+    attention,
+    error,
+    seconds: trial.seconds * scale,
+    flopsPerRow,
+    stateBytes: stateBytes(attention, sizes),
+    rows,
+    pareto: false,
+    meets: error.relativeL2.high <= target,
   };
-  const helps = shrinkage.error.relativeL2.value < SHRINKAGE_GAIN * error.relativeL2.value ||
-    !Number.isFinite(error.relativeL2.value);
-  return helps ? of(shrinkage.error, shrinkage.lambda) : of(error, null);
 }
 
-/** Shrinkage is taken where it makes the error smaller by this factor. */
-const SHRINKAGE_GAIN = 0.95;
+/** Relative L2; Infinity where outputs are not finite. */
+export const errorOf = ({ error: { relativeL2: { value } } }: Pick<Tried, "error">): number => {
+  return Number.isFinite(value) ? value : Infinity;
+};
+
+/** The most accurate first. */
+export const byError = (a: Tried, b: Tried): number => errorOf(a) === errorOf(b) ? 0 : errorOf(a) - errorOf(b);
+
+/** Refuses inputs on which every approximation is as good as another. */
+function requireAnswer({ exact }: Truth): void {
+  if (exact.data.every((value) => value === 0)) {
+    throw new UsageError(
+      "Cannot tune on this input: exact attention answers every sampled row with 0, so that nothing can be told apart; " +
+        "check the values and the mask",
+    );
+  }
+}
 
 /** Those that may meet the target on all rows, cheapest first; where none may, the most accurate. */
 function chooseFinalists(
@@ -207,40 +226,55 @@ function chooseFinalists(
   candidates: readonly Candidate[],
 ): Candidate[] {
   const hopeful = early.filter(({ error }) => error.relativeL2.value <= target * SLICE_MARGIN)
-    .sort((a, b) => costOf(a, prefer) - costOf(b, prefer));
+    .sort(byCost(prefer));
   // Some of them are only just good enough: a few with room to spare go along.
   const safe = hopeful.filter(({ error }) => error.relativeL2.high <= target / SLICE_MARGIN);
-  const accurate = [...early].sort((a, b) => a.error.relativeL2.value - b.error.relativeL2.value);
+  const accurate = [...early].sort(byError);
   const wanted = [...hopeful.slice(0, FINALISTS - 3), ...safe.slice(0, 2), ...accurate.slice(0, FINALISTS)];
   const chosen = [...new Set(wanted.map(({ candidate }) => candidate))].slice(0, FINALISTS);
   return candidates.filter((candidate) => chosen.includes(candidate));
 }
 
-const costOf = ({ seconds, stateBytes }: Tried, prefer: "time" | "memory") => prefer === "time" ? seconds : stateBytes;
-
-/** The cheapest that meets the target; null where none does. */
-function bestOf(tried: readonly Tried[], prefer: "time" | "memory"): Tried | null {
-  const good = tried.filter(({ meets }) => meets).sort((a, b) => costOf(a, prefer) - costOf(b, prefer));
-  return good[0] ?? null;
-}
+/** The cheapest first; of those with states of one size, the fastest. */
+const byCost = (prefer: "time" | "memory") => (a: Tried, b: Tried): number => {
+  return prefer === "time" ? a.seconds - b.seconds : a.stateBytes - b.stateBytes || a.seconds - b.seconds;
+};
 
 /** Marks those that no other beats in both time and error, and sorts by time. */
 function markPareto(tried: readonly Tried[]): Tried[] {
   const sorted = [...tried].sort((a, b) => a.seconds - b.seconds);
   let best = Infinity;
   return sorted.map((one) => {
-    const pareto = one.error.relativeL2.value < best;
-    if (pareto) best = one.error.relativeL2.value;
+    const pareto = errorOf(one) < best;
+    if (pareto) best = errorOf(one);
     return { ...one, pareto };
   });
 }
 
-/** The chosen setting on fresh rows. */
-async function heldOut(chosen: Tried, whole: TrialInputs, used: Float64Array, sampled: number): Promise<ErrorSummary> {
-  const { seed, causal } = chosen.attention;
-  const seen = new Set(used);
-  const fresh = sampleRows(whole.sizes.queryRows, 2 * sampled, causal, seed + 2).filter((row) => !seen.has(row));
-  const rows = fresh.length > 0 ? fresh.slice(0, Math.max(sampled, 1)) : used;
-  const truth = await truthOf(whole, rows);
-  return (await tryAttention(chosen.attention, whole, truth)).error;
+/**
+ * The first of these whose error on fresh rows is within the target as well. Of many candidates near the target some meet it by the luck
+ * of the sample. Where there are no fresh rows, all rows are judged once more, with the shrinkage that is to be used.
+ */
+async function firstThatHolds(
+  good: readonly Tried[],
+  { target, sampled, base: { causal, seed } }: TuneOptions,
+  whole: TrialInputs,
+  judged: Truth,
+): Promise<{ chosen: Tried; heldOut: ErrorSummary } | null> {
+  if (good.length === 0) return null;
+  const seen = new Set(judged.rows);
+  const others = Math.min(whole.sizes.queryRows, sampled + seen.size);
+  const fresh = sampleRows(whole.sizes.queryRows, others, causal, seed + 2).filter((row) => !seen.has(row));
+  const truth = fresh.length > 0 ? await truthOf(whole, thinned(fresh, sampled)) : judged;
+  for (const chosen of good) {
+    const { error } = await tryAttention(chosen.attention, whole, truth);
+    if (error.relativeL2.value <= target) return { chosen, heldOut: error };
+  }
+  return null;
+}
+
+/** At most `most` of some rows, evenly. */
+function thinned(rows: Float64Array, most: number): Float64Array {
+  if (rows.length <= most) return rows;
+  return Float64Array.from({ length: most }, (_, i) => rows[Math.floor(i * rows.length / most)]);
 }

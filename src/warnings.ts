@@ -7,26 +7,30 @@ import type { ErrorReport, Warning } from "./report.ts";
 import { leaksFuture } from "./rules_table.ts";
 import { count } from "./words.ts";
 
-/** What a reader of the report must be told. */
+/** What a reader of the report must be told. `layered`: inputs come from a checkpoint's layer, which has no near keys. */
 export function warningsFor(
   attention: Attention,
   sizes: { queryRows: number; keyRows: number },
   error: ErrorReport | null,
   counts: SessionCounts,
-  fit: Fit | null = null,
+  { fit = null, layered = false, shrinkFitted = false }: {
+    readonly fit?: Fit | null;
+    readonly layered?: boolean;
+    readonly shrinkFitted?: boolean;
+  } = {},
 ): Warning[] {
   const warnings: Warning[] = [];
   if (error && error.skill <= 0) {
     warnings.push({
       code: "no-skill",
       message: "This approximation is no better than ignoring attention: the mean of V is as close to exact softmax",
-      remedy: remedyFor(attention, sizes, error, fit),
+      remedy: remedyFor(attention, sizes, error, fit, layered),
     });
   } else if (error && error.skill < 0.5) {
     warnings.push({
       code: "low-skill",
       message: "Less than half of what attention does is captured",
-      remedy: remedyFor(attention, sizes, error, fit),
+      remedy: remedyFor(attention, sizes, error, fit, layered),
     });
   }
   if (
@@ -60,12 +64,21 @@ export function warningsFor(
       remedy: "use --params fixed where no row may depend on later ones",
     });
   }
+  if (attention.causal && shrinkFitted) {
+    warnings.push({
+      code: "fitted-ahead",
+      message: "λ of --shrink auto is fitted to rows of the whole input: early rows depend on later ones through it",
+      remedy: "give λ as a number, such as --shrink 0.9, where no row may depend on later ones",
+    });
+  }
   if (counts.nonPositive > 0) {
     warnings.push({
       code: "non-positive",
       message:
         `${counts.nonPositive} row-heads have a denominator ≤ 0 or beyond float range: their outputs are not averages of V`,
-      remedy: attention.nearFar
+      remedy: attention.nearFar?.far === "none" || attention.nearFar?.far === "clusters"
+        ? "scale queries and keys down, or use --features softmax"
+        : attention.nearFar
         ? "use --far clusters:128, whose weights are all positive"
         : "use a positive map such as --features hyperbolic",
     });
@@ -74,14 +87,22 @@ export function warningsFor(
     warnings.push({
       code: "empty-rows",
       message: `${counts.emptyRows} row-heads see no key: their output is 0`,
-      remedy: "check the mask",
+      remedy: attention.nearFar?.far === "none" && attention.nearFar.window === 0 && attention.causal
+        ? "give --window 1 or more, or a far field: heavy keys are known only after a block of rows"
+        : "check the mask",
     });
   }
   return warnings;
 }
 
 /** The fitted map of least variance. */
-const BEST = "hyp-aderf+sderf";
+export const BEST = "hyp-aderf+sderf";
+/** Near keys and a far field that cost little and serve trained heads. */
+export const NEAR_REMEDY = "--window 64 --heavy 64 --far taylor1";
+/** For lengths at which it takes no more than minutes. */
+export const EXACT_REMEDY = "--features softmax (exact; affordable at this length)";
+/** Mean ‖x + y‖² that random features can still serve. */
+export const MOST_PHI = 4;
 
 /** The first remedies that are not in force already. */
 function remedyFor(
@@ -89,9 +110,10 @@ function remedyFor(
   sizes: { queryRows: number; keyRows: number },
   error: ErrorReport,
   fit: Fit | null,
+  layered: boolean,
 ): string {
   const { nearFar } = attention;
-  if (nearFar) return nearFarRemedy(nearFar, sizes);
+  if (nearFar) return `Try ${nearFarRemedies(nearFar, sizes).join(", ")}`;
   const phi = fit ? fit.heads.reduce((sum, head) => sum + head.phi, 0) / fit.heads.length : error.phi;
   const remedies: string[] = [];
   const map = attention.features === "softmax" ? null : featureMap(attention.features);
@@ -109,19 +131,19 @@ function remedyFor(
     if (attention.projection === "iid" && !attention.given) remedies.push("--projection orthogonal");
     remedies.push(`more features (-m ${attention.numFeatures * 4})`);
   }
-  if (!attention.given && attention.compat === "exact") remedies.push("--window 64 --heavy 64 --far taylor1");
-  if (sizes.keyRows <= 65536) remedies.push("--features softmax (exact; affordable at this length)");
-  const why = phi > 4
-    ? `queries and keys are large (mean ‖x+y‖² = ${phi.toFixed(1)}; random features need about 4 or less). `
+  if (!attention.given && !layered && !attention.decay && attention.compat === "exact") remedies.push(NEAR_REMEDY);
+  if (sizes.keyRows <= 65536) remedies.push(EXACT_REMEDY);
+  const why = phi > MOST_PHI
+    ? `queries and keys are large (mean ‖x+y‖² = ${phi.toFixed(1)}; random features need about ${MOST_PHI} or less). `
     : "";
   return `${why}Try ${remedies.join(", ")}`;
 }
 
 /** More near keys, a better far field, or exact attention. */
-function nearFarRemedy({ window, heavy, far }: NearFarSettings, sizes: { keyRows: number }): string {
+export function nearFarRemedies({ window, heavy, far }: NearFarSettings, sizes: { keyRows: number }): string[] {
   const remedies = [`a wider window (--window ${Math.max(64, 2 * window)})`];
   if (heavy < 64) remedies.push("--heavy 64");
   if (far !== "clusters") remedies.push("--far clusters:128");
-  if (sizes.keyRows <= 65536) remedies.push("--features softmax (exact; affordable at this length)");
-  return `Try ${remedies.join(", ")}`;
+  if (sizes.keyRows <= 65536) remedies.push(EXACT_REMEDY);
+  return remedies;
 }

@@ -22,7 +22,7 @@ export function emptySoftmax(rows: number, heads: number, valueDim: number): Onl
 
 /**
  * Adds keys. `firstKey` is the row index of k's first row; with `positions`, query i sees keys whose row index ≤ positions[i].
- * Logits are scale · q·k.
+ * Logits are scale · q·k, with decay (causal only) less λ (positions[i] − row of the key).
  */
 export function absorbExact(
   shape: HeadShape,
@@ -35,7 +35,7 @@ export function absorbExact(
   positions: ArrayLike<number> | undefined,
   firstKey: number,
 ): void {
-  const { heads, kvHeads, headDim, valueDim } = shape;
+  const { heads, kvHeads, headDim, valueDim, decay } = shape;
   const { top, total, sums } = held;
   const logits = new Float64Array(k.rows);
   for (let i = 0; i < q.rows; i++) {
@@ -50,6 +50,7 @@ export function absorbExact(
         let dot = 0;
         for (let l = 0; l < headDim; l++) dot += q.data[qAt + l] * k.data[kAt + l];
         logits[j] = weights ? (weights[j] > 0 ? dot * scale + Math.log(weights[j]) : -Infinity) : dot * scale;
+        if (decay && positions) logits[j] -= decay[kv] * (positions[i] - firstKey - j);
         if (logits[j] > highest) highest = logits[j];
       }
       if (highest === -Infinity) continue;

@@ -2,7 +2,8 @@
  * Keys pass: folds keys and values into the state (c, z, S) in float64.
  *
  * Rows go in blocks so that one feature's S row stays in the first-level cache while the block's values pass by.
- * The state is rescaled by e^{c − c'} when a block raises a feature's maximum (math: kernels/README.md §3).
+ * The state is rescaled by e^{c − c'} when a block raises a feature's maximum (math: kernels/README.md §3), and falls with every row
+ * where there is decay (§10).
  */
 import { FeatureRow } from "./features.ts";
 import type { FeatureNumbers, HeadShape, Rows, StateNumbers } from "./types.ts";
@@ -19,6 +20,11 @@ export function raise(state: StateNumbers, f: number, top: number): void {
   for (let i = f * valueDim, end = i + valueDim; i < end; i++) state.S[i] *= scale;
 }
 
+/** `rows` rows pass a state: its exponents fall by λ of their key head for each (kernels/README.md §10). */
+export function decayState(state: StateNumbers, decay: ArrayLike<number>, rows: number): void {
+  for (let f = 0; f < state.c.length; f++) state.c[f] -= decay[Math.floor(f / state.features)] * rows;
+}
+
 /** Absorbs keys into one state; scratch memory is kept between calls. */
 export class KeyPass {
   readonly #feature: FeatureRow;
@@ -33,27 +39,30 @@ export class KeyPass {
     this.#rows = new Int32Array(blockRows);
   }
 
-  /** Absorbs rows `from … to−1`. `weights[i]` is ω_i ≥ 0; 0 removes the key. */
+  /** Absorbs rows `from … to−1`. `weights[i]` is ω_i ≥ 0; 0 removes the key. With decay the state is relative to the last of them. */
   absorb(k: Rows, v: Rows, weights: ArrayLike<number> | undefined, from: number, to: number): void {
     const rows = this.#rows;
+    const { decay } = this.shape;
     for (let begin = from; begin < to;) {
+      const first = begin;
       let n = 0; // rows of this block with ω > 0
       for (; begin < to && n < rows.length; begin++) if (!weights || weights[begin] > 0) rows[n++] = begin;
-      for (let h = 0; h < this.shape.kvHeads; h++) this.#head(h, n, k, v, weights);
+      if (decay) decayState(this.state, decay, begin - first);
+      for (let h = 0; h < this.shape.kvHeads; h++) this.#head(h, n, k, v, weights, begin - 1);
       this.state.keys += n;
     }
   }
 
   /** One block of rows, one head. */
-  #head(h: number, n: number, k: Rows, v: Rows, weights: ArrayLike<number> | undefined): void {
+  #head(h: number, n: number, k: Rows, v: Rows, weights: ArrayLike<number> | undefined, last: number): void {
     const { state } = this;
-    const { kvHeads, headDim, valueDim } = this.shape;
+    const { kvHeads, headDim, valueDim, decay } = this.shape;
     const r = this.p.features;
     const g = this.#g, e = this.#e, rows = this.#rows;
     for (let b = 0; b < n; b++) {
       this.#feature.key(h, k.data, (rows[b] * kvHeads + h) * headDim, g, e, b * r);
-      if (weights) {
-        const logWeight = Math.log(weights[rows[b]]);
+      if (weights || decay) {
+        const logWeight = (weights ? Math.log(weights[rows[b]]) : 0) + (decay ? decay[h] * (rows[b] - last) : 0);
         for (let a = 0; a < r; a++) e[b * r + a] += logWeight;
       }
     }

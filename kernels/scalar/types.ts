@@ -31,6 +31,8 @@ export interface HeadShape {
   readonly kvHeads: number;
   readonly headDim: number;
   readonly valueDim: number;
+  /** λ per key head of the bias −λ (i − j); absent: none. */
+  readonly decay?: ArrayLike<number> | null;
 }
 
 /** Summary of the absorbed keys (src/state.ts). */
@@ -47,4 +49,5 @@ export interface StateNumbers {
 export interface Counts {
   emptyRows: number;
   nonPositive: number;
+  topPairs?: number;
 }

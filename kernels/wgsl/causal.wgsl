@@ -78,7 +78,7 @@ fn causal_pass(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index
     var e = NEGATIVE;
     if (row + t < call.rows) {
       let norm = key_tile[4u * t].x + key_tile[4u * t + 1u].x + key_tile[4u * t + 2u].x + key_tile[4u * t + 3u].x;
-      e = key_exponent(norm, log_weights[row + t]);
+      e = key_exponent(norm, log_weights[weight_at(row + t, kv)]);
     }
     key_rows[t] = e;
   }

@@ -63,8 +63,8 @@ fn exact_pass(
     let jy = first + tx + 16u;
     var ex = NEGATIVE;
     var ey = NEGATIVE;
-    if (jx < end) { ex = log_weights[jx]; }
-    if (jy < end) { ey = log_weights[jy]; }
+    if (jx < end) { ex = log_weights[weight_at(jx, kv)]; }
+    if (jy < end) { ey = log_weights[weight_at(jy, kv)]; }
     let x = select(sum.x * call.scale + ex, vec4f(NEGATIVE), vec4<bool>(ex < MASKED) | (vec4u(jx) >= seen));
     let y = select(sum.y * call.scale + ey, vec4f(NEGATIVE), vec4<bool>(ey < MASKED) | (vec4u(jy) >= seen));
     raise_top(t, x, tx, ty, y, tx + 16u, ty);
@@ -77,7 +77,7 @@ fn exact_pass(
     for (var half = 0u; half < 32u; half += 16u) {
       var v = vec4f(0.0);
       // A masked key's values may be anything, NaN included.
-      if (first + half + ty < end && column + tx < shape.v4 && log_weights[min(first + half + ty, end - 1u)] >= MASKED) {
+      if (first + half + ty < end && column + tx < shape.v4 && log_weights[weight_at(min(first + half + ty, end - 1u), kv)] >= MASKED) {
         v = values[((first + half + ty) * call.kv_heads + kv) * shape.v4 + column + tx];
       }
       a_rows[t] = v;

@@ -75,7 +75,7 @@ fn keys_pass(
     if (t < 32u) {
       let norm = squares[4u * t] + squares[4u * t + 1u] + squares[4u * t + 2u] + squares[4u * t + 3u];
       var e = NEGATIVE;
-      if (row + t < end) { e = key_exponent(norm, log_weights[row + t]); }
+      if (row + t < end) { e = key_exponent(norm, log_weights[weight_at(row + t, head)]); }
       exponents[t] = e;
     }
     workgroupBarrier();

@@ -39,6 +39,10 @@ struct Shape {
 
 @group(0) @binding(9) var<uniform> shape: Shape;
 
+override WEIGHT_HEADS: u32 = 1;   // log weights of a key: one, or with decay one per key head
+
+fn weight_at(key: u32, head: u32) -> u32 { return key * WEIGHT_HEADS + head % WEIGHT_HEADS; }
+
 const NEGATIVE: f32 = -1e30;   // stands for −∞; WGSL does not promise infinities
 const MASKED: f32 = -5e29;     // below this an exponent means "no key"
 

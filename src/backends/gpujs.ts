@@ -16,12 +16,12 @@
 import type { Backend, Driver, ExactSession, Linear, OpenOptions, Session } from "../backend.ts";
 import { UnsupportedError, UsageError } from "../errors.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
+import { openExact, openTiled } from "./decayed.ts";
 import { GpuJsDense } from "./gpujs_dense.ts";
 import { GpuJsExactKernels } from "./gpujs_exact.ts";
 import { GpuJs, type GpuJsMode, type GpuJsModule, Kernels, loadGpuJs } from "./gpujs_kernels.ts";
 import { GpuJsTileKernels } from "./gpujs_linear.ts";
-import { OnlineExactSession } from "./online.ts";
-import { requireKernels, TiledSession } from "./tiled.ts";
+import { requireKernels } from "./tiled.ts";
 
 /** Modes by name, with the reason why one is refused. */
 const MODES: Readonly<Record<string, string | null>> = {
@@ -42,11 +42,11 @@ class GpuJsBackend implements Backend {
 
   async prepare(plan: Plan): Promise<Session> {
     requireKernels(this.name, plan);
-    return new TiledSession(plan, new GpuJsTileKernels(plan, new Kernels(this.gpu)));
+    return await openTiled(plan, (cut) => new GpuJsTileKernels(cut, new Kernels(this.gpu)));
   }
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
-    return new OnlineExactSession(plan, new GpuJsExactKernels(plan, new Kernels(this.gpu)));
+    return await openExact(plan, (cut) => new GpuJsExactKernels(cut, new Kernels(this.gpu)));
   }
 
   async prepareLinear(plan: LinearPlan): Promise<Linear> {

@@ -1,4 +1,5 @@
 /** Exact softmax on gpu.js: logits, exponentials and sums of one tile of keys; the session merges tiles in float64. */
+import { logWeight } from "../decay.ts";
 import type { ExactPlan } from "../plan.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import { type Kernel, type Kernels, padDepth } from "./gpujs_kernels.ts";
@@ -48,13 +49,10 @@ export class GpuJsExactKernels implements ExactKernels {
   }
 
   async absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<SoftmaxParts | null> {
-    const { heads, kvHeads, headDim, valueDim, causal } = this.plan;
+    const { heads, kvHeads, headDim, valueDim, causal, decay } = this.plan;
     if (causal && !this.#positions.some((position) => position >= k.start)) return null;
     const stage = this.#stage(k.rows);
     const { rows } = stage;
-    for (let j = 0; j < rows; j++) {
-      stage.xShift[j] = j >= k.rows || (weights && !(weights[j] > 0)) ? NEVER : weights ? Math.log(weights[j]) : 0;
-    }
     const cells = this.#rows * heads;
     const parts: SoftmaxParts = {
       parts: 1,
@@ -65,6 +63,9 @@ export class GpuJsExactKernels implements ExactKernels {
     for (let kvHead = 0, head = 0; kvHead < kvHeads; kvHead++) {
       packColumns(k, kvHead, headDim, 1, this.#depth, rows, stage.columns, weights);
       packValues(v, kvHead, valueDim, this.#stride, stage.values, weights);
+      for (let j = 0; j < rows; j++) {
+        stage.xShift[j] = j >= k.rows ? NEVER : Math.max(NEVER, logWeight(weights, decay, kvHead, j, k.rows));
+      }
       for (; head < heads && Math.floor(head * kvHeads / heads) === kvHead; head++) {
         const logits = stage.logits(this.#q[head], stage.columns);
         this.#lower(stage, logits, k.start, head, parts.top);

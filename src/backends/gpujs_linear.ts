@@ -1,5 +1,6 @@
 /** Linear attention on gpu.js: one head of one tile at a time, in float32; sums across tiles and chunks are the host's, in float64. */
 import { QueryRow } from "../../kernels/scalar/queries.ts";
+import { visibleKeys } from "../decay.ts";
 import { stateBiases } from "../feature_map.ts";
 import type { Plan } from "../plan.ts";
 import { emptyState, type State } from "../state.ts";
@@ -72,7 +73,7 @@ export class GpuJsTileKernels implements TileKernels {
       this.#add(sums, 0, own);
       this.#store(state, head, sums.tops, own);
     }
-    state.keys = visible(k.rows, weights);
+    state.keys = visibleKeys(k.rows, weights);
     return state;
   }
 
@@ -121,7 +122,7 @@ export class GpuJsTileKernels implements TileKernels {
         divide(before, within, q.rows, head, heads, valueDim, stride, out, denominators);
       }
     }
-    ownState.keys = visible(own.k.rows, own.weights);
+    ownState.keys = visibleKeys(own.k.rows, own.weights);
     return { out, denominators, own: ownState };
   }
 
@@ -137,7 +138,7 @@ export class GpuJsTileKernels implements TileKernels {
 
   #keyStage(rowsNeeded: number): KeyStage {
     const rows = bucket(rowsNeeded, padDepth(this.plan.tileRows), padDepth);
-    return entry(this.#keyStages, rows, () => new KeyStage(this.#layout, this.kernels, 1, rows));
+    return entry(this.#keyStages, rows, () => new KeyStage(this.#layout, this.kernels, 1, rows, this.plan.decay));
   }
 
   #queryStage(rowsNeeded: number): QueryStage {
@@ -152,7 +153,7 @@ export class GpuJsTileKernels implements TileKernels {
     const chunks = bucket(Math.ceil(rowsNeeded / rows), Math.ceil(this.plan.tileRows / rows), Math.ceil);
     const shape = { chunks, quads: rows / 4 };
     return entry(this.#causalStages, chunks, () => ({
-      keys: new KeyStage(layout, kernels, chunks, rows),
+      keys: new KeyStage(layout, kernels, chunks, rows, this.plan.decay),
       queries: new QueryStage(layout, kernels, chunks, rows),
       scores: kernels.product({ ...shape, width: rows }, layout.features),
       within: kernels.product({ ...shape, width: layout.stride }, rows),
@@ -329,11 +330,4 @@ function hideLater(scores: Float32Array, chunks: number, rows: number): void {
     for (let j = first + 1; j < first + 4; j++) scores.fill(0, base + j * 4, base + j * 4 + (j - first));
     scores.fill(0, base + (first + 4) * 4, base + rows * 4);
   }
-}
-
-function visible(rows: number, weights?: FloatArray): number {
-  if (!weights) return rows;
-  let count = 0;
-  for (let i = 0; i < rows; i++) if (weights[i] > 0) count++;
-  return count;
 }

@@ -9,6 +9,7 @@
  * Products and exponentials run in gpu.js. Packing and maxima are plain JavaScript: one read per number, which costs less than
  * handing the array to another kernel.
  */
+import { logWeight } from "../decay.ts";
 import { ACTIVATIONS, type MapParameters } from "../feature_map.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import { type Kernel, type Kernels, padDepth, type QuadShape } from "./gpujs_kernels.ts";
@@ -90,7 +91,13 @@ export class KeyStage {
   readonly #features: Kernel;
   readonly #sum: Kernel;
 
-  constructor(readonly layout: FeatureLayout, kernels: Kernels, readonly chunks: number, readonly rows: number) {
+  constructor(
+    readonly layout: FeatureLayout,
+    kernels: Kernels,
+    readonly chunks: number,
+    readonly rows: number,
+    readonly decay?: Float64Array | null,
+  ) {
     const { depth, features, projections, stride } = layout;
     this.#x = new Float32Array(chunks * depth * rows);
     this.#values = new Float32Array(chunks * rows * stride);
@@ -142,7 +149,7 @@ export class KeyStage {
           squares += k.data[at] * k.data[at];
         }
       }
-      this.#base[i] = Math.max(NEVER, factor * squares + (weights ? Math.log(weights[i]) : 0));
+      this.#base[i] = Math.max(NEVER, factor * squares + logWeight(weights, this.decay, head, i, k.rows));
     }
     this.#base.fill(NEVER, k.rows);
   }

@@ -98,7 +98,8 @@ export class DeviceNearFar implements NearFarSession {
       output.catch(() => {});
       return { output };
     });
-    const { out, denominators } = await started.output;
+    const { out, denominators, pairs } = await started.output;
+    if (pairs !== undefined) this.counts.topPairs = (this.counts.topPairs ?? 0) + pairs;
     for (const denominator of denominators) {
       if (denominator === 0) this.counts.emptyRows++;
       else if (!(denominator > 0 && denominator < Infinity)) this.counts.nonPositive++;
@@ -157,7 +158,7 @@ export class DeviceNearFar implements NearFarSession {
     if (this.#pending > 0) throw new Error("reset while calls are in flight");
     this.#take(emptyFarState(this.plan));
     this.#version++;
-    Object.assign(this.counts, { emptyRows: 0, nonPositive: 0, recomputed: 0 });
+    Object.assign(this.counts, { emptyRows: 0, nonPositive: 0, recomputed: 0, topPairs: undefined });
   }
 
   /** Calls in flight keep the state that they were made for. */

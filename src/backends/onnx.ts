@@ -18,13 +18,13 @@ import os from "node:os";
 import type { Backend, Driver, ExactSession, Linear, OpenOptions, Peak, Session } from "../backend.ts";
 import { UnsupportedError, UsageError } from "../errors.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
+import { openExact, openTiled } from "./decayed.ts";
 import { OnnxDense } from "./onnx_dense.ts";
 import { OnnxExactKernels } from "./onnx_exact.ts";
 import { Graph } from "./onnx_graph.ts";
 import { OnnxTileKernels } from "./onnx_linear.ts";
 import { importPackage, type OrtModule, PACKAGE, Runtime, type Tensors } from "./onnx_runtime.ts";
-import { OnlineExactSession } from "./online.ts";
-import { requireKernels, TiledSession } from "./tiled.ts";
+import { requireKernels } from "./tiled.ts";
 
 class OnnxBackend implements Backend {
   readonly name = "onnx";
@@ -40,11 +40,11 @@ class OnnxBackend implements Backend {
 
   async prepare(plan: Plan): Promise<Session> {
     requireKernels(this.name, plan);
-    return new TiledSession(plan, await OnnxTileKernels.make(plan, this.runtime));
+    return await openTiled(plan, (cut) => OnnxTileKernels.make(cut, this.runtime));
   }
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
-    return new OnlineExactSession(plan, await OnnxExactKernels.make(plan, this.runtime));
+    return await openExact(plan, (cut) => OnnxExactKernels.make(cut, this.runtime));
   }
 
   async prepareLinear(plan: LinearPlan): Promise<Linear> {

@@ -1,4 +1,5 @@
 /** Float32 arrays as the graphs of onnx_passes.ts read and write them, from and to tiles, projections and states in float64. */
+import { logWeight } from "../decay.ts";
 import { stateBiases } from "../feature_map.ts";
 import type { Plan } from "../plan.ts";
 import type { State } from "../state.ts";
@@ -30,7 +31,7 @@ export class Spare {
   }
 }
 
-/** Copies of a tile's keys, values and ln ω; rows of weight 0 are zeroed, so that whatever they hold has no effect. */
+/** Copies of a tile's keys, values and ln ω with decay; rows of weight 0 are zeroed, so that whatever they hold has no effect. */
 export interface Keys {
   readonly rows: number;
   /** Keys of weight > 0. */
@@ -41,13 +42,20 @@ export interface Keys {
   readonly logWeights: Float32Array;
 }
 
-export function copyKeys(spare: Spare, k: Tile, v: Tile, weights: FloatArray | undefined, kvHeads: number): Keys {
+export function copyKeys(
+  spare: Spare,
+  k: Tile,
+  v: Tile,
+  weights: FloatArray | undefined,
+  kvHeads: number,
+  decay?: Float64Array | null,
+): Keys {
   const keys = { k: spare.copy(k.data), v: spare.copy(v.data), logWeights: spare.take(k.rows * kvHeads) };
   keys.logWeights.fill(0);
   let visible = k.rows;
-  for (let j = 0; weights && j < k.rows; j++) {
-    if (weights[j] > 0) {
-      keys.logWeights.fill(Math.log(weights[j]), j * kvHeads, (j + 1) * kvHeads);
+  for (let j = 0; (weights || decay) && j < k.rows; j++) {
+    if (!weights || weights[j] > 0) {
+      for (let h = 0; h < kvHeads; h++) keys.logWeights[j * kvHeads + h] = logWeight(weights, decay, h, j, k.rows);
       continue;
     }
     visible--;

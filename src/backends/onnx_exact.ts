@@ -25,7 +25,8 @@ function graphOf(plan: ExactPlan, masked: boolean): Graph {
   g.input("sums0", [kvHeads, "n", valueDim]);
   let logits = product(g, "q", "k", { transB: 1, transBatchB: 1 });
   if (masked) {
-    g.input("logWeights", [1, "m"]);
+    // Without decay all key heads share their weights.
+    g.input("logWeights", plan.decay ? [kvHeads, 1, "m"] : [1, "m"]);
     g.input("index", [1, "m"]);
     g.input("position", ["n", 1]);
     const seen = g.node("LessOrEqual", ["index", "position"]);
@@ -65,6 +66,12 @@ interface Sums {
 function emptyParts(rows: number, { heads, valueDim }: ExactPlan): SoftmaxParts {
   const numbers = (width: number) => new Float32Array(rows * heads * width);
   return { parts: 1, top: numbers(1), total: numbers(1), sums: numbers(valueDim) };
+}
+
+/** `rows × heads` as `heads × rows`. */
+function byHead(data: Float32Array, heads: number): Float32Array {
+  const rows = data.length / heads;
+  return Float32Array.from(data, (_, at) => data[(at % rows) * heads + Math.floor(at / rows)]);
 }
 
 /** Tiles that are summed in float32 before the host adds them in float64. */
@@ -109,8 +116,9 @@ export class OnnxExactKernels implements ExactKernels {
   }
 
   absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<SoftmaxParts | null> {
-    const { kvHeads, headDim, valueDim, causal } = this.plan;
-    const keys = copyKeys(this.#spare, k, v, weights, 1);
+    const { kvHeads, headDim, valueDim, causal, decay } = this.plan;
+    const keys = copyKeys(this.#spare, k, v, weights, decay ? kvHeads : 1, decay);
+    const logWeights = decay ? byHead(keys.logWeights, kvHeads) : keys.logWeights;
     const blocks = causal
       ? this.#blocks.filter(({ positions }) => positions.some((at) => at >= k.start))
       : this.#blocks;
@@ -121,13 +129,13 @@ export class OnnxExactKernels implements ExactKernels {
       v: runtime.tensor(keys.v, [k.rows, kvHeads, valueDim]),
     };
     const masks = {
-      logWeights: runtime.tensor(keys.logWeights, [1, k.rows]),
+      logWeights: runtime.tensor(logWeights, decay ? [kvHeads, 1, k.rows] : [1, k.rows]),
       index: runtime.tensor(this.#index.subarray(0, k.rows), [1, k.rows]),
     };
     return this.#turns.run(async () => {
       for (const block of blocks) {
         const hidden = causal && block.positions.some((at) => at < k.start + k.rows - 1);
-        const masked = weights !== undefined || hidden;
+        const masked = weights !== undefined || Boolean(decay) || hidden;
         const { q, now, next, positions } = block;
         const position = Float32Array.from(positions, (at) => causal ? Math.min(k.rows, at - k.start) : k.rows);
         await (await this.#program(masked)).run({

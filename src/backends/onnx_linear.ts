@@ -72,7 +72,7 @@ export class OnnxTileKernels implements TileKernels {
   }
 
   keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
-    const keys = copyKeys(this.#spare, k, v, weights, this.plan.kvHeads);
+    const keys = copyKeys(this.#spare, k, v, weights, this.plan.kvHeads, this.plan.decay);
     return this.#turns.run(async () => {
       const state = this.#takeState();
       clearState(state);
@@ -115,9 +115,9 @@ export class OnnxTileKernels implements TileKernels {
     _version: number,
     into?: Float32Array,
   ): Promise<TileOutput & { readonly own: State }> {
-    const { heads, kvHeads, valueDim } = this.plan;
+    const { heads, kvHeads, valueDim, decay } = this.plan;
     const most = CHUNKS * CHUNK;
-    const keys = copyKeys(this.#spare, own.k, own.v, own.weights, kvHeads);
+    const keys = copyKeys(this.#spare, own.k, own.v, own.weights, kvHeads, decay);
     const q = tile.data instanceof Float32Array ? tile.data : Float32Array.from(tile.data);
     const ahead = uploadCausal(this.plan, before, this.#spare);
     const sofar = tile.rows > most ? copyState(before) : null; // ahead of every further run

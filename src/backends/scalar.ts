@@ -14,6 +14,7 @@ import type {
   Session,
   SessionCounts,
 } from "../backend.ts";
+import { checkDecay, refuseDecay } from "../decay.ts";
 import { UsageError } from "../errors.ts";
 import type { NearFarPlan } from "../near_far.ts";
 import {
@@ -143,14 +144,17 @@ class ScalarBackend implements Backend {
   readonly limits: Limits = { precision: "f64", preferredTileRows: 512, maxTileBytes: 16 << 20, inFlight: 1 };
 
   async prepare(plan: Plan): Promise<Session> {
+    checkDecay(plan);
     return new ScalarSession(plan);
   }
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
+    checkDecay(plan);
     return new ScalarExactSession(plan);
   }
 
   async prepareNearFar(plan: NearFarPlan): Promise<NearFarSession> {
+    refuseDecay(plan);
     return new ScalarNearFar(plan);
   }
 

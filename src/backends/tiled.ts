@@ -11,8 +11,8 @@ import type { BackendName, Session, SessionCounts, Stage } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
 import { NO_HYBRID } from "./mod.ts";
 import type { Plan } from "../plan.ts";
-import { clearState, copyState, emptyState, mergeInto, type State } from "../state.ts";
-import type { FloatArray, Tile } from "../tensor.ts";
+import { clearState, copyState, emptyState, mergeInto, mergeLater, type State } from "../state.ts";
+import { type FloatArray, rowsOf, type Tile } from "../tensor.ts";
 
 /** Keys, values and weights of the rows that are being answered (causal). */
 export interface OwnRows {
@@ -21,14 +21,24 @@ export interface OwnRows {
   readonly weights?: FloatArray;
 }
 
+/** Rows `from … to−1`, borrowed. */
+export function ownRowsOf({ k, v, weights }: OwnRows, from: number, to: number): OwnRows {
+  return { k: rowsOf(k, from, to), v: rowsOf(v, from, to), weights: weights?.subarray(from, to) };
+}
+
 /** Outputs of one tile: `rows × (heads · valueDim)`, and the denominator p·z of each (row, head). */
 export interface TileOutput {
   readonly out: Float32Array;
   /** `rows × heads`, relative to the row maximum: ≥ about 1 for positive maps, 0 where no key is visible. */
   readonly denominators: Float32Array;
+  /** Pairs of queries and keys that whole clusters took, where they are counted (SessionCounts.topPairs). */
+  readonly pairs?: number;
 }
 
-/** What a float32 backend implements. Every call copies its tiles before it returns; results may be awaited out of step. */
+/**
+ * What a float32 backend implements. Where the plan has decay, keys get its log weights (decay.ts), and states are relative to the last
+ * row of the keys. Every call copies its tiles before it returns; results may be awaited out of step.
+ */
 export interface TileKernels extends AsyncDisposable {
   /** State of these keys alone. */
   keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State>;
@@ -88,11 +98,12 @@ export class TiledSession implements Session {
     const sums = this.#own?.k === k ? this.#own.state : this.kernels.keys(k, v, weights);
     this.#own = null;
     this.#pending++;
+    const { rows } = k;
     const before = this.#merged;
     const merged = (async () => {
       try {
         const [state] = await Promise.all([sums, before]);
-        mergeInto(this.#state, state);
+        mergeLater(this.#state, state, this.plan.decay, rows);
         this.#version++;
         this.kernels.recycle?.(state);
       } finally {

@@ -2,11 +2,12 @@
 import * as os from "node:os";
 import type { Backend, Driver, ExactSession, Linear, NearFarSession, OpenOptions, Peak, Session } from "../backend.ts";
 import { UsageError } from "../errors.ts";
+import { refuseDecay } from "../decay.ts";
 import type { NearFarPlan } from "../near_far.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
 import type { FloatArray } from "../tensor.ts";
-import { OnlineExactSession } from "./online.ts";
-import { requireKernels, TiledSession } from "./tiled.ts";
+import { openExact, openTiled } from "./decayed.ts";
+import { requireKernels } from "./tiled.ts";
 import { WasmDense } from "./wasm_dense.ts";
 import { DeviceNearFar } from "./near_far_session.ts";
 import { WasmFar } from "./wasm_far.ts";
@@ -44,15 +45,16 @@ export class WasmBackend implements Backend {
   async prepare(plan: Plan): Promise<Session> {
     requireKernels(this.name, plan);
     await this.pool.idle();
-    return new TiledSession(plan, new WasmLinear(plan, this.pool, this.shared, this.kernels));
+    return await openTiled(plan, (cut) => new WasmLinear(cut, this.pool, this.shared, this.kernels));
   }
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
     await this.pool.idle();
-    return new OnlineExactSession(plan, new WasmExact(plan, this.pool, this.shared, this.kernels));
+    return await openExact(plan, (cut) => new WasmExact(cut, this.pool, this.shared, this.kernels));
   }
 
   async prepareNearFar(plan: NearFarPlan): Promise<NearFarSession> {
+    refuseDecay(plan);
     await this.pool.idle();
     return new DeviceNearFar(plan, new WasmFar(plan, this.pool, this.shared, this.kernels));
   }

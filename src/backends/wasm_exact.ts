@@ -8,7 +8,7 @@ import { type PlanArea, writeExactPlan } from "./wasm_plan.ts";
 import type { Pool } from "./wasm_pool.ts";
 import { Slots } from "./wasm_slots.ts";
 import { BLOCK, cut } from "./wasm_split.ts";
-import { writeLogWeights } from "./wasm_state.ts";
+import { logWeightCount, writeLogWeights } from "./wasm_state.ts";
 
 /** Keys summed in float32 before the sums go to the host's float64. */
 const FLUSH = 8192;
@@ -18,6 +18,7 @@ const NONE = -9e29;
 interface Slot {
   readonly k: number;
   readonly v: number;
+  /** log₂ ω, per key head where there is decay. */
   readonly weights: number;
   /** One int32 per held query: the last row of the tile it may see. */
   readonly limits: number;
@@ -55,7 +56,7 @@ export class WasmExact implements ExactKernels {
     this.#slots = new Slots(Array.from({ length: 3 }, (): Slot => ({
       k: this.#take(tileRows * kvHeads * headDim * 4),
       v: this.#take(tileRows * kvHeads * valueDim * 4),
-      weights: this.#take(tileRows * 4),
+      weights: this.#take(4 * logWeightCount(plan, tileRows)),
       limits: this.#take(blocks * BLOCK * 4),
     })));
     this.#scratch = Array.from({ length: pool.threads }, () => this.#take(kernels.exactScratch(this.#area.at)));
@@ -81,12 +82,12 @@ export class WasmExact implements ExactKernels {
   async absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<SoftmaxParts | null> {
     let tiles = { k: k.data, v: v.data, weights };
     let slot = this.#slots.take();
-    let placed: Placed | null = slot ? this.#place(slot, tiles, k.start) : null;
+    let placed: Placed | null = slot ? this.#place(slot, tiles, k) : null;
     if (!slot) {
       const held = this.shared.keep(tiles.k);
       tiles = { k: held, v: tiles.v === tiles.k ? held : this.shared.keep(tiles.v), weights: weights?.slice() };
       slot = await this.#slots.next();
-      placed = this.#place(slot, tiles, k.start);
+      placed = this.#place(slot, tiles, k);
     }
     this.#pending += k.rows;
     const flush = this.#pending >= FLUSH;
@@ -111,10 +112,15 @@ export class WasmExact implements ExactKernels {
     }
   }
 
-  #place(slot: Slot, tiles: { k: FloatArray; v: FloatArray; weights?: FloatArray }, start: number): Placed {
+  #place(slot: Slot, tiles: { k: FloatArray; v: FloatArray; weights?: FloatArray }, { start, rows }: Tile): Placed {
     const k = this.shared.put(slot.k, tiles.k);
     const v = tiles.v === tiles.k ? k : this.shared.put(slot.v, tiles.v);
-    if (tiles.weights) writeLogWeights(this.shared.floats(slot.weights, tiles.weights.length), tiles.weights);
+    const { decay } = this.plan;
+    const weighted = Boolean(tiles.weights || decay);
+    if (weighted) {
+      const log = this.shared.floats(slot.weights, logWeightCount(this.plan, rows));
+      writeLogWeights(log, rows, tiles.weights, this.plan);
+    }
     if (this.plan.causal) {
       const limits = this.shared.integers(slot.limits, Math.ceil(this.#rows / BLOCK) * BLOCK);
       limits.fill(-1);
@@ -123,13 +129,14 @@ export class WasmExact implements ExactKernels {
     return {
       k,
       v,
-      weights: tiles.weights ? slot.weights : 0,
+      weights: weighted ? slot.weights : 0,
+      weightStep: decay ? 4 * rows : 0,
       limits: this.plan.causal ? slot.limits : 0,
     };
   }
 
   /** Heads are shared out; with fewer heads than that takes, blocks of queries are. */
-  #calls(rows: number, { k, v, weights, limits }: Placed): Call[][] {
+  #calls(rows: number, { k, v, weights, weightStep, limits }: Placed): Call[][] {
     const { heads, kvHeads } = this.plan;
     const { threads } = this.pool;
     const blocks = Math.ceil(this.#rows / BLOCK);
@@ -140,7 +147,8 @@ export class WasmExact implements ExactKernels {
       const some = blockRanges[thread];
       const calls: Call[] = [];
       for (let head = range.from; head < range.to && some.from < some.to; head++) {
-        const what = [Math.floor(head * kvHeads / heads), k, v, weights, 0, rows];
+        const key = Math.floor(head * kvHeads / heads);
+        const what = [key, k, v, weights + key * weightStep, 0, rows];
         const where = [this.#held + head * this.#headBytes, some.from, some.to, limits, this.#scratch[thread]];
         calls.push(["absorb", this.#area.at, ...what, ...where]);
       }
@@ -191,6 +199,8 @@ export class WasmExact implements ExactKernels {
 interface Placed {
   readonly k: number;
   readonly v: number;
+  /** log₂ ω of key head 0, or 0; those of the next head lie `weightStep` bytes on. */
   readonly weights: number;
+  readonly weightStep: number;
   readonly limits: number;
 }

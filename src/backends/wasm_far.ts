@@ -39,6 +39,8 @@ interface Slot {
   readonly references: readonly number[];
   readonly out: number;
   readonly denominators: number;
+  /** Pairs that whole clusters took, per query head. */
+  readonly counters: number;
 }
 
 /** Where the rows of a call lie. */
@@ -118,6 +120,7 @@ export class WasmFar implements NearFarKernels {
       references: perHead(kvHeads, (headDim + 4) * 4),
       out: this.#take(tileRows * heads * valueDim * 4),
       denominators: this.#take(tileRows * heads * 4),
+      counters: this.#take(heads * 4),
     })));
     const scratch = Math.max(kernels.nearFarScratch(this.#area.at), kernels.farScratch(this.#area.at));
     this.#scratch = perHead(pool.threads, scratch);
@@ -273,9 +276,11 @@ export class WasmFar implements NearFarKernels {
       const length = q.rows * heads * valueDim;
       const mine = into?.subarray(0, length) as Float32Array | undefined;
       const lent = mine ? this.shared.addressOf(mine) : null;
+      const counters = this.shared.integers(slot.counters, heads).fill(0);
       await this.pool.share(this.#tasks(slot, asked, placed, grouped, lent ?? slot.out), this.#scratch);
       const denominators = this.shared.floats(slot.denominators, q.rows * heads).slice();
-      return { out: lent === null ? this.shared.floats(slot.out, length).slice() : mine!, denominators };
+      const pairs = this.#grouped ? counters.reduce((sum, taken) => sum + taken, 0) : undefined;
+      return { out: lent === null ? this.shared.floats(slot.out, length).slice() : mine!, denominators, pairs };
     } finally {
       this.#slots.give(slot);
     }
@@ -319,7 +324,14 @@ export class WasmFar implements NearFarKernels {
       const ids = slot.ids === 0 ? 0 : slot.ids + keyHead * rows * 4;
       const keys = [placed.k, placed.v, placed.weights, ids, near?.k.start ?? 0, rows];
       const heavy = [slot.heavy[keyHead], placed.records[keyHead]];
-      const where = [slot.moments[keyHead], grouped ? grouped[keyHead] : 0, out, slot.denominators, SCRATCH];
+      const where = [
+        slot.moments[keyHead],
+        grouped ? grouped[keyHead] : 0,
+        out,
+        slot.denominators,
+        slot.counters + head * 4,
+        SCRATCH,
+      ];
       const what = [head, keyHead, placed.q, q.rows, q.start, ...blocks];
       return [["nearFar", this.#area.at, ...what, ...keys, ...heavy, ...where]];
     });

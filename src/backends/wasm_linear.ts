@@ -1,5 +1,6 @@
 /** Linear attention on the wasm threads: a TileKernels over shared memory (kernels/wasm). */
 import { type Stage, STAGES } from "../backend.ts";
+import { visibleKeys } from "../decay.ts";
 import type { Plan } from "../plan.ts";
 import { copyState, emptyState, mergeInto, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
@@ -10,7 +11,7 @@ import { type PlanArea, writePlan } from "./wasm_plan.ts";
 import type { Pool } from "./wasm_pool.ts";
 import { Slots } from "./wasm_slots.ts";
 import { freeRowTasks, rowPieces, rowTasks, type Unit, units } from "./wasm_split.ts";
-import { StateLayout, type UnitArea, writeLogWeights } from "./wasm_state.ts";
+import { logWeightCount, StateLayout, type UnitArea, writeLogWeights } from "./wasm_state.ts";
 
 /** Calls in flight that have areas of their own. */
 export const SLOTS = 3;
@@ -20,6 +21,7 @@ interface Slot {
   readonly q: number;
   readonly k: number;
   readonly v: number;
+  /** log₂ ω, per key head where there is decay. */
   readonly weights: number;
   readonly out: number;
   readonly denominators: number;
@@ -35,7 +37,9 @@ interface Slot {
 interface Placed {
   readonly k: number;
   readonly v: number;
+  /** log₂ ω of key head 0, or 0; those of the next head lie `weightStep` bytes on. */
   readonly weights: number;
+  readonly weightStep: number;
   readonly seen: number;
 }
 
@@ -110,7 +114,7 @@ export class WasmLinear implements TileKernels {
       // A bidirectional call is either keys or queries.
       q: causal ? this.#take(bytes(heads * headDim)) : k,
       out: causal ? this.#take(bytes(heads * valueDim)) : v,
-      weights: this.#take(bytes(1)),
+      weights: this.#take(4 * logWeightCount(this.plan, tileRows)),
       denominators: this.#take(bytes(heads)),
       sums: this.#states(rowPieces(kvHeads, this.pool.threads)),
       own: unitAreas(),
@@ -150,13 +154,18 @@ export class WasmLinear implements TileKernels {
   /** Addresses of keys and values; one copy serves both when they are the same numbers. */
   #putKeys(slot: Slot, { k, v, weights }: OwnRows): Placed {
     const at = this.shared.put(slot.k, k.data);
-    const log = weights ? this.shared.floats(slot.weights, k.rows) : null;
-    const seen = log && weights ? writeLogWeights(log, weights) : k.rows;
+    const { decay } = this.plan;
+    const weighted = Boolean(weights || decay);
+    if (weighted) {
+      const log = this.shared.floats(slot.weights, logWeightCount(this.plan, k.rows));
+      writeLogWeights(log, k.rows, weights, this.plan);
+    }
     return {
       k: at,
       v: k.data === v.data ? at : this.shared.put(slot.v, v.data),
-      weights: log ? slot.weights : 0,
-      seen,
+      weights: weighted ? slot.weights : 0,
+      weightStep: decay ? 4 * k.rows : 0,
+      seen: visibleKeys(k.rows, weights),
     };
   }
 
@@ -171,7 +180,7 @@ export class WasmLinear implements TileKernels {
         const pieces = rowPieces(kvHeads, this.pool.threads);
         const tasks = rowTasks(kvHeads, k.rows, pieces).map(({ head, rows, piece }): Call[] => {
           const sums = slot.sums[piece * kvHeads + head].at;
-          const where = [put.k, put.v, put.weights, rows.from, rows.to, sums, SCRATCH];
+          const where = [put.k, put.v, put.weights + head * put.weightStep, rows.from, rows.to, sums, SCRATCH];
           return [
             ["clearState", plan, projections, sums],
             ["keys", plan, head, head % matrices, 0, projections, ...where],
@@ -309,7 +318,7 @@ export class WasmLinear implements TileKernels {
     );
   }
 
-  #causalTasks(rows: number, slot: Slot, q: number, { k, v, weights }: Placed, out: number): Call[][] {
+  #causalTasks(rows: number, slot: Slot, q: number, { k, v, weights, weightStep }: Placed, out: number): Call[][] {
     const { heads, kvHeads, parameters: { matrices } } = this.plan;
     const group = heads / kvHeads;
     const plan = this.#area.at;
@@ -317,7 +326,7 @@ export class WasmLinear implements TileKernels {
     return this.#units.map(({ head, piece, projections: { from, to } }, index): Call[] => {
       const [run, sums] = [slot.run[index].at, slot.own[index].at];
       const parts = this.#pieces > 1 ? slot.parts + head * group * stride + piece * this.#partBytes : 0;
-      const what = [head, group, head % matrices, from, to - from, q, k, v, weights, rows];
+      const what = [head, group, head % matrices, from, to - from, q, k, v, weights + head * weightStep, rows];
       const where = [run, sums, out, slot.denominators, parts, stride, SCRATCH];
       return [["clearState", plan, to - from, sums], ["causal", plan, ...what, ...where]];
     });

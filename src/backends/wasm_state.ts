@@ -3,12 +3,17 @@
  * host's exponents hold the bias of the keys, a unit's that of the queries too: there c is higher by the bias.
  */
 import type { MapParameters } from "../feature_map.ts";
+import { logWeight } from "../decay.ts";
+import type { AttentionShape } from "../plan.ts";
 import type { State } from "../state.ts";
+import type { FloatArray } from "../tensor.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
 import type { Range } from "./wasm_split.ts";
 
 /** Exponents of units below this mean "no key" (kernels/wasm/assembly/pack.ts). */
 const NONE = -9e29;
+/** What stands there: above MASKED, so that a masked key weighs 0 beside a state that has seen no key. */
+const UNSEEN = -1e30;
 const MASKED = -3e38;
 
 /** Where a unit lies: some projections of one key head, at `at`. */
@@ -52,7 +57,7 @@ export class StateLayout {
     const slots = lanes * this.#signs;
     const floats = this.shared.floats(unit.at, slots * (2 + line));
     floats.fill(0);
-    floats.fill(MASKED, 0, slots);
+    floats.fill(UNSEEN, 0, slots);
     const base = unit.head * state.features;
     const common = map.family === "exp" ? null : highest(state.c, base, base + state.features);
     for (let sign = 0; sign < this.#signs; sign++) {
@@ -102,12 +107,21 @@ function highest(numbers: Float64Array, from: number, to: number): number {
   return top;
 }
 
-/** log₂ of weights for the kernels, masked keys far below every exponent. @returns keys with a weight above 0 */
-export function writeLogWeights(to: Float32Array, weights: ArrayLike<number>): number {
-  let seen = 0;
-  for (let i = 0; i < weights.length; i++) {
-    to[i] = weights[i] > 0 ? Math.log2(weights[i]) : MASKED;
-    if (weights[i] > 0) seen++;
+/** Numbers that `writeLogWeights` writes for `rows` keys: per key head where there is decay, the same ones for all heads otherwise. */
+export function logWeightCount({ decay, kvHeads }: AttentionShape, rows: number): number {
+  return decay ? kvHeads * rows : rows;
+}
+
+/** log₂ of weights, with decay, for the kernels; masked keys far below every exponent. */
+export function writeLogWeights(
+  to: Float32Array,
+  rows: number,
+  weights: FloatArray | undefined,
+  shape: AttentionShape,
+): void {
+  for (let at = 0, head = 0; at < logWeightCount(shape, rows); head++) {
+    for (let i = 0; i < rows; i++, at++) {
+      to[at] = Math.max(MASKED, logWeight(weights, shape.decay, head, i, rows) * Math.LOG2E);
+    }
   }
-  return seen;
 }

@@ -1,10 +1,11 @@
 /** Backend `webgpu`: fused float32 kernels on a GPU through Dawn (npm `webgpu`), loaded when it is opened. */
 import type { Backend, Driver, ExactSession, Linear, NearFarSession, Session } from "../backend.ts";
+import { refuseDecay } from "../decay.ts";
 import type { NearFarPlan } from "../near_far.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
+import { openExact, openTiled } from "./decayed.ts";
 import { DeviceNearFar } from "./near_far_session.ts";
-import { OnlineExactSession } from "./online.ts";
-import { requireKernels, TiledSession } from "./tiled.ts";
+import { requireKernels } from "./tiled.ts";
 import { findAdapter } from "./webgpu_adapter.ts";
 import { WebgpuDense } from "./webgpu_dense.ts";
 import { GpuDevice } from "./webgpu_device.ts";
@@ -35,14 +36,15 @@ export class WebgpuBackend implements Backend {
 
   async prepare(plan: Plan): Promise<Session> {
     requireKernels(this.name, plan);
-    return new TiledSession(plan, await WebgpuTiles.open(this.gpu, plan));
+    return await openTiled(plan, (cut) => WebgpuTiles.open(this.gpu, cut));
   }
 
   async prepareExact(plan: ExactPlan): Promise<ExactSession> {
-    return new OnlineExactSession(plan, await WebgpuExact.open(this.gpu, plan));
+    return await openExact(plan, (cut) => WebgpuExact.open(this.gpu, cut));
   }
 
   async prepareNearFar(plan: NearFarPlan): Promise<NearFarSession> {
+    refuseDecay(plan);
     return new DeviceNearFar(plan, await WebgpuFar.open(this.gpu, plan));
   }
 

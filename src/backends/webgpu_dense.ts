@@ -3,10 +3,10 @@ import type { Linear } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
 import { ACTIVATIONS } from "../feature_map.ts";
 import { checkLinear, checkRows, type LinearPlan, outputWidth, ungrouped } from "../plan.ts";
-import type { FloatArray, Tile } from "../tensor.ts";
+import { type FloatArray, rowsOf, type Tile } from "../tensor.ts";
 import { CHUNK } from "./webgpu_cut.ts";
 import { BufferSet, type GpuDevice, mebibytes, Ring } from "./webgpu_device.ts";
-import { RowPacker, rowsOf, vec4s } from "./webgpu_layout.ts";
+import { RowPacker, vec4s } from "./webgpu_layout.ts";
 import { dispatch } from "./webgpu_tiled.ts";
 
 /** Rows of W that a workgroup takes. */

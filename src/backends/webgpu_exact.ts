@@ -1,11 +1,11 @@
 /** Exact softmax on WebGPU: held query rows, keys stream by (kernels/wgsl/exact.wgsl). */
 import { UnsupportedError } from "../errors.ts";
 import type { ExactPlan } from "../plan.ts";
-import type { FloatArray, Tile } from "../tensor.ts";
+import { type FloatArray, rowsOf, type Tile } from "../tensor.ts";
 import type { ExactKernels, SoftmaxParts } from "./online.ts";
 import { busyWorkgroups, CHUNK, keyRanges } from "./webgpu_cut.ts";
 import { BufferSet, type GpuDevice, mebibytes, Ring } from "./webgpu_device.ts";
-import { RowPacker, rowsOf, vec4s, widestRow } from "./webgpu_layout.ts";
+import { RowPacker, vec4s, weightHeads, widestRow } from "./webgpu_layout.ts";
 import { dispatch } from "./webgpu_tiled.ts";
 
 const MAX_RANGES = 64;
@@ -72,7 +72,7 @@ export class WebgpuExact implements ExactKernels {
   }
 
   static async open(gpu: GpuDevice, plan: ExactPlan): Promise<WebgpuExact> {
-    return new WebgpuExact(gpu, plan, await gpu.pipeline("exact"));
+    return new WebgpuExact(gpu, plan, await gpu.pipeline("exact", { WEIGHT_HEADS: weightHeads(plan) }));
   }
 
   /** Vec4s of one (range, head, block). */
@@ -100,7 +100,7 @@ export class WebgpuExact implements ExactKernels {
     const slots: Slot[] = [];
     for (let from = 0; from < k.rows; from += this.#capacity) {
       const to = Math.min(k.rows, from + this.#capacity);
-      slots.push(this.#add(rowsOf(k, from, to), rowsOf(v, from, to), weights?.subarray(from, to)));
+      slots.push(this.#add(rowsOf(k, from, to), rowsOf(v, from, to), weights?.subarray(from, to), k.rows - from));
     }
     const rest = ++this.#tiles >= FLUSH ? this.parts() : null;
     // The slot may be written again when the device is past this call.
@@ -112,12 +112,12 @@ export class WebgpuExact implements ExactKernels {
     })());
   }
 
-  #add(k: Tile, v: Tile, weights?: FloatArray): Slot {
+  #add(k: Tile, v: Tile, weights: FloatArray | undefined, last: number): Slot {
     const { plan, gpu } = this;
     const slot = this.#slots.take();
     this.#write(slot.k, this.#packer.rows(k, plan.kvHeads, plan.headDim));
     this.#write(slot.v, this.#packer.rows(v, plan.kvHeads, plan.valueDim));
-    this.#write(slot.w, this.#packer.logWeights(k.rows, weights));
+    this.#write(slot.w, this.#packer.logWeights(k.rows, weights, plan, last));
     if (this.#positions) {
       const visible = Uint32Array.from(this.#positions, (row) => Math.min(k.rows, Math.max(0, row - k.start + 1)));
       gpu.device.queue.writeBuffer(slot.visible, 0, visible);
@@ -200,7 +200,7 @@ export class WebgpuExact implements ExactKernels {
     const rows = this.#capacity * plan.kvHeads * 16;
     const k = this.#buffers.input(rows * this.#d4, "keys");
     const v = this.#buffers.input(rows * this.#v4, "values");
-    const w = this.#buffers.input(this.#capacity * 4, "weights");
+    const w = this.#buffers.input(this.#capacity * weightHeads(plan) * 4, "weights");
     const visible = this.#buffers.input(plan.queryRows * 4, "positions");
     const calls = this.#buffers.records(1);
     const group = gpu.bind(this.pipeline, this.#shape, calls, 0, [this.#queries, k, v, w, visible, this.#parts]);

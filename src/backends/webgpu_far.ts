@@ -9,7 +9,7 @@ import type { KeyRows } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
 import { addSums, emptyFarState, type FarSums, type HeavyKey } from "../far_state.ts";
 import { BLOCK_ROWS, type NearFarPlan } from "../near_far.ts";
-import type { Tile } from "../tensor.ts";
+import { rowsOf, type Tile } from "../tensor.ts";
 import type { NearFarKernels } from "./near_far_session.ts";
 import type { TileOutput } from "./tiled.ts";
 import { busyWorkgroups, keyRanges } from "./webgpu_cut.ts";
@@ -29,7 +29,7 @@ import {
   unpackOutput,
   unpackSums,
 } from "./webgpu_far_layout.ts";
-import { concatenate, RowPacker, rowsOf } from "./webgpu_layout.ts";
+import { concatenate, RowPacker } from "./webgpu_layout.ts";
 import { dispatch } from "./webgpu_tiled.ts";
 
 /** Sums of key ranges are kept below this where one range allows. */

@@ -3,11 +3,11 @@ import type { KeyRows } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
 import type { FarSums, HeavyKey } from "../far_state.ts";
 import { BLOCK_ROWS, type NearFarPlan, nearRows, pairAt } from "../near_far.ts";
-import type { Tile } from "../tensor.ts";
+import { rowsOf, type Tile } from "../tensor.ts";
 import type { TileOutput } from "./tiled.ts";
 import type { Device } from "./webgpu_cut.ts";
 import { mebibytes } from "./webgpu_device.ts";
-import { rowsOf, unpad, vec4s, widestRow } from "./webgpu_layout.ts";
+import { unpad, vec4s, widestRow } from "./webgpu_layout.ts";
 
 /** States of a call's blocks, and the logits of its clusters, are kept below these where one block allows. */
 const STATES = 256 << 20;

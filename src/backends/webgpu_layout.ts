@@ -1,4 +1,5 @@
 /** How rows, projections and states lie in device memory: whole vec4s, features in slots (kernels/wgsl/features.wgsl). */
+import { logWeight } from "../decay.ts";
 import { ACTIVATIONS, stateBiases } from "../feature_map.ts";
 import type { AttentionShape, Plan } from "../plan.ts";
 import type { State } from "../state.ts";
@@ -45,9 +46,16 @@ export function layoutOf(plan: Plan): Layout {
   };
 }
 
+/** Log weights per row: with decay one for each key head. */
+export function weightHeads({ decay, kvHeads }: AttentionShape): number {
+  return decay ? kvHeads : 1;
+}
+
 /** Override constants of the passes that make features. */
-export function constantsOf({ parameters: { map } }: Plan): Constants {
+export function constantsOf(plan: Plan): Constants {
+  const { map } = plan.parameters;
   return {
+    WEIGHT_HEADS: weightHeads(plan),
     FAMILY: ["exp", "trig", "pointwise"].indexOf(map.family),
     PER: map.featuresPerProjection,
   };
@@ -113,11 +121,17 @@ export class RowPacker {
     return out;
   }
 
-  /** ln ω per row, the stand-in where ω = 0. */
-  logWeights(rows: number, weights: FloatArray | undefined): Float32Array {
-    const out = this.#room(rows);
-    if (!weights) return out.fill(0);
-    for (let i = 0; i < rows; i++) out[i] = weights[i] > 0 ? Math.log(weights[i]) : NEGATIVE;
+  /**
+   * ln ω per row, the stand-in where ω = 0; with decay per row and key head, relative to row `last` − 1 (that of a tile of which these are
+   * the first rows).
+   */
+  logWeights(rows: number, weights: FloatArray | undefined, plan: AttentionShape, last = rows): Float32Array {
+    const heads = weightHeads(plan);
+    const out = this.#room(rows * heads);
+    if (!weights && !plan.decay) return out.fill(0);
+    for (let i = 0, at = 0; i < rows; i++) {
+      for (let h = 0; h < heads; h++) out[at++] = Math.max(NEGATIVE, logWeight(weights, plan.decay, h, i, last));
+    }
     return out;
   }
 
@@ -134,10 +148,14 @@ export class RowPacker {
       for (let a = 0; a < features; a++) {
         const f = h * features + a;
         const slot = slotOf(a, projections, paddedProjections);
-        out[base + slot] = Math.max(state.c[f] - biases[f], NEGATIVE);
-        out[base + 4 * r4 + slot] = state.z[f];
+        const c = state.c[f] - biases[f];
+        const at = base + slot;
+        out[at] = Math.max(c, NEGATIVE);
+        // What rounding c takes away is given to z and S.
+        const rest = c > NEGATIVE ? Math.exp(c - out[at]) : 1;
+        out[base + 4 * r4 + slot] = state.z[f] * rest;
         const s = base + 12 * r4 + slot * v4 * 4;
-        for (let i = 0; i < valueDim; i++) out[s + i] = state.S[f * valueDim + i];
+        for (let i = 0; i < valueDim; i++) out[s + i] = state.S[f * valueDim + i] * rest;
       }
     }
     return out;
@@ -188,27 +206,9 @@ export function unpad(floats: Float32Array, cells: number, width: number): Float
   return out;
 }
 
-/** Rows `from … to−1` of a tile, borrowed. */
-export function rowsOf(tile: Tile, from: number, to: number): Tile {
-  return {
-    start: tile.start + from,
-    rows: to - from,
-    cols: tile.cols,
-    data: tile.data.subarray(from * tile.cols, to * tile.cols),
-  };
-}
-
 /** Bytes of the widest uploaded row. */
 export function widestRow(shape: AttentionShape): number {
   return 16 * Math.max(shape.heads, shape.kvHeads) * Math.max(vec4s(shape.headDim), vec4s(shape.valueDim));
-}
-
-/** Keys with weight > 0. */
-export function countKeys(rows: number, weights: FloatArray | undefined): number {
-  if (!weights) return rows;
-  let keys = 0;
-  for (let i = 0; i < rows; i++) if (weights[i] > 0) keys++;
-  return keys;
 }
 
 /** Outputs of consecutive rows. */

@@ -4,25 +4,26 @@
  * Everything a call needs is queued before it returns; only its read-back is awaited, so neighbouring tiles overlap. Large
  * states are worked on in rounds of key heads, and tiles too large for one buffer in slices of rows.
  */
+import { decayState } from "../../kernels/scalar/keys.ts";
+import { visibleKeys } from "../decay.ts";
 import { UnsupportedError } from "../errors.ts";
 import type { Plan } from "../plan.ts";
-import { copyState, emptyState, mergeInto, type State } from "../state.ts";
-import type { FloatArray, Tile } from "../tensor.ts";
-import type { OwnRows, TileKernels, TileOutput } from "./tiled.ts";
+import { copyState, emptyState, mergeInto, mergeLater, type State } from "../state.ts";
+import { type FloatArray, rowsOf, type Tile } from "../tensor.ts";
+import { type OwnRows, ownRowsOf, type TileKernels, type TileOutput } from "./tiled.ts";
 import { CHUNK, cutOf, keyRanges } from "./webgpu_cut.ts";
 import { BufferSet, type GpuDevice, Ring } from "./webgpu_device.ts";
 import {
   concatenate,
   constantsOf,
-  countKeys,
   type Layout,
   layoutOf,
   packProjections,
   RowPacker,
-  rowsOf,
   shapeRecord,
   unpackState,
   unpad,
+  weightHeads,
 } from "./webgpu_layout.ts";
 
 /** Workgroup memory of causal.wgsl; the other passes fit in the 16 KiB that every device has. */
@@ -114,12 +115,11 @@ export class WebgpuTiles implements TileKernels {
   }
 
   keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
-    if (k.rows <= this.#capacity) return this.#track(this.#keys(k, v, weights));
-    const parts = this.#slices(k.rows).map(([from, to]) =>
-      this.#track(this.#keys(rowsOf(k, from, to), rowsOf(v, from, to), weights?.subarray(from, to)))
-    );
+    if (k.rows <= this.#capacity) return this.#track(this.#keys({ k, v, weights }));
+    const slices = this.#slices(k.rows);
+    const parts = slices.map(([from, to]) => this.#track(this.#keys(ownRowsOf({ k, v, weights }, from, to))));
     return Promise.all(parts).then((states) => {
-      for (const state of states.slice(1)) mergeInto(states[0], state);
+      slices.forEach(([from, to], i) => i > 0 && mergeLater(states[0], states[i], this.plan.decay, to - from));
       return states[0];
     });
   }
@@ -142,14 +142,14 @@ export class WebgpuTiles implements TileKernels {
   /** Slices depend on each other through the state; q and own stay valid until a causal call settles. */
   async #causalSlices(q: Tile, own: OwnRows, running: State): Promise<TileOutput & { readonly own: State }> {
     const total = emptyState(running.heads, running.features, running.valueDim);
+    const { decay } = this.plan;
     const outputs: TileOutput[] = [];
     for (const [from, to] of this.#slices(q.rows)) {
-      const weights = own.weights?.subarray(from, to);
+      if (decay) decayState(running, decay, to - from);
       this.#upload(running, NaN);
-      const slice = { k: rowsOf(own.k, from, to), v: rowsOf(own.v, from, to), weights };
-      const output = await this.#causal(rowsOf(q, from, to), slice);
+      const output = await this.#causal(rowsOf(q, from, to), ownRowsOf(own, from, to));
       outputs.push(output);
-      mergeInto(total, output.own);
+      mergeLater(total, output.own, decay, to - from);
       mergeInto(running, output.own);
     }
     return { ...concatenate(outputs), own: total };
@@ -180,23 +180,24 @@ export class WebgpuTiles implements TileKernels {
     this.gpu.device.queue.writeBuffer(buffer, 0, floats as Float32Array<ArrayBuffer>);
   }
 
-  #writeKeys({ inputs }: Slot, k: Tile, v: Tile, weights?: FloatArray): void {
+  #writeKeys({ inputs }: Slot, { k, v, weights }: OwnRows): number {
     const { kvHeads, headDim, valueDim } = this.plan;
     this.#write(inputs.k!, this.#packer.rows(k, kvHeads, headDim));
     this.#write(inputs.v!, this.#packer.rows(v, kvHeads, valueDim));
-    this.#write(inputs.w!, this.#packer.logWeights(k.rows, weights));
+    this.#write(inputs.w!, this.#packer.logWeights(k.rows, weights, this.plan));
+    return visibleKeys(k.rows, weights);
   }
 
   #call(slot: Slot, index: number, numbers: number[]): void {
     this.gpu.device.queue.writeBuffer(slot.calls, index * 256, new Uint32Array(numbers));
   }
 
-  async #keys(k: Tile, v: Tile, weights?: FloatArray): Promise<State> {
+  async #keys(own: OwnRows): Promise<State> {
+    const { k } = own;
     const { plan, pipelines } = this;
     const { featureBlocks, valueBlocks, unit } = this.#layout;
     const slot = this.#keySlots.take();
-    this.#writeKeys(slot, k, v, weights);
-    const keys = countKeys(k.rows, weights);
+    const keys = this.#writeKeys(slot, own);
     const { ranges, share } = keyRanges(k.rows, this.#ranges);
     const encoder = this.gpu.device.createCommandEncoder();
     this.#rounds.forEach(({ kv0, kv1 }, i) => {
@@ -242,8 +243,7 @@ export class WebgpuTiles implements TileKernels {
     const { featureBlocks, valueBlocks, unit } = this.#layout;
     const slot = this.#causalSlots.take();
     this.#write(slot.inputs.q!, this.#packer.rows(q, plan.heads, plan.headDim));
-    this.#writeKeys(slot, own.k, own.v, own.weights);
-    const keys = countKeys(q.rows, own.weights);
+    const keys = this.#writeKeys(slot, own);
     const chunks = Math.ceil(q.rows / CHUNK);
     const encoder = this.gpu.device.createCommandEncoder();
     this.#rounds.forEach(({ kv0, kv1, h0, h1 }, i) => {
@@ -307,7 +307,7 @@ export class WebgpuTiles implements TileKernels {
     return {
       k: this.#buffers.input(rows * this.#layout.d4, "keys"),
       v: this.#buffers.input(rows * this.#layout.v4, "values"),
-      w: this.#buffers.input(this.#capacity * 4, "weights"),
+      w: this.#buffers.input(this.#capacity * weightHeads(this.plan) * 4, "weights"),
     };
   }
 

@@ -4,7 +4,7 @@ import { parseSource } from "../fit.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
 import type { Command, Flag } from "./command.ts";
-import { BACKEND_FLAG, COMMON_FLAGS, FORMAT_FLAG, fraction, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import { BACKEND_FLAG, COMMON_FLAGS, decay, FORMAT_FLAG, fraction, THREADS_FLAG, wholeNumber } from "./flags.ts";
 import { INPUT_FLAGS } from "./input_flags.ts";
 import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
@@ -85,6 +85,12 @@ const FLAGS: readonly Flag[] = [
   { name: "config", value: "FILE", summary: "JSON with what the tensors of --weights do not tell, as for run" },
   { name: "part", value: "PREFIX", summary: "only tensors of --weights whose names start so" },
   ...NEAR_FAR_FLAGS,
+  {
+    name: "decay",
+    value: "LIST",
+    summary: "with --causal, weigh key j by exp(-L(i-j)): a number, one per key head, or alibi",
+    parse: decay,
+  },
   ...INPUT_FLAGS,
   {
     name: "check",
@@ -99,6 +105,10 @@ const FLAGS: readonly Flag[] = [
     summary: "measure the error over R more draws of the projection",
     default: 0,
     parse: wholeNumber(0),
+  },
+  {
+    name: "health",
+    summary: "report per head: sizes, predicted variance, features that count, error, a verdict and what to do",
   },
   {
     name: "max-error",
@@ -126,6 +136,7 @@ export const attend: Command = {
   examples: [
     "performer attend input.npy --heads 8 -o output.npy",
     "performer attend qkv.npz --causal --features positive -m 512 --json | jq .error",
+    "performer attend qkv.npz --causal --decay alibi",
     "performer attend genome.fa --encode kmer:6",
     "performer attend qkv.npz --window 64 --heavy 64 --far taylor1",
     "performer attend rows.npy --weights model.pt --layer 2 -o attended.npy",

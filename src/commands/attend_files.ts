@@ -203,6 +203,7 @@ export async function attentionFrom(invocation: Pick<Invocation, "flags" | "sour
     seed: Number(flags.seed),
     causal: flags.causal === true,
     scale: (flags.scale as number | undefined) ?? null,
+    decay: (flags.decay as Attention["decay"] | undefined) ?? null,
     fitting: fitWish(flags),
     given: flags["projection-matrix"] === undefined ? null : await readProjection(String(flags["projection-matrix"])),
   };

@@ -1,5 +1,5 @@
 /** The story of `attend`: open the inputs, open a backend, run, report. */
-import { type Attention, expectedWork, isExact } from "../attention.ts";
+import { type Attention, decayFor, expectedWork, isExact } from "../attention.ts";
 import { openFirst, parseBackendList } from "../backends/mod.ts";
 import { TRIED_MAPS } from "../candidates.ts";
 import { UsageError } from "../errors.ts";
@@ -42,10 +42,13 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   await using _files = opened.files;
   // What does not fit is refused before a backend is open.
   const given = chosen ? null : sizesOf(opened.inputs, attention.causal);
+  if (given) decayFor(attention, given);
   const work = given ? expectedWork(attention, given) : undefined;
   if (given && typeof attention.shrink === "object" && attention.shrink && attention.shrink.length !== given.heads) {
     throw new UsageError(
-      `Cannot use --shrink with ${attention.shrink.length} numbers: there are ${given.heads} query heads`,
+      `Cannot use --shrink with ${attention.shrink.length} numbers: the queries have ${given.heads} head${
+        given.heads === 1 ? "" : "s"
+      }`,
     );
   }
   const { backend, refused } = await openFirst(candidates, {
@@ -66,10 +69,12 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   const { path = "", dtype = "", shape = [] } = file ?? {};
   const sink = file && layer ? Object.assign(layer.sources.sink(file), { path, dtype, shape }) : file;
   const settled = await chooseSettings({ inputs, attention, backend, signal: terminal.signal });
+  const lambda = lambdaOf(settled, sizes.heads);
   return await attend({
     inputs,
     attention: settled,
-    lambda: lambdaOf(settled, sizes.heads),
+    lambda,
+    shrinkFitted: shrink === "auto" && lambda !== null,
     chosen: auto,
     backend,
     refused,
@@ -77,6 +82,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     layer: layer?.options,
     check: Number(flags.check),
     redraws: Number(flags.redraws),
+    health: flags.health === true,
     sink,
     encoding: (flags.encode as string | undefined) ?? null,
     peakBytes: terminal.peakBytes,
@@ -95,6 +101,12 @@ async function chooseSettings(options: Omit<ChooseOptions, "maps">): Promise<Att
 
 /** Flags that cannot be kept together are refused before anything is computed. */
 function refuseContradictions(flags: Invocation["flags"], attention: Attention): void {
+  if (flags.health === true && flags.check === 0) {
+    throw new UsageError("Cannot use --health without a check: leave --check 0 out");
+  }
+  if (flags["max-error"] !== undefined && flags.check === 0 && !isExact(attention)) {
+    throw new UsageError("Cannot use --max-error without a check: leave --check 0 out");
+  }
   if (attention.features === AUTO) {
     const other = ["compat", "projection-matrix", "weights"].find((name) => {
       return flags[name] !== undefined && flags[name] !== "exact";
@@ -110,9 +122,6 @@ function refuseContradictions(flags: Invocation["flags"], attention: Attention):
   }
   if (Number(flags.redraws) > 0 && fixed) {
     throw new UsageError("Cannot use --redraws: there is no random projection to draw again");
-  }
-  if (flags["max-error"] !== undefined && flags.check === 0 && !isExact(attention)) {
-    throw new UsageError("Cannot use --max-error without a check: leave --check 0 out");
   }
 }
 

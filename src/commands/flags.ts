@@ -29,6 +29,19 @@ export function notNegative(text: string): number {
   return value;
 }
 
+/** "alibi", or numbers of at least 0 behind commas, each of which counts: one for all key heads, or one for each. */
+export function decay(text: string): "alibi" | number[] {
+  if (text === "alibi") return text;
+  const numbers = text.split(",").map((part) => part.trim() === "" ? NaN : Number(part));
+  if (!numbers.every((lambda) => lambda >= 0 && lambda < Infinity)) {
+    const near = nearest(text, ["alibi"]);
+    throw new UsageError(
+      `${near ? `did you mean ${near}? ` : ""}expected numbers of at least 0 such as 0.1 or 0.5,0.25, or alibi`,
+    );
+  }
+  return numbers;
+}
+
 /** A number above 0, at most 1. */
 export function probability(text: string): number {
   const value = text.trim() === "" ? NaN : Number(text);

@@ -1,7 +1,7 @@
 /** Flags of near-and-far attention: near keys exactly, the others by a cheap far field. */
 import type { NearFarSettings } from "../attention.ts";
 import { UsageError } from "../errors.ts";
-import { FAR_FIELDS, type FarField, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
+import { AUTO, EXACT, FAR_FIELDS, type FarField, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { nearest } from "../words.ts";
 import type { Flag, Invocation } from "./command.ts";
 import { wholeNumber } from "./flags.ts";
@@ -85,6 +85,9 @@ export function nearFarFrom({ flags, sources }: Pick<Invocation, "flags" | "sour
   if (given.length === 0 && !own) return null;
   const refuse = (what: string) => new UsageError(`Cannot use --${given[0] ?? "features"} ${what}`);
   if (flags.compat !== undefined && flags.compat !== "exact") throw refuse(`with --compat ${flags.compat}`);
+  if (flags.decay !== undefined) {
+    throw refuse("with --decay: near keys and far fields have none; use random features or --features softmax");
+  }
   if (flags["projection-matrix"] !== undefined) throw refuse("with --projection-matrix: no random features are used");
   if (flags.weights !== undefined) throw refuse("with --weights: a checkpoint's layer has its own attention");
   if (Number(flags.redraws) > 0) throw refuse("with --redraws: there is no random projection to draw again");
@@ -92,12 +95,16 @@ export function nearFarFrom({ flags, sources }: Pick<Invocation, "flags" | "sour
   if (sources.features !== "default" && chosen && own !== chosen.far) {
     throw refuse(`together with --features ${features}: give the one or the other`);
   }
+  if (features === AUTO) throw refuse("with --features auto: it chooses near keys and the far field itself");
+  if (features === EXACT) throw refuse("with --features softmax: there every key counts exactly");
   if (sources.features !== "default" && !own) {
-    throw refuse(`with --features ${features}: near keys need a far field, such as --far taylor1`);
+    throw refuse(
+      `with --features ${features}: random features are no far field; leave --features out, or give taylor1`,
+    );
   }
   const { far, clusters } = chosen ?? { far: own ?? "taylor1", clusters: 0 };
   const [window, heavy, top] = [flags.window, flags.heavy, flags.top].map((value) => Number(value ?? 0));
-  if (top > 0 && far !== "clusters") throw refuse("without clusters: give --far clusters:C");
+  if (top > 0 && far !== "clusters") throw new UsageError("Cannot use --top without clusters: give --far clusters:C");
   if (far === "none" && window + heavy === 0) {
     throw new UsageError("Cannot use --far none alone: no key would be seen; give --window W or --heavy H");
   }

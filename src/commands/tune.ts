@@ -68,7 +68,7 @@ export const tune: Command = {
   flags: FLAGS,
   examples: [
     "performer tune qkv.npz --error 5%",
-    "performer tune rows.npy --heads 8 --causal --error 2% --memory --json | jq .command",
+    "performer tune rows.npy --heads 8 --causal --error 2% --memory --json | jq -r .use",
   ],
   async run(invocation, terminal) {
     const { runTune } = await import("./tune_run.ts");

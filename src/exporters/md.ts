@@ -1,4 +1,5 @@
 /** Markdown tables. */
+import { adviceLine, healthTable } from "./health.ts";
 import type { Exporter } from "./mod.ts";
 import { flatten } from "./rows.ts";
 
@@ -20,5 +21,9 @@ export function mdTable(
 }
 
 export const md: Exporter = (report) => {
-  return mdTable(["figure", "value"], flatten(report).filter(([, value]) => value !== ""));
+  const figures = mdTable(["figure", "value"], flatten(report).filter(([, value]) => value !== ""));
+  if (!report.health) return figures;
+  const { header, rows, right } = healthTable(report.health);
+  const advice = report.health.heads.map((head) => `* head ${head.head}: ${adviceLine(head)}\n`).join("");
+  return `${figures}\n${mdTable(header, rows, right)}\n${advice}`;
 };

@@ -3,7 +3,9 @@ import type { Report } from "../report.ts";
 
 /** Columns in a stable order; empty where a run has no such figure. */
 export function flatten(report: Report): [string, string | number][] {
-  const { backend, input, attention, seconds, error } = report;
+  const { backend, input, attention, seconds, error, health } = report;
+  // The head that attention serves worst stands for all of them.
+  const worst = health?.heads.reduce((least, head) => head.skill < least.skill ? head : least);
   return [
     ["path", input.path],
     ["rows", input.rows],
@@ -30,5 +32,10 @@ export function flatten(report: Report): [string, string | number][] {
     ["uniformBaseline", error?.uniformBaseline ?? ""],
     ["skill", error?.skill ?? ""],
     ["phi", error?.phi ?? ""],
+    ["worstHead", worst?.head ?? ""],
+    ["worstSkill", worst?.skill ?? ""],
+    ["worstVerdict", worst?.verdict ?? ""],
+    ["worstEffectiveFeatures", worst?.effectiveFeatures?.median ?? ""],
+    ["worstLogNormaliserBias", worst?.logNormaliserBias ?? ""],
   ];
 }

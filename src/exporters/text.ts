@@ -1,8 +1,10 @@
 /** The report for people. */
 import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
-import type { ErrorReport, Report } from "../report.ts";
+import type { ErrorReport, HealthReport, Report } from "../report.ts";
 import { rulesNamed } from "../rules_table.ts";
 import { bytesText, count, duration, figure } from "../words.ts";
+import { aligned } from "./bench_text.ts";
+import { adviceLine, healthLine, healthTable } from "./health.ts";
 import type { Exporter } from "./mod.ts";
 
 type Paint = (style: "bold" | "dim" | "green" | "yellow" | "red", text: string) => string;
@@ -15,7 +17,7 @@ export const text: Exporter = (report, { color, verbose }) => {
   const line = (name: string, words: string) => lines.push(`  ${paint("dim", name.padEnd(12))} ${words}`);
   line("backend", `${report.backend.name} · ${report.backend.device}`);
   for (const { name, reason } of report.backend.refused) line("", paint("dim", `${name} refused: ${reason}`));
-  line("features", features(report) + (report.attention.chosen ? " (chosen by trials on this input)" : ""));
+  line("features", features(report) + chosenWords(report));
   if (report.attention.shrink) line("shrinkage", `λ per head ${report.attention.shrink.map(figure).join(", ")}`);
   const { compat, params } = report.attention;
   if (params) line("fitted", fittedLine(params, verbose));
@@ -31,12 +33,33 @@ export const text: Exporter = (report, { color, verbose }) => {
     line("output", `${report.output.path} · ${report.output.dtype} [${report.output.shape.join(", ")}]`);
   }
   for (const [name, words] of errorLines(report, paint, verbose)) line(name, words);
+  if (report.health) lines.push(...healthLines(report.health, paint));
   for (const warning of report.warnings) {
     line(paint("yellow", "warning").padEnd(color ? 22 : 12), warning.message);
     line("", warning.remedy);
   }
   return lines.join("\n") + "\n";
 };
+
+const TONES = {
+  good: "green",
+  fair: "yellow",
+  poor: "red",
+  "no-skill": "red",
+  own: "yellow",
+  empty: "yellow",
+} as const;
+
+/** A table with one row per head, and one line per head of what it means. */
+function healthLines(health: HealthReport, paint: Paint): string[] {
+  const [header, ...rows] = aligned(healthTable(health));
+  return [
+    `  ${paint("dim", "health".padEnd(12))} ${healthLine(health)}`,
+    `  ${paint("dim", header)}`,
+    ...rows.map((row, i) => `  ${paint(TONES[health.heads[i].verdict], row)}`),
+    ...health.heads.map((head) => `  ${paint("dim", `head ${head.head}`.padEnd(12))} ${adviceLine(head)}`),
+  ];
+}
 
 function title({ command, input, attention }: Report, paint: Paint): string {
   const keys = input.keyRows === input.rows ? "" : ` over ${count(input.keyRows)} keys`;
@@ -46,20 +69,36 @@ function title({ command, input, attention }: Report, paint: Paint): string {
     `performer ${command} ${input.path}`,
     `${count(input.rows)} rows${keys} × ${input.heads} head${input.heads === 1 ? "" : "s"}${shared} × ${width}`,
     attention.causal ? "causal" : "bidirectional",
+    ...(attention.decay ? [`decay ${decay(attention.decay)}`] : []),
     ...(attention.masked ? ["masked"] : []),
     ...(input.encoding ? [input.encoding] : []),
   ];
   return paint("bold", parts[0]) + " · " + parts.slice(1).join(" · ");
 }
 
+/** λ per key head in words. */
+function decay(lambdas: readonly number[]): string {
+  const [least, most] = [Math.min(...lambdas), Math.max(...lambdas)];
+  return least === most ? figure(most) : `${figure(least)} to ${figure(most)}`;
+}
+
 function features({ attention }: Report): string {
-  if (attention.nearFar) return nearFar(attention.nearFar);
+  if (attention.nearFar) {
+    return nearFar(attention.nearFar) + (attention.seed === null ? "" : `, seed ${attention.seed}`);
+  }
   if (attention.numFeatures === null) return "exact softmax";
   return [
     `${attention.features}, m = ${attention.numFeatures}`,
     ...(attention.projection ? [attention.projection] : []),
     ...(attention.seed === null ? [] : [`seed ${attention.seed}`]),
   ].join(", ");
+}
+
+/** How `--features auto` came to its choice. */
+function chosenWords({ attention: { chosen, features, causal } }: Report): string {
+  if (!chosen) return "";
+  if (features === EXACT) return " (chosen: at this length nothing takes less arithmetic)";
+  return causal ? " (chosen by trials on the first rows)" : " (chosen by trials on this input)";
 }
 
 /** Means over heads. */
@@ -80,8 +119,11 @@ function fittedLine(
 }
 
 /** Near keys and the far field in words. */
-function nearFar({ window, heavy, far, clusters, top, fit }: NonNullable<Report["attention"]["nearFar"]>): string {
+function nearFar(
+  { window, heavy, far, clusters, top, exactRows = 0, fit }: NonNullable<Report["attention"]["nearFar"]>,
+): string {
   const near = [
+    ...(exactRows > 0 ? [`the first ${count(exactRows)} rows`] : []),
     ...(window > 0 ? [`window ${count(window)}`] : []),
     ...(heavy > 0 ? [`${count(heavy)} heavy keys`] : []),
     ...(top > 0 ? [`the keys of the top ${count(top)} clusters`] : []),
@@ -123,7 +165,7 @@ function errorLines(report: Report, paint: Paint, verbose: boolean): [string, st
       `relative L2 ${paint(tone, figure(value))}${interval} on ${count(error.rowsChecked)} rows · ` +
       `uniform baseline ${figure(error.uniformBaseline)} · skill ${paint(tone, error.skill.toFixed(3))}`,
     ],
-    ["", verdict(error, attention.features)],
+    ["", verdict(error, attention)],
   ];
   if (error.redraws) {
     const { count: n, value, low, high } = error.redraws;
@@ -151,11 +193,13 @@ function errorLines(report: Report, paint: Paint, verbose: boolean): [string, st
 }
 
 /** One sentence that says what the numbers mean. */
-function verdict(error: ErrorReport, name: string): string {
+function verdict(error: ErrorReport, { features: name, decay }: Report["attention"]): string {
   if (FEATURE_MAPS.find((map) => map.name === name)?.kernel === "own") {
     return `${name} is an attention of its own; this is its distance from softmax`;
   }
   const percent = (part: number) => `${(100 * part).toFixed(part > 0.995 && part < 1 ? 2 : 0)} %`;
-  if (error.skill <= 0) return "no better than answering every query with the mean of V";
-  return `captures ${percent(error.skill)} of what exact attention does beyond averaging V`;
+  if (error.skill <= 0) return `no better than answering every query with the ${decay ? "decayed " : ""}mean of V`;
+  return `captures ${percent(error.skill)} of what exact attention does beyond ${
+    decay ? "a decayed mean of" : "averaging"
+  } V`;
 }

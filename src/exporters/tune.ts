@@ -1,6 +1,6 @@
 /** Formats of a tune report by name. Adding one is its line here. */
 import { settingName } from "../setting_words.ts";
-import type { Tried, TuneReport } from "../tune.ts";
+import { byError, type Tried, type TuneReport } from "../tune.ts";
 import { bytesText, count, duration, figure } from "../words.ts";
 import { aligned } from "./bench_text.ts";
 import { type Cell, csvText } from "./csv.ts";
@@ -68,15 +68,19 @@ function title({ input, causal, target }: TuneReport): string {
 }
 
 /** What the reader should do. */
-function verdict({ chosen, heldOut, exact, use, target, tried, prefer }: TuneReport): [name: string, words: string][] {
+function verdict(
+  { chosen, heldOut, exact, use, target, tried, prefer, input }: TuneReport,
+): [name: string, words: string][] {
   const wanted = `${figure(100 * target)} %`;
   if (!chosen) {
-    const best = [...tried].sort((a, b) => a.error.relativeL2.value - b.error.relativeL2.value)[0];
-    const nearest = best
-      ? `; the most accurate was ${settingName(best.attention)} at ${figure(best.error.relativeL2.value)}`
-      : "";
+    const best = [...tried].sort(byError)[0];
+    const words = best
+      ? `nothing cheaper than exact attention reaches ${wanted} on this data; the most accurate was ` +
+        `${settingName(best.attention)} at ${figure(best.error.relativeL2.value)}, at most ` +
+        `${figure(best.error.relativeL2.high)} with 95 % confidence`
+      : `nothing takes less arithmetic than exact attention over ${count(input.keyRows)} keys`;
     return [
-      ["verdict", `nothing cheaper than exact attention reaches ${wanted} on this data${nearest}`],
+      ["verdict", words],
       ["use", `--features softmax: exact attention takes about ${duration(exact.seconds)} here`],
     ];
   }
@@ -98,14 +102,20 @@ function verdict({ chosen, heldOut, exact, use, target, tried, prefer }: TuneRep
     ]);
   }
   if (heldOut) {
-    const { value, low, high } = heldOut.relativeL2;
+    const { relativeL2: { value, low, high }, rowsChecked } = heldOut;
+    const interval = low === high ? "" : ` [${figure(low)}, ${figure(high)}]`;
+    const rows = rowsChecked === input.rows ? "all rows" : `${count(rowsChecked)} fresh rows`;
     lines.push([
       "held out",
-      `relative L2 ${figure(value)} [${figure(low)}, ${figure(high)}] on ${count(heldOut.rowsChecked)} fresh rows · ` +
+      `relative L2 ${figure(value)}${interval} on ${rows} · ` +
       `uniform baseline ${figure(heldOut.uniformBaseline)} · skill ${heldOut.skill.toFixed(3)}`,
     ]);
   }
-  return [...lines, ["use", use ?? ""]];
+  lines.push(["use", use ?? ""]);
+  if (prefer === "time" && exact.seconds <= chosen.seconds) {
+    lines.push(["or", "--features softmax instead: without error, and faster at this length"]);
+  }
+  return lines;
 }
 
 /** Rows at which a setting of linear cost takes as long as exact attention, whose cost is quadratic. */

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { main } from "../../src/commands/main.ts";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -48,6 +49,25 @@ export function performer(args: readonly string[], options: ProcessOptions = {})
       resolve({ code, out, stdout: new TextDecoder().decode(out), stderr });
     });
   });
+}
+
+/** Runs `performer ARGS` inside this process, which saves the start of one: no pipes, and `-o` only to files. */
+export async function inside(args: readonly string[]): Promise<Pick<Outcome, "code" | "stdout" | "stderr">> {
+  let stdout = "", stderr = "";
+  const code = await main(args, {
+    env: { HOME: tmpdir(), NO_COLOR: "1" },
+    cwd: ROOT,
+    stdinTTY: false,
+    stdoutTTY: false,
+    stderrTTY: false,
+    columns: 100,
+    runtime: "test",
+    out: (text) => void (stdout += text),
+    err: (text) => void (stderr += text),
+    peakBytes: () => 0,
+    signal: new AbortController().signal,
+  });
+  return { code, stdout, stderr };
 }
 
 /** A folder for one test file, removed by `remove`. */

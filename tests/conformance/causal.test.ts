@@ -82,6 +82,14 @@ describeBackends("causal attention", (backend, slow) => {
     expect(session.counts.emptyRows).toBe(3 * problem.heads);
   });
 
+  test("whole tiles without a visible key: every row of them is counted", async () => {
+    const problem = makeProblem({ causal: true, keyRows: 20 });
+    const weights = Float32Array.from({ length: 20 }, (_, j) => j < 12 ? 0 : 1);
+    await using session = await backend.prepare(planFor(problem, 5));
+    expectNear(await attend(session, { ...problem, weights }, 5), dense({ ...problem, weights }), precision);
+    expect(session.counts.emptyRows).toBe(12 * problem.heads);
+  });
+
   test("grouped queries, one matrix per key head", async () => {
     await near(makeProblem({ causal: true, heads: 4, kvHeads: 2, matrices: 2, keyRows: 30 }), 16);
   });

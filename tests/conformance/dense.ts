@@ -100,7 +100,7 @@ function features(problem: Problem, head: number, data: ArrayLike<number>, at: n
 
 /** Linear attention: Σ_j ω_j φ(q_i)·φ(k_j) v_j over its own sum. */
 export function dense(problem: Problem): Reference {
-  const { q, k, v, weights, heads, kvHeads, headDim, valueDim, causal, parameters } = problem;
+  const { q, k, v, weights, heads, kvHeads, headDim, valueDim, causal, decay, parameters } = problem;
   const out = new Float64Array(q.rows * heads * valueDim);
   const condition = new Float64Array(q.rows * heads).fill(1);
   let queryReach = 0, keyReach = 0;
@@ -116,7 +116,8 @@ export function dense(problem: Problem): Reference {
       let top = -Infinity;
       const visible = causal ? Math.min(i + 1, k.rows) : k.rows;
       const seen = Array.from({ length: visible }, (_, j) => j).filter((j) => !weights || weights[j] > 0);
-      const log = (j: number, a: number) => query.e[a] + keys[j].e[a] + Math.log(weights?.[j] ?? 1);
+      const bias = (j: number) => Math.log(weights?.[j] ?? 1) - (decay?.[kv] ?? 0) * (i - j);
+      const log = (j: number, a: number) => query.e[a] + keys[j].e[a] + bias(j);
       for (const j of seen) for (let a = 0; a < query.g.length; a++) top = Math.max(top, log(j, a));
       let total = 0, size = 0;
       const at = (i * heads + head) * valueDim;
@@ -140,12 +141,18 @@ export function dense(problem: Problem): Reference {
     out,
     condition,
     reach: reachOf(v.data),
-    rounding: { exponent: queryReach + keyReach, terms },
+    rounding: { exponent: queryReach + keyReach + decayReach(problem), terms },
   };
 }
 
+/** Largest log weight of decay that float32 kernels are given (src/decay.ts): λ · rows, but no more than 46. */
+function decayReach({ decay, k }: Problem): number {
+  return decay ? Math.min(46, Math.max(...decay) * k.rows) : 0;
+}
+
 /** Exact softmax in two passes. */
-export function denseExact({ q, k, v, weights, heads, kvHeads, headDim, valueDim, causal, scale }: Problem): Reference {
+export function denseExact(problem: Problem): Reference {
+  const { q, k, v, weights, heads, kvHeads, headDim, valueDim, causal, decay, scale } = problem;
   const out = new Float64Array(q.rows * heads * valueDim);
   let exponent = 0;
   for (let i = 0; i < q.rows; i++) {
@@ -160,7 +167,7 @@ export function denseExact({ q, k, v, weights, heads, kvHeads, headDim, valueDim
           walk += term * term;
         }
         exponent = Math.max(exponent, Math.abs(dot) + Math.sqrt(walk));
-        logits.push(dot + Math.log(weights?.[j] ?? 1));
+        logits.push(dot + Math.log(weights?.[j] ?? 1) - (decay?.[kv] ?? 0) * (i - j));
       }
       const top = Math.max(...logits);
       if (top === -Infinity) continue;
@@ -174,7 +181,12 @@ export function denseExact({ q, k, v, weights, heads, kvHeads, headDim, valueDim
     }
   }
   const condition = new Float64Array(q.rows * heads).fill(1);
-  return { out, condition, reach: reachOf(v.data), rounding: { exponent, terms: k.rows } };
+  return {
+    out,
+    condition,
+    reach: reachOf(v.data),
+    rounding: { exponent: exponent + decayReach(problem), terms: k.rows },
+  };
 }
 
 const reachOf = (data: ArrayLike<number>): number =>

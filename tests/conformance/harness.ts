@@ -17,6 +17,8 @@ export interface Sizes {
   readonly queryRows?: number;
   readonly keyRows?: number;
   readonly causal?: boolean;
+  /** λ per key head. */
+  readonly decay?: readonly number[];
   /** Standard deviation of queries and keys. */
   readonly spread?: number;
   readonly weighted?: boolean;
@@ -39,6 +41,7 @@ export interface Problem {
   readonly headDim: number;
   readonly valueDim: number;
   readonly causal: boolean;
+  readonly decay?: Float64Array;
 }
 
 /** Seeded normal numbers; the defaults are odd on purpose. */
@@ -80,6 +83,7 @@ export function makeProblem(sizes: Sizes = {}): Problem {
     headDim,
     valueDim,
     causal,
+    decay: sizes.decay && Float64Array.from(sizes.decay),
   };
 }
 
@@ -117,8 +121,8 @@ export function* cuts(rows: number, tileRows: number): Iterable<[from: number, t
 }
 
 export function planFor(problem: Problem, tileRows: number): Plan {
-  const { parameters, heads, kvHeads, headDim, valueDim, causal } = problem;
-  return { parameters, heads, kvHeads, headDim, valueDim, causal, tileRows };
+  const { parameters, heads, kvHeads, headDim, valueDim, causal, decay } = problem;
+  return { parameters, heads, kvHeads, headDim, valueDim, causal, decay, tileRows };
 }
 
 /** The run loop of linear attention, cut into tiles of `tileRows`. */
@@ -160,13 +164,14 @@ export async function runExact(
   tileRows = problem.k.rows,
   queryRows = problem.q.rows,
 ): Promise<Float64Array> {
-  const { q, k, v, weights, heads, kvHeads, headDim, valueDim, causal, scale } = problem;
+  const { q, k, v, weights, heads, kvHeads, headDim, valueDim, causal, decay, scale } = problem;
   const plan: ExactPlan = {
     heads,
     kvHeads,
     headDim,
     valueDim,
     causal,
+    decay,
     scale,
     queryRows,
     tileRows: Math.max(1, tileRows),

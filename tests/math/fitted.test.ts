@@ -13,6 +13,7 @@ import {
   type HeadFit,
   leastLogVariance,
   logVariance,
+  reviewFit,
 } from "../../src/fitted.ts";
 import { Moments, phiOf } from "../../src/moments.ts";
 import { drawProjection, haarRows } from "../../src/projection.ts";
@@ -447,4 +448,38 @@ test("D19 cosformer: relu(q)·relu(k) cos(π(i − j)/2M), both directions and a
       expect(distance(out, expected)).toBeLessThan(1e-12);
     }
   }
+});
+
+describe("a fit reviewed on rows", () => {
+  const SOFTMAX = FEATURE_MAPS.filter(({ kernel, family }) => kernel === "softmax" && family !== "hybrid");
+
+  test.each(SOFTMAX.map(({ name }) => name))("that it was fitted to is the fit's own account: %s", (name) => {
+    for (const centred of [false, true]) {
+      const fit = fitOf(name, centred);
+      const found = reviewFit(featureMap(name), fit, x, y, SCALE);
+      // Sums of d² products of numbers of order 1, in another order.
+      for (const key of ["phiBefore", "phi", "logVariance"] as const) {
+        expect(Math.abs(found[key] - fit[key])).toBeLessThan(1e-12 * (1 + Math.abs(fit[key])));
+      }
+    }
+  });
+
+  test("of others is the mean over their pairs", () => {
+    const others = [anisotropic(31, 20, d), anisotropic(41, 25, d)];
+    const [a, b] = others.map((rows) => momentsOf(rows).ofGroup(0, 1));
+    for (const name of ["saderf", "hyp-aderf+sderf", "positive"]) {
+      const fit = fitOf(name, true);
+      const pairs = others[0].flatMap((q) => {
+        return others[1].map((k) => pairOf(queryOf(fit, q), keyOf(fit, k)).s);
+      });
+      const mean = pairs.reduce((sum, value) => sum + value, 0) / pairs.length;
+      expect(Math.abs(reviewFit(featureMap(name), fit, a, b, SCALE).phi / mean - 1)).toBeLessThan(1e-12);
+    }
+  });
+
+  test("without a fit nothing is moved", () => {
+    const { phiBefore, phi, logVariance: ln } = reviewFit(featureMap("positive"), null, x, y, SCALE);
+    expect(phi).toBe(phiBefore);
+    expect(Math.abs(ln / phi - 1)).toBeLessThan(1e-13); // ln(E[X²]/SM²) of plain positive features is ‖x + y‖²
+  });
 });

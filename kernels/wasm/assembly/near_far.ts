@@ -83,7 +83,7 @@ export function nearFarScratch(p: usize): usize {
 /**
  * Outputs of one head for blocks `fromBlock … toBlock − 1` of a tile of queries whose row 0 is row `start`; causal: from block 0 on.
  * `k`, `v`, `weights` (or 0): rows near them, the first being row `nearStart`; `ids`: with clusters, the cluster of each of those rows.
- * `grouped`: 0, or the keys by cluster (near_top.ts). `heavy`: `count` records of (block, slot, row, ω, k, v), by block: what a slot holds from that block on. `moments`: one key head's.
+ * `grouped`: 0, or the keys by cluster (near_top.ts), whose pairs are added to the int32 at `counter`. `heavy`: `count` records of (block, slot, row, ω, k, v), by block: what a slot holds from that block on. `moments`: one key head's.
  */
 export function nearFar(
   p: usize,
@@ -106,6 +106,7 @@ export function nearFar(
   grouped: usize,
   out: usize,
   denominators: usize,
+  counter: usize,
   scratch: usize,
 ): void {
   begin();
@@ -174,7 +175,9 @@ export function nearFar(
     for (let slots = 0; slots < far.heavy(p); slots += BLOCK) addHeavy(slots, min(BLOCK, far.heavy(p) - slots));
     flush();
     if (grouped) {
-      for (let i = 0; i < n; i++) addTop(p, i, X, R, FIELD, sums, grouped, ACC, rest);
+      let taken = 0;
+      for (let i = 0; i < n; i++) taken += addTop(p, i, X, R, FIELD, sums, grouped, ACC, rest);
+      atomic.add<i32>(counter, taken);
       mark(EXP);
     }
     writeRows(n, out + <usize> row * plan.outputStep(p) + (<usize> (head * plan.valueDim(p)) << 2), denominators +

@@ -25,7 +25,7 @@ function rowsOf(p: usize, store: usize): usize {
   return store + (<usize> (far.clusters(p) + 1) << 2);
 }
 
-/** Adds the keys of the top clusters to the sums of query `i` of the block. `field`: K̂e^{−M} per cluster; `moments`: its n. */
+/** Adds the keys of the top clusters to the sums of query `i` of the block. `field`: K̂e^{−M} per cluster; `moments`: its n. Returns how many keys it looked at. */
 export function addTop(
   p: usize,
   i: i32,
@@ -36,7 +36,7 @@ export function addTop(
   grouped: usize,
   acc: usize,
   scratch: usize,
-): void {
+): i32 {
   const d = plan.headDim(p), bytes = far.rowBytes(p), column = <usize> i << 2;
   const query = scratch, logits = query + bytes, chosen = logits + <usize> (CHUNK << 2);
   memory.fill(query, 0, bytes);
@@ -45,11 +45,13 @@ export function addTop(
   const total = load<i32>(grouped + (<usize> far.clusters(p) << 2));
   const keyRows = rowsOf(p, grouped), omegas = keyRows + (<usize> total << 2);
   const keys = (omegas + (<usize> total << 2) + 15) & ~15, values = keys + <usize> total * bytes;
+  let taken = 0;
   for (let c = 0; c < found; c++) {
     const g = load<i32>(chosen + (<usize> c << 3));
     const end = load<i32>(grouped + (<usize> (g + 1) << 2));
     for (let from = load<i32>(grouped + (<usize> g << 2)); from < end; from += CHUNK) {
       const n = min(CHUNK, end - from);
+      taken += n;
       const top = logitsOf(p, query, keys + <usize> from * bytes, keyRows + (<usize> from << 2), n, rows, column, logits);
       raiseTop(p, top, rows, column, field, acc + <usize> i * plan.valueLine(p));
       addKeys(p, n, logits, omegas + (<usize> from << 2), values + <usize> from * plan.valueLine(p), rows, column, load<f32>(
@@ -57,6 +59,7 @@ export function addTop(
       ), acc + <usize> i * plan.valueLine(p));
     }
   }
+  return taken;
 }
 
 /** The clusters with the largest n K̂, the first of equals, largest first; returns how many have any. */

@@ -1,0 +1,24 @@
+/** Sizes of near-and-far attention that follow from the settings and the number of keys. Loads no kernel: costs are known without one. */
+import type { FarField } from "./feature_map.ts";
+
+/** Rows of a block (near_far.ts, BLOCK_ROWS). */
+const BLOCK_ROWS = 64;
+/** Causal: centroids are fitted to a prefix of at least this many keys for each, whose own rows are exact. */
+const KEYS_PER_CAUSAL_CLUSTER = 4;
+
+/** Clusters there can be for that many keys. */
+export const clustersFor = (wanted: number, keyRows: number): number => Math.min(wanted, Math.max(1, keyRows));
+
+/**
+ * Causal: rows that are exact softmax, so that what is fitted to them leaks nothing into them: those asked for, and with clusters the
+ * prefix that centroids are fitted to. 0 otherwise.
+ */
+export function exactRowsOf(
+  { far, clusters, exactRows = 0 }: { readonly far: FarField; readonly clusters: number; readonly exactRows?: number },
+  keyRows: number,
+  causal: boolean,
+): number {
+  if (!causal) return 0;
+  const wanted = far === "clusters" ? clustersFor(clusters, keyRows) * KEYS_PER_CAUSAL_CLUSTER : 0;
+  return Math.min(keyRows, Math.max(exactRows, Math.ceil(wanted / BLOCK_ROWS) * BLOCK_ROWS));
+}

@@ -34,14 +34,14 @@ export function writeFarPlan(shared: SharedMemory, plan: NearFarPlan): PlanArea 
   floats[37] = HERMITE_LIMIT;
   if (clusters) {
     const { count, centroids } = clusters;
-    const row = padded(d), columns = padded(count);
+    const row = padded(d), columns = padded(count), table = Math.ceil(d / 64) * columns * 64;
     ints[31] = count;
     ints[38] = clusters.top;
     ints[32] = take(kvHeads * count * row * 4);
-    ints[33] = take(kvHeads * d * columns * 4);
+    ints[33] = take(kvHeads * table * 4);
     ints[34] = take(kvHeads * columns * 4);
     const rows = shared.floats(ints[32], kvHeads * count * row).fill(0);
-    const across = shared.floats(ints[33], kvHeads * d * columns).fill(0);
+    const tables = shared.floats(ints[33], kvHeads * table).fill(0);
     const halves = shared.floats(ints[34], kvHeads * columns).fill(FARTHEST);
     for (let head = 0; head < kvHeads; head++) {
       for (let g = 0; g < count; g++) {
@@ -49,7 +49,7 @@ export function writeFarPlan(shared: SharedMemory, plan: NearFarPlan): PlanArea 
         for (let l = 0; l < d; l++) {
           const value = centroids[(head * count + g) * d + l];
           rows[(head * count + g) * row + l] = value;
-          across[(head * d + l) * columns + g] = value;
+          tables[head * table + (Math.floor(l / 64) * columns + g) * 64 + l % 64] = value;
           half += 0.5 * value * value;
         }
         halves[head * columns + g] = half;

@@ -1,10 +1,10 @@
 /** What a block of 64 queries gets from a far field: sums over its keys, rescaled by e^{−M}, and the lines that tell single keys' K̂. */
 import { exp2, LOG2E } from "./exponential";
-import { multiply } from "./far_keys";
+import { multiply, tableProduct } from "./far_keys";
 import * as far from "./far_plan";
 import { BLOCK, LINE, MASKED, NONE } from "./pack";
 import * as plan from "./plan";
-import { Add, Columns, product, Rows, Set } from "./product";
+import { Add, Columns, product } from "./product";
 import { CONSTANT, FAR, LAST, SHIFT, TOP, TOTAL } from "./near_weights";
 import { lines } from "./state";
 
@@ -133,21 +133,17 @@ function addOwn(
 
 /** Bytes of a clustered field: a line per cluster (K̂), one of quadratic terms, squared queries, and `clusterRows`. */
 export function clusterScratch(p: usize): usize {
-  return lines(2 * far.paddedClusters(p) + plan.headDim(p)) + 2 * tableBytes(p);
+  return lines(2 * far.paddedClusters(p) + plan.headDim(p)) + 2 * far.tableBytes(p);
 }
 
-/** Means, then half variances, as products read them: C lines of 64 columns, for each 64 columns of d. */
-function tableBytes(p: usize): usize {
-  return lines((plan.headDim(p) + BLOCK - 1) / BLOCK * far.paddedClusters(p));
-}
-
+/** Tables of means and of half variances. */
 function tables(p: usize, field: usize): usize {
   return field + lines(2 * far.paddedClusters(p) + plan.headDim(p));
 }
 
 /** Means and half variances of all clusters; empty ones have their centroid and 0. */
 export function deriveClusters(p: usize, head: i32, state: usize, field: usize): void {
-  memory.fill(tables(p, field), 0, 2 * tableBytes(p));
+  memory.fill(tables(p, field), 0, 2 * far.tableBytes(p));
   for (let g = 0; g < far.clusters(p); g++) deriveCluster(p, head, g, state, field);
 }
 
@@ -176,17 +172,7 @@ function deriveCluster(p: usize, head: i32, g: i32, state: usize, field: usize):
     const variance = f32x4.sub(f32x4.mul(v128.load(second + at), share), f32x4.mul(mean, mean));
     const to = tables(p, field) + lines(l / BLOCK * all + g) + (at & (LINE - 1));
     v128.store(to, f32x4.add(v128.load(centroid + at), mean));
-    v128.store(to + tableBytes(p), f32x4.mul(f32x4.max(variance, none), half));
-  }
-}
-
-/** One line per cluster: its row of a table times the queries `x` (d lines). */
-function tableProduct(p: usize, table: usize, x: usize, out: usize): void {
-  const d = plan.headDim(p), all = far.paddedClusters(p);
-  product<Rows, Set>(table, 4, x, LINE, out, LINE, all, BLOCK, min(d, BLOCK));
-  for (let l = BLOCK; l < d; l += BLOCK) {
-    const part = table + lines(l / BLOCK * all);
-    product<Rows, Add>(part, 4, x + lines(l), LINE, out, LINE, all, BLOCK, min(d - l, BLOCK));
+    v128.store(to + far.tableBytes(p), f32x4.mul(f32x4.max(variance, none), half));
   }
 }
 
@@ -197,7 +183,7 @@ export function clusterField(p: usize, state: usize, x: usize, field: usize, top
   const wide = plan.valueLine(p);
   for (let l = 0; l < d; l++) multiply(x + lines(l), x + lines(l), squared + lines(l));
   tableProduct(p, tables(p, field), x, field);
-  tableProduct(p, tables(p, field) + tableBytes(p), squared, quadratics);
+  tableProduct(p, tables(p, field) + far.tableBytes(p), squared, quadratics);
   const limit = f32x4.splat(far.quadraticLimit(p));
   for (let i: usize = 0; i < LINE; i += 16) {
     let most = f32x4.splat(NONE);
@@ -219,5 +205,9 @@ export function clusterField(p: usize, state: usize, x: usize, field: usize, top
     v128.store(top + i, most);
     v128.store(total + i, sum);
   }
-  product<Columns, Set>(field, LINE, far.clusterValues(p, state), wide, acc, wide, BLOCK, plan.paddedValueDim(p), count);
+  memory.fill(acc, 0, <usize> BLOCK * wide);
+  for (let g = 0; g < count; g += BLOCK) {
+    const values = far.clusterValues(p, state) + <usize> g * wide, some = min(BLOCK, count - g);
+    product<Columns, Add>(field + lines(g), LINE, values, wide, acc, wide, BLOCK, plan.paddedValueDim(p), some);
+  }
 }

@@ -5,7 +5,7 @@
 import * as far from "./far_plan";
 import { BLOCK, LINE, packTransposed, packValues } from "./pack";
 import * as plan from "./plan";
-import { Add, Columns, madd, product, Rows, Set } from "./product";
+import { Add, madd, product, Rows, Set } from "./product";
 import { ACCUMULATE, begin, FEATURES, mark, PACK } from "./profile";
 import { lines } from "./state";
 import { sumOf } from "./exponential";
@@ -179,11 +179,20 @@ function addToCluster(p: usize, head: i32, g: i32, x: usize, row: usize, weight:
   addLine(far.clusterValues(p, state) + <usize> g * line, row, line);
 }
 
+/** One line per cluster: its row of a table times 64 keys or queries (d lines `x`). */
+export function tableProduct(p: usize, table: usize, x: usize, out: usize): void {
+  const d = plan.headDim(p), all = far.paddedClusters(p);
+  product<Rows, Set>(table, 4, x, LINE, out, LINE, all, BLOCK, min(d, BLOCK));
+  for (let l = BLOCK; l < d; l += BLOCK) {
+    const part = table + lines(l / BLOCK * all);
+    product<Rows, Add>(part, 4, x + lines(l), LINE, out, LINE, all, BLOCK, min(d - l, BLOCK));
+  }
+}
+
 /** The nearest centroid of 64 keys (d lines `x`): argmax of k·c − ‖c‖²/2, the first of equals. `scores`: padded C lines of scratch. */
 export function assign(p: usize, head: i32, x: usize, ids: usize, scores: usize): void {
-  const count = far.paddedClusters(p);
-  const step = <usize> count << 2;
-  product<Columns, Set>(far.transposed(p, head), step, x, LINE, scores, LINE, count, BLOCK, plan.headDim(p));
+  const count = far.clusters(p);
+  tableProduct(p, far.centroidTable(p, head), x, scores);
   const halves = far.halfNorms(p, head);
   for (let i: usize = 0; i < LINE; i += 16) {
     let best = f32x4.splat(-f32.MAX_VALUE), chosen = i32x4.splat(0);

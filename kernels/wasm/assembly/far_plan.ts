@@ -48,9 +48,9 @@ export function paddedClusters(p: usize): i32 {
 export function centroids(p: usize, head: i32): usize {
   return <usize> int(p, 32) + <usize> (head * clusters(p)) * rowBytes(p);
 }
-/** The same transposed, `d × padded C`, and ‖c‖²/2 of each (huge for padding). */
-export function transposed(p: usize, head: i32): usize {
-  return <usize> int(p, 33) + <usize> (head * plan.headDim(p) * paddedClusters(p)) * 4;
+/** The same as a table (below), and ‖c‖²/2 of each (huge for padding). */
+export function centroidTable(p: usize, head: i32): usize {
+  return <usize> int(p, 33) + <usize> head * tableBytes(p);
 }
 export function halfNorms(p: usize, head: i32): usize {
   return <usize> int(p, 34) + <usize> (head * paddedClusters(p)) * 4;
@@ -75,6 +75,10 @@ export function top(p: usize): i32 {
 /** Bytes of d numbers padded to 4. */
 export function rowBytes(p: usize): usize {
   return <usize> ((plan.headDim(p) + 3) & ~3) << 2;
+}
+/** A table of numbers per cluster and coordinate, as products read it: for each 64 coordinates, a line of 64 numbers per padded cluster. */
+export function tableBytes(p: usize): usize {
+  return <usize> ((plan.headDim(p) + 63) / 64 * paddedClusters(p)) << 8;
 }
 /** Second moments. */
 export function pairs(p: usize): i32 {

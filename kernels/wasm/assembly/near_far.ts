@@ -40,7 +40,9 @@ import { lines } from "./state";
 
 /** Keys whose logits lie in memory together, and keys that share one range of queries. */
 const GROUP: i32 = 256;
-const PART: i32 = 32;
+const PART: i32 = 16;
+/** Queries whose keys are summed in one go. */
+const COLUMN: i32 = 16;
 
 /** What the parts of one call share. */
 let P: usize = 0;
@@ -303,32 +305,52 @@ function addPart(kind: i32, row: i32, n: i32, from: i32, to: i32, keys: usize, f
 function flush(): void {
   if (used == 0) return;
   mark(FEATURES);
-  const wide = plan.valueLine(P), padded = plan.paddedValueDim(P);
   raiseTops();
-  for (let i = 0; i < parts; i++) {
-    const part = PARTS + <usize> i * PART_BYTES;
-    weigh(P, part, R, LOGITS, OMEGA, IDS, FIELD);
-    mark(EXP);
-    const first = partLine(part), from = partFrom(part);
-    const queries = <i32> ((partTo(part) - from) >> 2);
-    const weights = LOGITS + lines(first) + from;
-    const values = VALUES + <usize> first * wide;
-    product<Columns, Add>(weights, LINE, values, wide, ACC + (from >> 2) * wide, wide, queries, padded, partKeys(part));
-    mark(ACCUMULATE);
-  }
+  for (let i = 0; i < parts; i++) weigh(P, PARTS + <usize> i * PART_BYTES, R, LOGITS, OMEGA, IDS, FIELD);
+  mark(EXP);
+  addRuns(0, BLOCK);
+  for (let from = 0; from < BLOCK; from += COLUMN) addRuns(from, COLUMN);
   parts = 0;
   used = 0;
+  mark(ACCUMULATE);
+}
+
+/** Sums of `queries` queries (all, or one column of them): keys of parts that lie side by side pass in runs of up to 64. */
+function addRuns(from: i32, queries: i32): void {
+  const column = <usize> from << 2;
+  let first = 0, end = 0;
+  for (let i = 0; i < parts; i++) {
+    const part = PARTS + <usize> i * PART_BYTES;
+    const all = partFrom(part) == 0 && partTo(part) == LINE;
+    if (all != (queries == BLOCK) || column < partFrom(part) || column >= partTo(part)) continue;
+    if (partLine(part) != end || end - first >= BLOCK) {
+      addRun(from, queries, first, end);
+      first = partLine(part);
+    }
+    end = partLine(part) + partKeys(part);
+  }
+  addRun(from, queries, first, end);
+}
+
+function addRun(from: i32, queries: i32, first: i32, end: i32): void {
+  if (first == end) return;
+  const wide = plan.valueLine(P);
+  const weights = LOGITS + lines(first) + (<usize> from << 2), values = VALUES + <usize> first * wide;
+  const to = ACC + <usize> from * wide;
+  product<Columns, Add>(weights, LINE, values, wide, to, wide, queries, plan.paddedValueDim(P), end - first);
 }
 
 /** Logits become t, M rises to the largest, and what was summed is rescaled. */
 function raiseTops(): void {
-  for (let i = 0; i < parts; i++) {
-    const part = PARTS + <usize> i * PART_BYTES;
-    for (let at = partFrom(part), end = partTo(part); at < end; at += 16) {
-      const before = v128.load(R + TOP + at);
-      const top = f32x4.pmax(before, maskPart(part, R, at, LOGITS, OMEGA, HEAVY_ROWS));
-      if (v128.any_true(f32x4.gt(top, before))) rescale(at, before, top);
+  for (let at: usize = 0; at < LINE; at += 16) {
+    const before = v128.load(R + TOP + at);
+    let top = before;
+    for (let i = 0; i < parts; i++) {
+      const part = PARTS + <usize> i * PART_BYTES;
+      if (at < partFrom(part) || at >= partTo(part)) continue;
+      top = f32x4.pmax(top, maskPart(part, R, at, LOGITS, OMEGA, HEAVY_ROWS));
     }
+    if (v128.any_true(f32x4.gt(top, before))) rescale(at, before, top);
   }
 }
 

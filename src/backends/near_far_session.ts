@@ -143,6 +143,9 @@ export class DeviceNearFar implements NearFarSession {
   }
 
   async load(state: FarState): Promise<void> {
+    if ((this.plan.clusters?.top ?? 0) > 0) {
+      throw new RangeError("Cannot load a state of top clusters: their keys are not part of it");
+    }
     const copy = copyFarState(state);
     const { far, headDim } = this.plan;
     this.#take(copy);

@@ -131,14 +131,14 @@ function addOwn(
   }
 }
 
-/** Bytes of a clustered field: a line per cluster (K̂), one of quadratic terms, squared queries, and `clusterRows`. */
+/** Bytes of a clustered field: a line per cluster (K̂), 64 of quadratic terms, squared queries, and two tables. */
 export function clusterScratch(p: usize): usize {
-  return lines(2 * far.paddedClusters(p) + plan.headDim(p)) + 2 * far.tableBytes(p);
+  return lines(far.paddedClusters(p) + BLOCK + plan.headDim(p)) + 2 * far.tableBytes(p);
 }
 
 /** Tables of means and of half variances. */
 function tables(p: usize, field: usize): usize {
-  return field + lines(2 * far.paddedClusters(p) + plan.headDim(p));
+  return field + lines(far.paddedClusters(p) + BLOCK + plan.headDim(p));
 }
 
 /** Means and half variances of all clusters; empty ones have their centroid and 0. */
@@ -179,22 +179,29 @@ function deriveCluster(p: usize, head: i32, g: i32, state: usize, field: usize):
 /** Clustered field: K̂e^{−M} of every cluster in the first lines of `field`, TOP, TOTAL and `acc`. */
 export function clusterField(p: usize, state: usize, x: usize, field: usize, top: usize, total: usize, acc: usize): void {
   const d = plan.headDim(p), count = far.clusters(p), all = far.paddedClusters(p);
-  const quadratics = field + lines(all), squared = quadratics + lines(all);
-  const wide = plan.valueLine(p);
+  const quadratics = field + lines(all), squared = quadratics + lines(BLOCK);
+  const wide = plan.valueLine(p), limit = f32x4.splat(far.quadraticLimit(p));
   for (let l = 0; l < d; l++) multiply(x + lines(l), x + lines(l), squared + lines(l));
-  tableProduct(p, tables(p, field), x, field);
-  tableProduct(p, tables(p, field) + far.tableBytes(p), squared, quadratics);
-  const limit = f32x4.splat(far.quadraticLimit(p));
-  for (let i: usize = 0; i < LINE; i += 16) {
-    let most = f32x4.splat(NONE);
-    for (let g = 0; g < count; g++) {
-      const at = field + lines(g) + i;
-      const log = load<f32>(state + (<usize> g << 2)) > 0
-        ? f32x4.add(v128.load(at), f32x4.min(v128.load(quadratics + lines(g) + i), limit))
-        : f32x4.splat(MASKED);
-      v128.store(at, log);
-      most = f32x4.pmax(most, log);
+  for (let i: usize = 0; i < LINE; i += 16) v128.store(top + i, f32x4.splat(NONE));
+  for (let first = 0; first < count; first += BLOCK) {
+    const some = min(BLOCK, count - first), logs = field + lines(first);
+    tableProduct(p, tables(p, field), first, some, x, logs);
+    tableProduct(p, tables(p, field) + far.tableBytes(p), first, some, squared, quadratics);
+    for (let i: usize = 0; i < LINE; i += 16) {
+      let most = v128.load(top + i);
+      for (let g = 0; g < some; g++) {
+        const at = logs + lines(g) + i;
+        const log = load<f32>(state + (<usize> (first + g) << 2)) > 0
+          ? f32x4.add(v128.load(at), f32x4.min(v128.load(quadratics + lines(g) + i), limit))
+          : f32x4.splat(MASKED);
+        v128.store(at, log);
+        most = f32x4.pmax(most, log);
+      }
+      v128.store(top + i, most);
     }
+  }
+  for (let i: usize = 0; i < LINE; i += 16) {
+    const most = v128.load(top + i);
     let sum = f32x4.splat(0);
     for (let g = 0; g < count; g++) {
       const at = field + lines(g) + i;
@@ -202,7 +209,6 @@ export function clusterField(p: usize, state: usize, x: usize, field: usize, top
       v128.store(at, e);
       sum = f32x4.add(sum, f32x4.mul(e, v128.load32_splat(state + (<usize> g << 2))));
     }
-    v128.store(top + i, most);
     v128.store(total + i, sum);
   }
   memory.fill(acc, 0, <usize> BLOCK * wide);

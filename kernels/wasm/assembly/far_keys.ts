@@ -20,7 +20,7 @@ export function clearFar(p: usize, state: usize, reference: usize): void {
 export function farScratch(p: usize): usize {
   const d = plan.headDim(p);
   const sums = lines(2 * d + 5) + <usize> BLOCK * plan.valueLine(p);
-  return max(sums, lines(d + 1 + far.paddedClusters(p)));
+  return max(sums, lines(d + 2 + BLOCK));
 }
 
 /** Weights of a block as 64 numbers: ω, 1 where there are none, 0 from row n on. `weights`: of the block's first row, or 0. */
@@ -179,30 +179,35 @@ function addToCluster(p: usize, head: i32, g: i32, x: usize, row: usize, weight:
   addLine(far.clusterValues(p, state) + <usize> g * line, row, line);
 }
 
-/** One line per cluster: its row of a table times 64 keys or queries (d lines `x`). */
-export function tableProduct(p: usize, table: usize, x: usize, out: usize): void {
-  const d = plan.headDim(p), all = far.paddedClusters(p);
-  product<Rows, Set>(table, 4, x, LINE, out, LINE, all, BLOCK, min(d, BLOCK));
+/** One line for each of `some` clusters from `g` on: its row of a table times 64 keys or queries (d lines `x`). */
+export function tableProduct(p: usize, table: usize, g: i32, some: i32, x: usize, out: usize): void {
+  const d = plan.headDim(p), all = far.paddedClusters(p), M = (some + 1) & ~1;
+  product<Rows, Set>(table + lines(g), 4, x, LINE, out, LINE, M, BLOCK, min(d, BLOCK));
   for (let l = BLOCK; l < d; l += BLOCK) {
-    const part = table + lines(l / BLOCK * all);
-    product<Rows, Add>(part, 4, x + lines(l), LINE, out, LINE, all, BLOCK, min(d - l, BLOCK));
+    const part = table + lines(l / BLOCK * all + g);
+    product<Rows, Add>(part, 4, x + lines(l), LINE, out, LINE, M, BLOCK, min(d - l, BLOCK));
   }
 }
 
-/** The nearest centroid of 64 keys (d lines `x`): argmax of k·c − ‖c‖²/2, the first of equals. `scores`: padded C lines of scratch. */
+/** The nearest centroid of 64 keys (d lines `x`): argmax of k·c − ‖c‖²/2, the first of equals. `scores`: 65 lines of scratch. */
 export function assign(p: usize, head: i32, x: usize, ids: usize, scores: usize): void {
-  const count = far.clusters(p);
-  tableProduct(p, far.centroidTable(p, head), x, scores);
-  const halves = far.halfNorms(p, head);
-  for (let i: usize = 0; i < LINE; i += 16) {
-    let best = f32x4.splat(-f32.MAX_VALUE), chosen = i32x4.splat(0);
-    for (let g = 0; g < count; g++) {
-      const score = f32x4.sub(v128.load(scores + lines(g) + i), v128.load32_splat(halves + (<usize> g << 2)));
-      const better = f32x4.gt(score, best);
-      best = v128.bitselect(score, best, better);
-      chosen = v128.bitselect(i32x4.splat(g), chosen, better);
+  const count = far.clusters(p), halves = far.halfNorms(p, head), tops = scores + lines(BLOCK);
+  memory.fill(ids, 0, LINE);
+  for (let i: usize = 0; i < LINE; i += 16) v128.store(tops + i, f32x4.splat(-f32.MAX_VALUE));
+  for (let first = 0; first < count; first += BLOCK) {
+    const some = min(BLOCK, count - first);
+    tableProduct(p, far.centroidTable(p, head), first, some, x, scores);
+    for (let i: usize = 0; i < LINE; i += 16) {
+      let best = v128.load(tops + i), chosen = v128.load(ids + i);
+      for (let g = 0; g < some; g++) {
+        const score = f32x4.sub(v128.load(scores + lines(g) + i), v128.load32_splat(halves + (<usize> (first + g) << 2)));
+        const better = f32x4.gt(score, best);
+        best = v128.bitselect(score, best, better);
+        chosen = v128.bitselect(i32x4.splat(first + g), chosen, better);
+      }
+      v128.store(tops + i, best);
+      v128.store(ids + i, chosen);
     }
-    v128.store(ids + i, chosen);
   }
 }
 

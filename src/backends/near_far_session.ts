@@ -33,9 +33,13 @@ export interface NearFarKernels extends AsyncDisposable {
     heavy: readonly (readonly (readonly HeavyKey[])[])[],
     into?: FloatArray,
   ): (sums: FarSums, version: number) => Promise<TileOutput>;
+  /** Takes back sums it returned, for its next ones: fresh memory is slow to touch. */
+  recycle?(sums: FarSums): void;
   /** Rows that come may be others than those that `sums` was given: the session starts over. */
   forget?(): void;
 }
+
+type Heavy = Pick<FarState, "heavy" | "weight" | "sum">;
 
 export class DeviceNearFar implements NearFarSession {
   readonly counts: SessionCounts = { emptyRows: 0, nonPositive: 0, recomputed: 0 };
@@ -47,6 +51,8 @@ export class DeviceNearFar implements NearFarSession {
   #reference: Float64Array | null = null;
   /** Sums about their own mean, of a version. */
   #centred: { readonly version: number; readonly sums: FarSums } | null = null;
+  /** Causal: heavy keys past the rows that were emitted last and are absorbed next. */
+  #next: { readonly start: number; readonly rows: number; readonly state: Heavy } | null = null;
   /** Settles when every call so far has read or changed the sums. */
   #turn: Promise<void> = Promise.resolve();
   #pending = 0;
@@ -59,7 +65,7 @@ export class DeviceNearFar implements NearFarSession {
   absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void> {
     const { far } = this.plan;
     const rows = { k, v, weights };
-    this.#heavy.absorb(rows);
+    this.#absorbHeavy(rows);
     this.#state.rows += k.rows;
     this.#state.keys += countKeys(k.rows, weights);
     if (far === "none") return this.#turn;
@@ -74,7 +80,20 @@ export class DeviceNearFar implements NearFarSession {
       if (far !== "clusters") rebase(state.sums, this.plan.headDim, this.plan.valueDim, reference);
       addSums(state.sums, own);
       this.#version++;
+      this.kernels.recycle?.(own);
     });
+  }
+
+  /** Heavy keys past these rows, which a causal emit has found already if it was for the same ones. */
+  #absorbHeavy(rows: KeyRows): void {
+    const { k } = rows, next = this.#next;
+    this.#next = null;
+    if (next?.start !== k.start || next.rows !== k.rows) return this.#heavy.absorb(rows);
+    const { heavy, weight, sum } = this.#state;
+    for (const [head, keys] of next.state.heavy.entries()) heavy[head] = keys;
+    weight.set(next.state.weight);
+    sum.set(next.state.sum);
+    this.#heavy = new HeavyKeys(this.plan, this.#state);
   }
 
   /** Runs `call` when those before it are done. */
@@ -119,8 +138,9 @@ export class DeviceNearFar implements NearFarSession {
     const lists: HeavyKey[][][] = [];
     for (let from = 0; from < q.rows; from += BLOCK_ROWS) {
       lists.push(ahead.heavy.map((some) => some.slice()));
-      if (from + BLOCK_ROWS < q.rows) keys.absorb(near, own + from, own + from + BLOCK_ROWS);
+      keys.absorb(near, own + from, own + Math.min(q.rows, from + BLOCK_ROWS));
     }
+    this.#next = { start: q.start, rows: q.rows, state: ahead };
     return lists;
   }
 
@@ -168,6 +188,7 @@ export class DeviceNearFar implements NearFarSession {
   #take(state: FarState): void {
     this.#state = state;
     this.#heavy = new HeavyKeys(this.plan, state);
+    this.#next = null;
     this.#reference = null;
     this.#centred = null;
     this.kernels.forget?.();

@@ -77,6 +77,7 @@ export class WasmFar implements NearFarKernels {
   /** With `top`: the keys by cluster. */
   readonly #grouped: GroupedKeys | null;
   #ids: ClusterIds;
+  readonly #spare: FarSums[] = [];
   /** Rows whose clusters are being found. */
   readonly #assigning = new Set<{ readonly start: number; readonly end: number; readonly done: Promise<unknown> }>();
 
@@ -209,10 +210,15 @@ export class WasmFar implements NearFarKernels {
       ];
     });
     await this.pool.share(tasks, this.#scratch);
-    const { sums } = emptyFarState(this.plan);
+    const sums = this.#spare.pop() ?? emptyFarState(this.plan).sums;
+    for (const numbers of Object.values(sums)) numbers.fill(0);
     sums.reference.set(reference);
     for (const [i, area] of slot.sums.entries()) this.#layout.add(area, i % kvHeads, sums);
     return sums;
+  }
+
+  recycle(sums: FarSums): void {
+    this.#spare.push(sums);
   }
 
   forget(): void {

@@ -14,7 +14,7 @@ import type { PlanArea } from "./wasm_plan.ts";
 import type { Pool } from "./wasm_pool.ts";
 import { Slots } from "./wasm_slots.ts";
 import { GroupedKeys } from "./wasm_top.ts";
-import { freeRowTasks, rowPieces, rowTasks } from "./wasm_split.ts";
+import { causalPieces, freeRowTasks, rowPieces, rowTasks } from "./wasm_split.ts";
 
 /** Calls in flight that have areas of their own. */
 const SLOTS = 3;
@@ -322,8 +322,10 @@ export class WasmFar implements NearFarKernels {
   #tasks(slot: Slot, { q, near }: Asked, placed: Posed, grouped: readonly number[] | null, out: number): Call[][] {
     const { heads, kvHeads, causal } = this.plan;
     const rows = near?.k.rows ?? 0;
-    const whole = Array.from({ length: heads }, (_, head) => ({ head, rows: { from: 0, to: q.rows } }));
-    const pieces = causal ? whole : freeRowTasks(heads, q.rows, this.pool.threads);
+    const { threads } = this.pool;
+    const pieces = causal
+      ? rowTasks(heads, q.rows, causalPieces(heads, threads)).filter(({ rows: { from, to } }) => from < to)
+      : freeRowTasks(heads, q.rows, threads);
     return pieces.map(({ head, rows: { from, to } }): Call[] => {
       const keyHead = Math.floor(head * kvHeads / heads);
       const blocks = [from / BLOCK_ROWS, Math.ceil(to / BLOCK_ROWS)];

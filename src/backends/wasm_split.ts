@@ -45,6 +45,11 @@ export function freeRowTasks(heads: number, rows: number, threads: number): RowT
   return tasks.filter((task) => task.rows.from < task.rows.to);
 }
 
+/** A causal piece first sums the keys of those before it: worth it where threads would be idle for more than a sixth of the time. */
+export function causalPieces(heads: number, threads: number): number {
+  return Math.ceil(heads / threads) * threads > 1.2 * heads ? threads : 1;
+}
+
 /** Some features of one key head: what a thread carries through a causal tile. */
 export interface Unit {
   readonly head: number;

@@ -4,7 +4,7 @@ import { wasm } from "../../src/backends/wasm.ts";
 import { layerShares } from "../../src/backends/wasm_dense.ts";
 import { SharedMemory } from "../../src/backends/wasm_memory.ts";
 import { chooseFastestTile, compileKernels, instantiate, PRODUCT_BYTES } from "../../src/backends/wasm_module.ts";
-import { cut, freeRowTasks, units } from "../../src/backends/wasm_split.ts";
+import { causalPieces, cut, freeRowTasks, units } from "../../src/backends/wasm_split.ts";
 import { TransientError, UsageError } from "../../src/errors.ts";
 import { makeProblem, planFor, run, runExact } from "../conformance/harness.ts";
 
@@ -147,6 +147,15 @@ describe("who computes what", () => {
       }
       expect(seen.size).toBe(heads * rows);
     }
+  });
+
+  test("causal rows are cut where heads would leave threads idle", () => {
+    const cases: [number, number, number][] = [[8, 2, 1], [8, 3, 1], [1, 2, 2], [3, 2, 2], [2, 8, 8], [5, 4, 4], [
+      1,
+      1,
+      1,
+    ]];
+    for (const [heads, threads, pieces] of cases) expect(causalPieces(heads, threads)).toBe(pieces);
   });
 
   test("shares of a layer cover every row and panel once, and few rows are split by panels", () => {

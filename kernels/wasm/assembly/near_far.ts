@@ -4,6 +4,20 @@
  * Queries lie in lanes, so a key's K̂ is a polynomial of its own line or the line of its cluster: no gathers.
  *
  * A row is divided by e^M; what was summed before is rescaled when a group raises M (one group is the rule: 254 keys at w = 64, H = 64).
+ *
+ * Versions:
+ *   1          parts of 32 keys, each its own product into the sums, M raised part by part; clusters' means transposed number by number for
+ *              each causal block, keys assigned for the sums, again beside the queries, and in causal passes once more.
+ *   2  (this)  parts of 16 keys × 16 queries (of the window's square 13 % are wasted at w = 64, 27 % at w = 32, before 26 % and 52 %), sums in
+ *              runs of up to 64 keys, M raised once per group; clusters pass 64 at a time (far_fields.ts), keys are assigned once.
+ *              Wanted: 1.3 times the rows per second of positive features, r = 256. Measured, 32,768 rows × 8 heads, d = d_v = 64, two
+ *              threads on two cores that had other work, medians of 4 runs in turns with positive features, Bun 2 × 4 / Deno 6 × 2, relaxed:
+ *                taylor1, w = 64, H = 64: 1.60 / 1.55 (causal 1.71 / 1.75); 128 clusters, w = 32: 1.42 / 1.36 (causal 1.42 / 1.38)
+ *              One thread, least of 9 runs, ms per 1,000 rows × 8 heads on Bun, keys' pass included (pack, products of logits and far field,
+ *              weights, sums, quotients): taylor1 1.0, 7.9, 2.7, 6.8, 0.2; clusters 1.0, 17.4, 1.1, 2.4, 0.2; positive features 1.1, 12.5,
+ *              4.9, 12.6, 0.2. Not tried: packing each key once; now each block of queries packs those near it.
+ *   Lessons: the main thread is a third worker on two cores. 2 MB of fresh memory per tile for its float64 sums cost 6 ms, more than the tile's
+ *              keys; with memory used again 0.3 ms.
  */
 import { exp2, LOG2E } from "./exponential";
 import { addKeys, assign, clearWeightless, farScratch, packWeights, scaleLine } from "./far_keys";
@@ -11,8 +25,9 @@ import { clusterField, clusterScratch, deriveClusters, deriveJoined, taylorField
 import * as far from "./far_plan";
 import { BLOCK, LINE, NONE, packTransposed, packValues } from "./pack";
 import * as plan from "./plan";
-import { Add, Columns, product, Set } from "./product";
+import { Columns, product, Set } from "./product";
 import { ACCUMULATE, begin, EMIT, EXP, FEATURES, mark, PACK } from "./profile";
+import { addParts } from "./near_sums";
 import {
   CONSTANT,
   FAR,
@@ -41,8 +56,6 @@ import { lines } from "./state";
 /** Keys whose logits lie in memory together, and keys that share one range of queries. */
 const GROUP: i32 = 256;
 const PART: i32 = 16;
-/** Queries whose keys are summed in one go. */
-const COLUMN: i32 = 16;
 
 /** What the parts of one call share. */
 let P: usize = 0;
@@ -83,7 +96,7 @@ export function nearFarScratch(p: usize): usize {
 }
 
 /**
- * Outputs of one head for blocks `fromBlock … toBlock − 1` of a tile of queries whose row 0 is row `start`; causal: from block 0 on.
+ * Outputs of one head for blocks `fromBlock … toBlock − 1` of a tile of queries whose row 0 is row `start`.
  * `k`, `v`, `weights` (or 0): rows near them, the first being row `nearStart`; `ids`: with clusters, the cluster of each of those rows.
  * `grouped`: 0, or the keys by cluster (near_top.ts), whose pairs are added to the int32 at `counter`. `heavy`: `count` records of (block, slot, row, ω, k, v), by block: what a slot holds from that block on. `moments`: one key head's.
  */
@@ -138,10 +151,13 @@ export function nearFar(
     memory.copy(SUMS, moments, far.farBytes(p));
     sums = SUMS;
   }
-  if (clustered) deriveClusters(p, keyHead, sums, FIELD);
   q += <usize> (head * d) << 2;
   k += <usize> (keyHead * d) << 2;
   v += <usize> (keyHead * plan.valueDim(p)) << 2;
+  for (let row = 0; causal && row < fromBlock * BLOCK; row += BLOCK) {
+    join(keyHead, start + row - nearStart, BLOCK, k, v, weights, ids, sums, rest); // what an earlier piece of the rows has passed
+  }
+  if (clustered) deriveClusters(p, keyHead, sums, FIELD);
   const recordBytes = <usize> (4 + d + plan.valueDim(p)) << 2;
   let records = heavy;
   const end = heavy + <usize> count * recordBytes;
@@ -187,13 +203,27 @@ export function nearFar(
     mark(EMIT);
     if (causal && block + 1 < toBlock && far.kind(p) != far.NO_FAR) {
       const at = first - nearStart;
-      const from = k + <usize> at * plan.keyStep(p), values = v + <usize> at * plan.valueStep(p);
-      const joined = ids + (<usize> at << 2);
-      addKeys(p, keyHead, from, values, weights ? weights + (<usize> at << 2) : 0, joined, n, sums, rest);
-      if (clustered) deriveJoined(p, keyHead, joined, n, sums, FIELD, rest);
+      join(keyHead, at, n, k, v, weights, ids, sums, rest);
+      if (clustered) deriveJoined(p, keyHead, ids + (<usize> at << 2), n, sums, FIELD, rest);
       mark(ACCUMULATE);
     }
   }
+}
+
+/** Adds `n` ≤ 64 of the near rows, from `at` on, to a causal state. */
+function join(
+  keyHead: i32,
+  at: i32,
+  n: i32,
+  k: usize,
+  v: usize,
+  weights: usize,
+  ids: usize,
+  sums: usize,
+  scratch: usize,
+): void {
+  const keys = k + <usize> at * plan.keyStep(P), values = v + <usize> at * plan.valueStep(P), column = <usize> at << 2;
+  addKeys(P, keyHead, keys, values, weights ? weights + column : 0, ids + column, n, sums, scratch);
 }
 
 /** Lines that say what each row has near, and that it has seen nothing yet. */
@@ -308,36 +338,10 @@ function flush(): void {
   raiseTops();
   for (let i = 0; i < parts; i++) weigh(P, PARTS + <usize> i * PART_BYTES, R, LOGITS, OMEGA, IDS, FIELD);
   mark(EXP);
-  addRuns(0, BLOCK);
-  for (let from = 0; from < BLOCK; from += COLUMN) addRuns(from, COLUMN);
+  addParts(P, PARTS, parts, LOGITS, VALUES, ACC);
   parts = 0;
   used = 0;
   mark(ACCUMULATE);
-}
-
-/** Sums of `queries` queries (all, or one column of them): keys of parts that lie side by side pass in runs of up to 64. */
-function addRuns(from: i32, queries: i32): void {
-  const column = <usize> from << 2;
-  let first = 0, end = 0;
-  for (let i = 0; i < parts; i++) {
-    const part = PARTS + <usize> i * PART_BYTES;
-    const all = partFrom(part) == 0 && partTo(part) == LINE;
-    if (all != (queries == BLOCK) || column < partFrom(part) || column >= partTo(part)) continue;
-    if (partLine(part) != end || end - first >= BLOCK) {
-      addRun(from, queries, first, end);
-      first = partLine(part);
-    }
-    end = partLine(part) + partKeys(part);
-  }
-  addRun(from, queries, first, end);
-}
-
-function addRun(from: i32, queries: i32, first: i32, end: i32): void {
-  if (first == end) return;
-  const wide = plan.valueLine(P);
-  const weights = LOGITS + lines(first) + (<usize> from << 2), values = VALUES + <usize> first * wide;
-  const to = ACC + <usize> from * wide;
-  product<Columns, Add>(weights, LINE, values, wide, to, wide, queries, plan.paddedValueDim(P), end - first);
 }
 
 /** Logits become t, M rises to the largest, and what was summed is rescaled. */

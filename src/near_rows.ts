@@ -1,7 +1,7 @@
 /** Keys and values around a block of queries, from tiles that pass by once. */
 import type { KeyRows } from "./backend.ts";
-import type { Inputs, KeyTiles } from "./inputs.ts";
-import type { FloatArray, Precision, Tile } from "./tensor.ts";
+import type { Inputs, KeyTiles, TileMemory } from "./inputs.ts";
+import { type FloatArray, floats, type Precision, type TensorSource, type Tile } from "./tensor.ts";
 
 /** Rows of one tensor that are still wanted, piece by piece. */
 class Passing {
@@ -15,9 +15,10 @@ class Passing {
 
   /** Copies a tile. */
   push(start: number, rows: number, data: FloatArray): void {
-    const memory = this.#spare.pop() ?? data.slice();
-    const piece = memory.length >= data.length ? memory.subarray(0, data.length) : data.slice();
-    piece.set(data);
+    const memory = this.#spare.pop();
+    const fits = memory !== undefined && memory.length >= data.length;
+    const piece = fits ? memory.subarray(0, data.length) : data.slice();
+    if (fits) piece.set(data);
     this.#pieces.push({ start, rows, cols: rows > 0 ? data.length / rows : 0, data: piece });
   }
 
@@ -95,7 +96,17 @@ export class NearReader implements AsyncDisposable {
 
   constructor(inputs: Inputs, tileRows: number, precision: Precision, memory: NearMemory) {
     this.#held = new NearRows(memory);
-    this.#tiles = inputs.tiles(tileRows, precision, null)[Symbol.asyncIterator]();
+    // Rows are copied as they pass: one tile of memory per tensor does.
+    const tiles = new Map<TensorSource, FloatArray[]>();
+    const reused: TileMemory = {
+      for(source) {
+        const { rows, heads, width } = source.info;
+        const own = tiles.get(source) ?? [floats(precision, Math.min(tileRows, rows) * heads * width)];
+        tiles.set(source, own);
+        return own;
+      },
+    };
+    this.#tiles = inputs.tiles(tileRows, precision, null, reused)[Symbol.asyncIterator]();
   }
 
   async rows(start: number, end: number): Promise<KeyRows> {

@@ -6,7 +6,7 @@ import type { Attention, Sizes } from "./attention.ts";
 import { UnsupportedError, UsageError } from "./errors.ts";
 import type { Refusal } from "./report.ts";
 import type { Backend } from "./backend.ts";
-import { type Candidate, candidatesFor } from "./candidates.ts";
+import { budgetOf, type Candidate, candidatesFor } from "./candidates.ts";
 import { BLOCK_ROWS } from "./near_far.ts";
 import { clustersFor } from "./near_far_sizes.ts";
 import type { Inputs } from "./inputs.ts";
@@ -20,7 +20,9 @@ import { settled, type Trial, type TrialInputs, type Truth, truthOf, tryAttentio
 /** Longest input on which every candidate runs; of longer ones a slice of that many rows decides which go on. */
 const SLICE_ROWS = 16_384;
 /** Candidates of a long input that run on all of it, at most. */
-const FINALISTS = 6;
+const FINALISTS = 4;
+/** Operations per row of a long input, in those of 256 random features, beyond which a candidate would take too long to try. */
+const LONG_BUDGET = 3;
 /** A slice is shorter than the whole: errors may grow by this much until a candidate is out of the running. */
 const SLICE_MARGIN = 1.5;
 
@@ -133,9 +135,11 @@ export async function takesTops(backend: Backend, sizes: Sizes, causal: boolean)
 export async function tune(options: TuneOptions): Promise<Tuned> {
   const { inputs, base, sampled, backend, signal } = options;
   const sizes = sizesOf(inputs, base.causal);
-  const candidates = candidatesFor({ ...options, sizes, tops: await takesTops(backend, sizes, base.causal) });
   const whole: TrialInputs = { inputs, sizes, backend, causal: base.causal, scale: base.scale, signal };
   const long = sizes.queryRows > SLICE_ROWS && sizes.queryRows === sizes.keyRows;
+  const tops = await takesTops(backend, sizes, base.causal);
+  const budget = long ? LONG_BUDGET * budgetOf(256, sizes) : undefined;
+  const candidates = candidatesFor({ ...options, sizes, tops, budget });
   let done = 0;
   const total = candidates.length + (long ? FINALISTS : 0) + 2;
   const step = () => options.progress?.(Math.min(total, ++done), total);

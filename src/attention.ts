@@ -302,8 +302,13 @@ export function countedFlops({ nearFar, causal }: Attention, sizes: Sizes, topPa
 /** About as many operations as `flopCount` says, before a projection is drawn. */
 export function expectedWork(attention: Attention, sizes: Sizes): number {
   if (isExact(attention) || attention.nearFar) return flopCount(attention, sizes, null);
+  return positiveFlops(attention.numFeatures, sizes);
+}
+
+/** Operations of that many positive features, whose projection is dense. */
+export function positiveFlops(numFeatures: number, sizes: Sizes): number {
   const { queryRows, keyRows, heads, kvHeads, headDim, valueDim } = sizes;
-  return (queryRows * heads + keyRows * kvHeads) * 2 * attention.numFeatures * (headDim + valueDim + 1);
+  return (queryRows * heads + keyRows * kvHeads) * 2 * numFeatures * (headDim + valueDim + 1);
 }
 
 /** Checks that queries, keys and values belong together. */

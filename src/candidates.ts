@@ -1,5 +1,13 @@
 /** Settings that are worth a trial, cheapest first: what `tune` and `--features auto` choose from. Pure. */
-import { type Attention, flopCount, isExact, type NearFarSettings, parametersFor, type Sizes } from "./attention.ts";
+import {
+  type Attention,
+  flopCount,
+  isExact,
+  type NearFarSettings,
+  parametersFor,
+  positiveFlops,
+  type Sizes,
+} from "./attention.ts";
 import { EXACT, type FarField, FEATURE_MAPS } from "./feature_map.ts";
 
 /** Random features worth a trial: at equal arithmetic the others are no better. */
@@ -77,6 +85,5 @@ export function candidatesFor(options: GridOptions): Candidate[] {
 
 /** Operations per row of orthogonal positive features of that number: the measure of `--features auto`. */
 export function budgetOf(numFeatures: number, sizes: Sizes): number {
-  const { queryRows, keyRows, heads, kvHeads, headDim, valueDim } = sizes;
-  return (queryRows * heads + keyRows * kvHeads) * 2 * numFeatures * (headDim + valueDim + 1) / Math.max(1, queryRows);
+  return positiveFlops(numFeatures, sizes) / Math.max(1, sizes.queryRows);
 }

@@ -11,11 +11,10 @@ import { budgetOf, type Candidate, candidatesFor } from "./candidates.ts";
 import { AUTO, EXACT } from "./feature_map.ts";
 import type { Inputs } from "./inputs.ts";
 import { BLOCK_ROWS } from "./near_far.ts";
-import { sliceInputs } from "./row_slice.ts";
+import { sliceInputs, sliceOf } from "./row_slice.ts";
 import { sizesOf } from "./run.ts";
 import { sampleRows } from "./sampled_rows.ts";
-import { sliceOf, takesTops } from "./tune.ts";
-import { settled, type TrialInputs, truthOf, tryAttention } from "./trial.ts";
+import { errorOf, settled, takesTops, type TrialInputs, truthOf, tryAttention } from "./trial.ts";
 
 /** Rows of a slice that bidirectional candidates run on, and rows of it that they are judged on. */
 const SLICE_ROWS = 4096;
@@ -102,7 +101,7 @@ async function chooseByTrials(sizes: Sizes, options: ChooseOptions): Promise<Att
     const expected = candidate.nearFar ? flopCount(candidate, some.sizes, null) / some.sizes.queryRows : counted;
     if (flopsPerRow * counted / expected > budget) continue;
     const found = given === null ? settled(trial) : trial;
-    const error = found.error.relativeL2.value;
+    const error = errorOf(found);
     if (!best || error < best.error) best = { attention: found.attention, error };
   }
   return best?.attention ?? fallback(sizes, options);
@@ -127,7 +126,7 @@ async function chooseCausal(sizes: Sizes, options: ChooseOptions): Promise<Atten
   let best: { far: string; error: number } | null = null;
   for (const nearFar of kinds) {
     const settings = { ...attention, features: nearFar.far, nearFar, shrink: null };
-    const error = (await tryAttention(settings, some, truth)).error.relativeL2.value;
+    const error = errorOf(await tryAttention(settings, some, truth));
     if (!best || error < best.error) best = { far: nearFar.far, error };
   }
   const largest = affordable.filter(({ attention: { nearFar } }) => nearFar!.far === best?.far).at(-1)?.attention;

@@ -1,5 +1,6 @@
 /** Some rows of a tensor, as a tensor of their own. Closing it leaves the whole one open. */
 import { Inputs } from "./inputs.ts";
+import { BLOCK_ROWS } from "./near_far.ts";
 import type { RowRange, TensorInfo, TensorSource, Tile, TileOptions } from "./tensor.ts";
 
 class RowSlice implements TensorSource {
@@ -32,4 +33,12 @@ export function sliceInputs({ q, k, v, weights }: Inputs, range: RowRange): Inpu
     return part;
   };
   return new Inputs(slice(q), slice(k), slice(v), weights && slice(weights));
+}
+
+/** The middle of a long input; its beginning when causal, where the middle would lack its past. */
+export function sliceOf(rows: number, most: number, causal: boolean): RowRange {
+  if (rows <= most) return { start: 0, end: rows };
+  const middle = Math.floor((rows - most) / 2);
+  const start = causal ? 0 : middle - middle % BLOCK_ROWS;
+  return { start, end: start + most };
 }

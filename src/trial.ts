@@ -4,7 +4,9 @@
  */
 import { type Attention, countedFlops, flopCount, parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, SessionCounts } from "./backend.ts";
+import { UnsupportedError } from "./errors.ts";
 import type { Inputs, KeyTiles } from "./inputs.ts";
+import { BLOCK_ROWS } from "./near_far.ts";
 import { compareOutputs, type ErrorSummary } from "./metrics.ts";
 import { tileRowsFor } from "./plan.ts";
 import { approximateRun } from "./run.ts";
@@ -74,6 +76,22 @@ class TimedWatcher implements Watcher {
   }
 }
 
+/** Whether the backend takes clusters' keys exactly. */
+export async function takesTops(backend: Backend, sizes: Sizes, causal: boolean): Promise<boolean> {
+  const { heads, kvHeads, headDim, valueDim } = sizes;
+  const shape = { heads, kvHeads, headDim, valueDim, causal, tileRows: BLOCK_ROWS };
+  const clusters = { count: 1, centroids: new Float64Array(kvHeads * headDim), top: 1 };
+  const common = { scale: 1, window: 0, heavy: 0, far: "clusters", exactRows: 0 } as const;
+  try {
+    const plan = { ...shape, ...common, centre: new Float64Array(kvHeads * headDim), clusters };
+    await (await backend.prepareNearFar!(plan))[Symbol.asyncDispose]();
+    return true;
+  } catch (error) {
+    if (error instanceof UnsupportedError) return false;
+    throw error;
+  }
+}
+
 /** What a trial found. */
 export interface Trial {
   readonly attention: Attention;
@@ -136,6 +154,11 @@ export async function tryAttention(
     rows: queryRows,
   };
 }
+
+/** Relative L2; Infinity where outputs are not finite. */
+export const errorOf = ({ error: { relativeL2: { value } } }: Pick<Trial, "error">): number => {
+  return Number.isFinite(value) ? value : Infinity;
+};
 
 /** Shrinkage is taken where it makes the error smaller by this factor. */
 const SHRINKAGE_GAIN = 0.95;

@@ -2,26 +2,34 @@
  * The cheapest attention that meets an error on these tensors. Everything is measured: candidates run for real, first on a slice of a
  * long input, the promising ones on all of it, and the chosen one is checked again on rows that played no part in the choice.
  */
-import type { Attention, Sizes } from "./attention.ts";
-import { UnsupportedError, UsageError } from "./errors.ts";
+import { type Attention, flopCount, type Sizes } from "./attention.ts";
+import { UsageError } from "./errors.ts";
+import { EXACT } from "./feature_map.ts";
 import type { Refusal } from "./report.ts";
 import type { Backend } from "./backend.ts";
 import { budgetOf, type Candidate, candidatesFor } from "./candidates.ts";
-import { BLOCK_ROWS } from "./near_far.ts";
 import { clustersFor } from "./near_far_sizes.ts";
 import type { Inputs } from "./inputs.ts";
 import { compareOutputs, type ErrorSummary } from "./metrics.ts";
-import { sliceInputs } from "./row_slice.ts";
+import { sliceInputs, sliceOf } from "./row_slice.ts";
 import { sizesOf } from "./run.ts";
 import { sampleRows } from "./sampled_rows.ts";
-import type { RowRange } from "./tensor.ts";
-import { settled, type Trial, type TrialInputs, type Truth, truthOf, tryAttention } from "./trial.ts";
+import {
+  errorOf,
+  settled,
+  takesTops,
+  type Trial,
+  type TrialInputs,
+  type Truth,
+  truthOf,
+  tryAttention,
+} from "./trial.ts";
 
 /** Longest input on which every candidate runs; of longer ones a slice of that many rows decides which go on. */
 const SLICE_ROWS = 16_384;
 /** Candidates of a long input that run on all of it, at most. */
 const FINALISTS = 4;
-/** Operations per row of a long input, in those of 256 random features, beyond which a candidate would take too long to try. */
+/** Operations per row of a long input, in those of 256 random features, beyond which near and far settings take too long to try. */
 const LONG_BUDGET = 3;
 /** A slice is shorter than the whole: errors may grow by this much until a candidate is out of the running. */
 const SLICE_MARGIN = 1.5;
@@ -107,30 +115,6 @@ export function stateBytes({ nearFar, numFeatures }: Attention, sizes: Sizes): n
   return kvHeads * (8 * (field + heavy * (d + valueDim + 2)) + kept);
 }
 
-/** The middle of a long input; its beginning when causal, where the middle would lack its past. */
-export function sliceOf(rows: number, most: number, causal: boolean): RowRange {
-  if (rows <= most) return { start: 0, end: rows };
-  const middle = Math.floor((rows - most) / 2);
-  const start = causal ? 0 : middle - middle % BLOCK_ROWS;
-  return { start, end: start + most };
-}
-
-/** Whether the backend takes clusters' keys exactly. */
-export async function takesTops(backend: Backend, sizes: Sizes, causal: boolean): Promise<boolean> {
-  const { heads, kvHeads, headDim, valueDim } = sizes;
-  const shape = { heads, kvHeads, headDim, valueDim, causal, tileRows: BLOCK_ROWS };
-  const clusters = { count: 1, centroids: new Float64Array(kvHeads * headDim), top: 1 };
-  const common = { scale: 1, window: 0, heavy: 0, far: "clusters", exactRows: 0 } as const;
-  try {
-    const plan = { ...shape, ...common, centre: new Float64Array(kvHeads * headDim), clusters };
-    await (await backend.prepareNearFar!(plan))[Symbol.asyncDispose]();
-    return true;
-  } catch (error) {
-    if (error instanceof UnsupportedError) return false;
-    throw error;
-  }
-}
-
 /** Tries the candidates and chooses. */
 export async function tune(options: TuneOptions): Promise<Tuned> {
   const { inputs, base, sampled, backend, signal } = options;
@@ -138,8 +122,10 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
   const whole: TrialInputs = { inputs, sizes, backend, causal: base.causal, scale: base.scale, signal };
   const long = sizes.queryRows > SLICE_ROWS && sizes.queryRows === sizes.keyRows;
   const tops = await takesTops(backend, sizes, base.causal);
-  const budget = long ? LONG_BUDGET * budgetOf(256, sizes) : undefined;
-  const candidates = candidatesFor({ ...options, sizes, tops, budget });
+  const most = long ? LONG_BUDGET * budgetOf(256, sizes) : Infinity;
+  // Maps and numbers of features were asked for: they are tried in any case.
+  const candidates = candidatesFor({ ...options, sizes, tops })
+    .filter(({ attention, flopsPerRow }) => !attention.nearFar || flopsPerRow <= most);
   let done = 0;
   const total = candidates.length + (long ? FINALISTS : 0) + 2;
   const step = () => options.progress?.(Math.min(total, ++done), total);
@@ -177,7 +163,7 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
     heldOut: found?.heldOut ?? null,
     exact: {
       seconds: truth.secondsPerPair * sizes.queryRows * pairs,
-      flopsPerRow: pairs * sizes.heads * 2 * (sizes.headDim + sizes.valueDim),
+      flopsPerRow: flopCount({ ...base, features: EXACT, nearFar: null }, sizes, null) / sizes.queryRows,
     },
     uniformBaseline: compareOutputs(truth.uniform, truth.exact, truth.uniform, sizes.heads, sizes.queryRows)
       .uniformBaseline,
@@ -205,11 +191,6 @@ function triedFrom(trial: Trial, { target }: TuneOptions, sizes: Sizes, scale: n
   };
 }
 
-/** Relative L2; Infinity where outputs are not finite. */
-export const errorOf = ({ error: { relativeL2: { value } } }: Pick<Tried, "error">): number => {
-  return Number.isFinite(value) ? value : Infinity;
-};
-
 /** The most accurate first. */
 export const byError = (a: Tried, b: Tried): number => errorOf(a) === errorOf(b) ? 0 : errorOf(a) - errorOf(b);
 
@@ -231,10 +212,10 @@ function chooseFinalists(
 ): Candidate[] {
   const hopeful = early.filter(({ error }) => error.relativeL2.value <= target * SLICE_MARGIN)
     .sort(byCost(prefer));
-  // Some of them are only just good enough: a few with room to spare go along.
+  // Some of them are only just good enough: one with room to spare goes along.
   const safe = hopeful.filter(({ error }) => error.relativeL2.high <= target / SLICE_MARGIN);
   const accurate = [...early].sort(byError);
-  const wanted = [...hopeful.slice(0, FINALISTS - 3), ...safe.slice(0, 2), ...accurate.slice(0, FINALISTS)];
+  const wanted = [...hopeful.slice(0, FINALISTS / 2), ...safe.slice(0, 1), ...accurate];
   const chosen = [...new Set(wanted.map(({ candidate }) => candidate))].slice(0, FINALISTS);
   return candidates.filter((candidate) => chosen.includes(candidate));
 }

@@ -13,7 +13,7 @@ import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { Progress, useColor } from "./progress.ts";
 
-/** Runs `performer tune`; returns the exit code: 1 when nothing cheaper than exact attention reaches the error. */
+/** Runs `performer tune`; returns the exit code: 1 when no setting tried reaches the error. */
 export async function runTune(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
   const progress = new Progress(terminal, { enabled: !flags.quiet });

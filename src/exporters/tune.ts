@@ -75,7 +75,7 @@ function verdict(
   if (!chosen) {
     const best = [...tried].sort(byError)[0];
     const words = best
-      ? `nothing cheaper than exact attention reaches ${wanted} on this data; the most accurate was ` +
+      ? `none of the ${tried.length} settings tried reaches ${wanted} on this data; the most accurate was ` +
         `${settingName(best.attention)} at ${figure(best.error.relativeL2.value)}, at most ` +
         `${figure(best.error.relativeL2.high)} with 95 % confidence`
       : `nothing takes less arithmetic than exact attention over ${count(input.keyRows)} keys`;

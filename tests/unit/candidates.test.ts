@@ -10,7 +10,7 @@ import { parse } from "../../src/commands/parse.ts";
 import { Inputs } from "../../src/inputs.ts";
 import { sliceInputs } from "../../src/row_slice.ts";
 import { settingFlags, settingName } from "../../src/setting_words.ts";
-import { sliceOf } from "../../src/tune.ts";
+import { sliceOf } from "../../src/row_slice.ts";
 import { memoryTensor } from "./memory_tensor.ts";
 
 /** What a command line of `attend` asks for, through the real parser. */

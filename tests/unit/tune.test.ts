@@ -7,15 +7,8 @@ import { TUNE_EXPORTERS } from "../../src/exporters/tune.ts";
 import { Inputs } from "../../src/inputs.ts";
 import type { ErrorSummary } from "../../src/metrics.ts";
 import { RandomStream } from "../../src/random.ts";
-import {
-  stateBytes,
-  takesTops,
-  type Tried,
-  tune,
-  type Tuned,
-  type TuneOptions,
-  type TuneReport,
-} from "../../src/tune.ts";
+import { takesTops } from "../../src/trial.ts";
+import { stateBytes, type Tried, tune, type Tuned, type TuneOptions, type TuneReport } from "../../src/tune.ts";
 import { memoryTensor } from "./memory_tensor.ts";
 
 const ROWS = 300, D = 6;
@@ -209,7 +202,7 @@ describe("reports", () => {
   test("nothing is good enough: that is said, with what came nearest", () => {
     const none = { chosen: null, heldOut: null, use: null };
     expect(text({ ...none, tried: [fast, { ...slow, error: error(NaN) }] })).toContain(
-      "verdict      nothing cheaper than exact attention reaches 5 % on this data; the most accurate was window 8, taylor1 at 0.04",
+      "verdict      none of the 2 settings tried reaches 5 % on this data; the most accurate was window 8, taylor1 at 0.04",
     );
     expect(text(none)).toContain("use          --features softmax: exact attention takes about 10.0 s here");
     expect(text({ ...none, tried: [] })).toContain(

@@ -1,8 +1,8 @@
 /** Laws of causal linear attention, on every backend. */
 import { expect, test } from "bun:test";
-import { featureMap } from "../../src/feature_map.ts";
 import { KERNEL_MAPS } from "../kernel_maps.ts";
 import { describeBackends } from "./backends.ts";
+import { checkBiases } from "./biases.ts";
 import { dense, expectNear } from "./dense.ts";
 import { attend, makeProblem, mapTile, planFor, type Problem, rowsOf, run } from "./harness.ts";
 
@@ -19,21 +19,7 @@ describeBackends("causal attention", (backend, slow) => {
   });
 
   test.each(["positive", "hyperbolic"])("%s: exponents of each projection, other ones per matrix", async (map) => {
-    const sizes = { map, causal: true, beta: 2, weighted: true, keyRows: rows };
-    // 44 projections: three panels of a wasm plan, the last one part filled, which causal passes deal out to threads.
-    const features = 44 * featureMap(map).featuresPerProjection;
-    const problem = makeProblem({ ...sizes, features, heads: 4, kvHeads: 2, matrices: 2 });
-    await near(problem, slow ? 66 : 100);
-    await near(makeProblem({ ...sizes, features: 6, heads: 1 }));
-    await near(makeProblem({ ...sizes, features: 22, heads: 3, projection: "hadamard", headDim: 16 }));
-    // What a backend would give that took the first projection's exponent for all, or the first matrix's, is far off.
-    const { parameters } = problem;
-    const { projections: m, bias } = parameters;
-    const out = dense(problem);
-    for (const wrong of [bias.map(() => bias[0]), bias.map((_, a) => bias[a % m])]) {
-      const other = dense({ ...problem, parameters: { ...parameters, bias: wrong } });
-      expect(() => expectNear(other.out, out, precision)).toThrow();
-    }
+    await checkBiases({ map, causal: true, keyRows: rows }, near, slow ? 66 : 100, precision);
   });
 
   test("tile cuts do not change the result, with weights", async () => {

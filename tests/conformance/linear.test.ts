@@ -1,11 +1,11 @@
 /** Laws of bidirectional linear attention, on every backend. */
 import { expect, test } from "bun:test";
 import { KeyPass } from "../../kernels/scalar/keys.ts";
-import { featureMap } from "../../src/feature_map.ts";
 import { KERNEL_MAPS } from "../kernel_maps.ts";
 import { emptyState, mergeInto, type State } from "../../src/state.ts";
 import { tolerance } from "../tolerance.ts";
 import { describeBackends } from "./backends.ts";
+import { checkBiases } from "./biases.ts";
 import { dense, expectNear } from "./dense.ts";
 import { attend, makeProblem, mapTile, planFor, type Problem, reorder, rowsOf, run, shuffled } from "./harness.ts";
 
@@ -30,21 +30,7 @@ describeBackends("linear attention", (backend, slow) => {
   });
 
   test.each(["positive", "hyperbolic"])("%s: exponents of each projection, other ones per matrix", async (map) => {
-    const sizes = { map, beta: 2, weighted: true, keyRows: slow ? 19 : 130 };
-    // 44 projections: three panels of a wasm plan, the last one part filled, which causal passes deal out to threads.
-    const features = 44 * featureMap(map).featuresPerProjection;
-    const problem = makeProblem({ ...sizes, features, heads: 4, kvHeads: 2, matrices: 2 });
-    await near(problem, slow ? 19 : 70);
-    await near(makeProblem({ ...sizes, features: 6, heads: 1 }));
-    await near(makeProblem({ ...sizes, features: 22, heads: 3, projection: "hadamard", headDim: 16 }));
-    // What a backend would give that took the first projection's exponent for all, or the first matrix's, is far off.
-    const { parameters } = problem;
-    const { projections: m, bias } = parameters;
-    const out = dense(problem);
-    for (const wrong of [bias.map(() => bias[0]), bias.map((_, a) => bias[a % m])]) {
-      const other = dense({ ...problem, parameters: { ...parameters, bias: wrong } });
-      expect(() => expectNear(other.out, out, precision)).toThrow();
-    }
+    await checkBiases({ map, keyRows: slow ? 19 : 130 }, near, slow ? 19 : 70, precision);
   });
 
   test("exponents far apart: a state is saved, merged and loaded under its own", async () => {

@@ -7,6 +7,7 @@ import { fitInputs, parseSource, planFit, rangesOf, readsAhead, sourceText } fro
 import { Inputs } from "../../src/inputs.ts";
 import { RandomStream } from "../../src/random.ts";
 import type { TensorSource } from "../../src/tensor.ts";
+import { type MemoryTensor, memoryTensor } from "./memory_tensor.ts";
 
 const attention = (changes: Partial<Attention> = {}): Attention => ({
   features: "hyp-sderf",
@@ -25,39 +26,9 @@ const planned = (changes: Partial<Attention>, fitting: FitWish, layered = false)
 const AUTO: FitWish = { params: null, centre: "auto" };
 const given = { path: "w.npy", matrices: 1, headDim: 4, data: new Float64Array(32) };
 
-/** A tensor in memory that remembers which rows were read. */
-function memory(
-  rows: number,
-  heads: number,
-  width: number,
-  seed: number,
-): TensorSource & { readonly read: Set<number> } {
-  const data = new RandomStream(seed).normals(rows * heads * width);
-  const read = new Set<number>();
-  const cols = heads * width;
-  return {
-    read,
-    info: {
-      path: "memory",
-      name: "",
-      dtype: "f64",
-      shape: [rows, cols],
-      rows,
-      heads,
-      width,
-      firstRow: 0,
-      byteLength: 0,
-    },
-    async *tiles(tileRows, { range = { start: 0, end: rows } } = {}) {
-      for (let start = range.start; start < range.end; start += tileRows) {
-        const end = Math.min(range.end, start + tileRows);
-        for (let row = start; row < end; row++) read.add(row);
-        yield { start, rows: end - start, cols, data: data.slice(start * cols, end * cols) };
-      }
-    },
-    async [Symbol.asyncDispose]() {},
-  };
-}
+/** Seeded normal numbers as a tensor in memory that remembers which rows were read. */
+const memory = (rows: number, heads: number, width: number, seed: number): MemoryTensor =>
+  memoryTensor(new RandomStream(seed).normals(rows * heads * width), heads, width);
 
 test("sources are read as they are written, and nothing else is", () => {
   for (const text of ["fixed", "file", "prefix:7", "sample:4096"]) expect(sourceText(parseSource(text))).toBe(text);
@@ -125,8 +96,9 @@ test("the rows of the plan are read, and no others; masked keys do not count", a
   expect(fit.heads.length).toBe(2);
   const rowsOf = (total: number) =>
     rangesOf(plan.source, total).flatMap(({ start, end }) => Array.from({ length: end - start }, (_, i) => start + i));
-  expect([...k.read]).toEqual(rowsOf(900));
-  expect([...q.read]).toEqual(rowsOf(700));
+  const readOf = ({ reads }: MemoryTensor) => [...reads.keys()].filter((row) => reads[row] > 0);
+  expect(readOf(k)).toEqual(rowsOf(900));
+  expect(readOf(q)).toEqual(rowsOf(700));
   // A mask that leaves only the rows of a smaller file is that file.
   const weights: TensorSource = {
     ...memory(900, 1, 1, 3),

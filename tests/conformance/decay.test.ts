@@ -166,8 +166,8 @@ describeBackends("decay", (backend, slow) => {
         decay: Float64Array.of(1, -1),
       }]
     ) {
-      await expect(backend.prepare({ ...plan, ...wrong })).rejects.toThrow(RangeError);
-      await expect(backend.prepareExact({ ...exact, ...wrong })).rejects.toThrow(RangeError);
+      await expect(backend.prepare({ ...plan, ...wrong })).rejects.toBeInstanceOf(RangeError);
+      await expect(backend.prepareExact({ ...exact, ...wrong })).rejects.toBeInstanceOf(RangeError);
     }
   });
 });

@@ -123,22 +123,41 @@ export class NearReader implements AsyncDisposable, TileMemory {
     to.set(from.subarray(tileRows * cols, (tileRows + behind + ahead) * cols));
   }
 
+  /** All queries, bidirectionally: those that are the keys lie in the frames already. Each tile is valid as `next` says. */
+  async *queries(memory: TileMemory): AsyncGenerator<Tile> {
+    const { inputs, plan: { tileRows }, precision } = this;
+    if (inputs.q === inputs.k) {
+      const { rows } = inputs.q.info;
+      for (let start = 0; start < rows; start += tileRows) {
+        await this.next();
+        yield this.#rows(inputs.k, start, Math.min(start + tileRows, rows));
+      }
+    } else {
+      for await (const q of inputs.queryTiles(tileRows, precision, memory)) {
+        await this.next();
+        yield q;
+      }
+    }
+  }
+
+  /** Rows `start … end − 1` of a source in the current frame. */
+  #rows(source: TensorSource, start: number, end: number): Tile {
+    const cols = colsOf(source);
+    const frames = this.memory.frames(source);
+    const at = this.#tile * this.plan.tileRows - this.reach.behind; // of the frame's first row
+    const data = frames[this.#tile % frames.length].subarray((start - at) * cols, (end - at) * cols);
+    return { start, rows: end - start, cols, data };
+  }
+
   /** Keys and values near the queries `start … end − 1`, which lie in the tile read last. */
   near(start: number, end: number): KeyRows {
     const { inputs, plan } = this;
     const wanted = nearRows(plan, start, end, inputs.k.info.rows);
     const last = Math.min(wanted.end, this.#end);
     const first = Math.min(wanted.start, last);
-    const tile = (source: TensorSource): Tile => {
-      const cols = colsOf(source);
-      const frames = this.memory.frames(source);
-      const at = this.#tile * plan.tileRows - this.reach.behind; // of the frame's first row
-      const data = frames[this.#tile % frames.length].subarray((first - at) * cols, (last - at) * cols);
-      return { start: first, rows: last - first, cols, data };
-    };
-    const k = tile(inputs.k);
-    const v = inputs.v === inputs.k ? k : tile(inputs.v);
-    return inputs.weights ? { k, v, weights: tile(inputs.weights).data } : { k, v };
+    const k = this.#rows(inputs.k, first, last);
+    const v = inputs.v === inputs.k ? k : this.#rows(inputs.v, first, last);
+    return inputs.weights ? { k, v, weights: this.#rows(inputs.weights, first, last).data } : { k, v };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

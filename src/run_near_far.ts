@@ -9,6 +9,7 @@ import type { KeyRows, NearFarSession, SessionCounts } from "./backend.ts";
 import { UnsupportedError, UsageError } from "./errors.ts";
 import { fitNearFar, type FittedNearFar } from "./fit_near_far.ts";
 import { InFlight } from "./in_flight.ts";
+import type { TileMemory } from "./inputs.ts";
 import { BLOCK_ROWS } from "./near_far.ts";
 import { type FrameMemory, frameRows, NearReader, type Reach, reachOf } from "./near_rows.ts";
 import { ApproximateRun, type AttendOptions, type Emitted } from "./run_base.ts";
@@ -53,16 +54,17 @@ export class NearFarRun extends ApproximateRun {
     await using reader = reach && frames &&
       new NearReader(inputs, plan, reach, backend.limits.precision, frames, others);
     if (plan.causal) await this.#causal(session, reader!);
-    else await this.#bidirectional(session, reader);
+    else await this.#bidirectional(session, reader, frames ? { for: (source) => frames.frames(source) } : this.store);
     return { ...session.counts };
   }
 
-  async #bidirectional(session: NearFarSession, reader: NearReader | null): Promise<void> {
+  /** `memory`: where the keys that only pass by are read to. */
+  async #bidirectional(session: NearFarSession, reader: NearReader | null, memory: TileMemory): Promise<void> {
     const { inputs, backend: { limits: { precision, inFlight } } } = this.options;
     const { watch, store, sizes, reading } = this;
     const { plan } = this.#fitted!;
     const absorbing = new InFlight<void>(inFlight);
-    const keys = timed(watch, reading, inputs.tiles(plan.tileRows, precision, null, store));
+    const keys = timed(watch, reading, inputs.tiles(plan.tileRows, precision, null, memory));
     for await (const { k, v, weights } of keys) {
       await absorbing.push(watch.time("compute", () => session.absorb(k, v, weights)));
       this.shrinkage?.absorb({ v, weights });
@@ -72,9 +74,9 @@ export class NearFarRun extends ApproximateRun {
     await absorbing.drain();
     const emitted: Emitted[] = [];
     const emitting = this.emitting(emitted);
-    for await (const q of timed(watch, reading, inputs.queryTiles(plan.tileRows, precision, store))) {
+    const queries = reader?.queries(store) ?? inputs.queryTiles(plan.tileRows, precision, store);
+    for await (const q of timed(watch, reading, queries)) {
       this.keepQueries(q);
-      if (reader) await watch.time(reading, () => reader.next());
       const near = reader?.near(q.start, q.start + q.rows) ?? null;
       await emitting.push(this.#emit(session, q, near, null));
       await this.writeAll(emitted);

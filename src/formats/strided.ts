@@ -223,18 +223,24 @@ const LEAST_RUN = 16;
 class Runs {
   values: FloatArray = new Float32Array(0);
   #size = 0;
-  #views: (FloatArray | undefined)[] = [];
+  #turn = 0;
+  /** In the order of their use, which blocks of one shape share. */
+  readonly #views: FloatArray[] = [];
+  readonly #starts: number[] = [];
 
-  /** These numbers, whose runs have `size`. */
+  /** These numbers, whose runs have `size`; to be asked for from the first on. */
   of(values: FloatArray, size: number): this {
-    if (values.buffer !== this.values.buffer || size !== this.#size) [this.#size, this.#views] = [size, []];
-    this.values = values;
+    if (values.buffer !== this.values.buffer || size !== this.#size) this.#views.length = this.#starts.length = 0;
+    [this.values, this.#size, this.#turn] = [values, size, 0];
     return this;
   }
 
   /** The run that begins at `from`. */
-  at(from: number): FloatArray {
-    return this.#views[from] ??= this.values.subarray(from, from + this.#size);
+  next(from: number): FloatArray {
+    const turn = this.#turn++;
+    if (this.#starts[turn] === from) return this.#views[turn];
+    this.#starts[turn] = from;
+    return this.#views[turn] = this.values.subarray(from, from + this.#size);
   }
 }
 
@@ -243,7 +249,7 @@ function scatter(steps: readonly Step[], k: number, runs: Runs, from: number, in
   if (k > 0) {
     for (let i = 0; i < size; i++) scatter(steps, k - 1, runs, from + i * fileStep, into, to + i * tileStep);
   } else if (fileStep === 1 && tileStep === 1 && size >= LEAST_RUN) {
-    into.set(runs.at(from), to);
+    into.set(runs.next(from), to);
   } else {
     const { values } = runs;
     for (let i = 0; i < size; i++) into[to + i * tileStep] = values[from + i * fileStep];

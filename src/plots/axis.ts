@@ -40,7 +40,8 @@ export class Scale {
     const part = this.kind === "log"
       ? (Math.log(Math.max(value, SMALLEST)) - Math.log(low)) / (Math.log(high) - Math.log(low))
       : (value / 2 - low / 2) / (high / 2 - low / 2);
-    return Math.min(1, Math.max(0, part));
+    // Ends so close that they differ by nothing have only a middle.
+    return Number.isNaN(part) ? 0.5 : Math.min(1, Math.max(0, part));
   }
 }
 
@@ -71,7 +72,11 @@ export function scaleOf(kind: ScaleKind, values: readonly number[], tight = fals
   if (tight) return new Scale(kind, low, high);
   const step = linearStep(low, high, 5);
   const [from, to] = [Math.floor(low / step) * step, Math.ceil(high / step) * step];
-  return new Scale(kind, Number.isFinite(from) ? from : low, Number.isFinite(to) ? to : high);
+  return new Scale(
+    kind,
+    Number.isFinite(from) ? Math.min(from, low) : low,
+    Number.isFinite(to) ? Math.max(to, high) : high,
+  );
 }
 
 /** 1, 2 or 5 × 10^k, of which about `parts` go into an interval. */

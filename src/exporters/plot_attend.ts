@@ -56,8 +56,9 @@ function histogram(squares: RowSquares, style: PlotStyle): string {
     else if (!Number.isFinite(value)) undefinedOnes++;
     else errors.push(value);
   }
-  const title = `errors of rows: relative L2 of ${sampleWords(squares)}`;
+  const title = "errors of rows: relative L2 against exact softmax";
   const share = (part: number) => `${count(part)} of ${count(error.length)}`;
+  const sample = sampleWords(squares);
   const notes = [
     ...(lost > 0 ? [`${share(lost)} ${pairs} are no nearer to exact attention than the mean of V is`] : []),
     ...(undefinedOnes > 0
@@ -68,7 +69,7 @@ function histogram(squares: RowSquares, style: PlotStyle): string {
     const words = zeros > 0
       ? `all ${count(zeros)} that have an error have the error 0`
       : "none of them has an error that is a number";
-    return [sentence(title, style, "bold"), ...[words, ...notes].map((note) => sentence(note, style))].join("");
+    return [sentence(title, style, "bold"), ...[sample, words, ...notes].map((note) => sentence(note, style))].join("");
   }
   const rows: Row[] = [
     ...(zeros > 0 ? [{ label: "0", value: zeros, text: count(zeros) }] : []),
@@ -81,7 +82,7 @@ function histogram(squares: RowSquares, style: PlotStyle): string {
     axis: { label: `number of ${pairs}`, scale: "linear" },
     rows: aligned(rows),
     bare: true,
-    notes,
+    notes: [sample, ...notes],
   }, style);
 }
 
@@ -96,10 +97,12 @@ function map(squares: RowSquares, firstRow: number, style: PlotStyle): string {
   const { rows, heads, error, norm, base } = squares;
   const each = Math.ceil(heads / MOST_LINES);
   const over = (head: number, from: number, to: number) => {
-    let [e, n, b] = [0, 0, 0];
+    let e = 0, n = 0, b = 0;
     for (let i = from; i < to; i++) {
       const at = i * heads + head;
-      [e, n, b] = [e + error[at], n + norm[at], b + base[at]];
+      e += error[at];
+      n += norm[at];
+      b += base[at];
     }
     return { value: Math.sqrt(e / n), crossed: Number.isFinite(e) && n > 0 && e > 0 && e >= b };
   };
@@ -152,7 +155,9 @@ function line({ rows, error, norm, base, population }: RowSquares, firstRow: num
   });
   const values = lines.flatMap(({ cells }) => cells).filter((value) => showable("log", value));
   const title = sentence("where the errors are: relative L2 along the sequence, and over all of it", style, "bold");
-  if (values.length === 0) return title + sentence("nothing to draw: no stretch has an error above 0", style);
+  if (!lines[0].cells.some((value) => showable("log", value))) {
+    return title + sentence("nothing to draw: no stretch has an error above 0", style);
+  }
   const scale = scaleOf("log", values);
   const drawn = lines.map(({ cells, all }, i) => {
     const tone = i === 0 ? "cyan" : "dim";

@@ -73,25 +73,26 @@ function ruleSign({ axis }: Pick<Rule, "axis">, index: number, { ascii }: PlotSt
 function sift({ series, x, y }: Chart) {
   let [odd, below, left] = [0, 0, 0];
   const drawn = series.map((one) => {
+    const counts = one.sign === "" ? 0 : 1; // a line alone joins points that are drawn, and counted, elsewhere
     const points: Point[] = [];
     const floor: number[] = [];
     const level = one.level !== undefined && showable(y.scale, one.level) ? one.level : undefined;
     if (one.level !== undefined && level === undefined) {
-      if (Number.isFinite(one.level)) below++;
-      else odd++;
+      if (Number.isFinite(one.level)) below += counts;
+      else odd += counts;
     }
     for (const [px, py] of one.level === undefined ? one.points : []) {
-      if (!Number.isFinite(px) || !Number.isFinite(py)) odd++;
-      else if (!showable(x.scale, px)) left++;
+      if (!Number.isFinite(px) || !Number.isFinite(py)) odd += counts;
+      else if (!showable(x.scale, px)) left += counts;
       else if (!showable(y.scale, py)) {
-        below++;
+        below += counts;
         floor.push(px);
       } else points.push([px, py]);
     }
     return { ...one, level, points: points.sort((a, b) => a[0] - b[0]), floor };
   });
   const points = (count: number) => `${count} point${count === 1 ? "" : "s"}`;
-  const atFoot = drawn.filter(({ floor }) => floor.length > 0).map(({ sign }) => sign);
+  const atFoot = drawn.filter(({ floor, sign }) => floor.length > 0 && sign !== "").map(({ sign }) => sign);
   const notes = [
     ...(below > 0
       ? [

@@ -68,9 +68,9 @@ export function drawHeat(
     });
   });
   const cells = grid.flat();
-  const bounds = boundsOf(cells.filter(({ crossed }) => !crossed).map(({ value }) => value));
+  const shading = shadingOf(cells.filter(({ crossed }) => !crossed).map(({ value }) => value));
   const shades = style.ascii ? SHADES.ascii : SHADES.blocks;
-  const levelOf = (value: number) => bounds.filter((bound) => value > bound).length;
+  const levelOf = (value: number) => shading.bounds.filter((bound) => value > bound).length;
   const rows = grid.map((row, i) => {
     const signs = row.map(({ value, crossed }) => crossed ? CROSS : Number.isNaN(value) ? " " : shades[levelOf(value)]);
     const tones = row.map(({ crossed }): Tone => crossed ? "red" : "plain");
@@ -80,7 +80,7 @@ export function drawHeat(
     cells.filter(({ value, crossed }) => !crossed && !Number.isNaN(value)).map(({ value }) => levelOf(value)),
   );
   const entries: LegendEntry[] = [
-    ...shades.map((sign, level) => ({ sign, tone: "plain" as const, label: boundLabel(bounds, level), level }))
+    ...shades.map((sign, level) => ({ sign, tone: "plain" as const, label: shadeLabel(shading, level), level }))
       .filter(({ level }) => used.has(level)),
     ...(cells.some(({ crossed }) => crossed) ? [{ sign: CROSS, tone: "red" as const, label: crossedLabel }] : []),
     ...(cells.some(({ value, crossed }) => !crossed && Number.isNaN(value))
@@ -92,26 +92,37 @@ export function drawHeat(
     legend(entries, style, MARGIN.length + 2) + said;
 }
 
-/** Up to three bounds between shades: round numbers, evenly on a logarithmic scale between the least and the largest value. */
-function boundsOf(values: readonly number[]): number[] {
+interface Shading {
+  /** Bounds between shades, ascending. */
+  readonly bounds: readonly number[];
+  readonly low: number;
+  readonly high: number;
+}
+
+/** Values that differ by less than these factors get one, two or three shades: more would show what does not matter. */
+const FACTORS = [1.1, 1.4, 2];
+
+/** Round bounds, evenly on a logarithmic scale between the least and the largest value. */
+function shadingOf(values: readonly number[]): Shading {
   let low = Infinity, high = 0;
   for (const value of values) {
     if (showable("log", value)) [low, high] = [Math.min(low, value), Math.max(high, value)];
   }
-  if (!(high > low)) return [];
-  const parts = SHADES.blocks.length;
+  const parts = 1 + FACTORS.filter((factor) => high / factor >= low).length;
   const exact = Array.from({ length: parts - 1 }, (_, i) => {
     return Math.exp(Math.log(low) + (Math.log(high) - Math.log(low)) * (i + 1) / parts);
   });
   const rounded = [1, 2, 3].map((digits) => exact.map((bound) => Number(bound.toPrecision(digits))));
-  const distinct = rounded.find((set) =>
-    new Set(set).size === set.length && set[0] >= low && set[set.length - 1] < high
-  );
-  return distinct ?? [...new Set(exact)];
+  const distinct = (set: readonly number[]) =>
+    new Set(set).size === set.length && set.every((bound) => bound >= low && bound < high);
+  return { bounds: rounded.find(distinct) ?? exact, low, high };
 }
 
-function boundLabel(bounds: readonly number[], level: number): string {
-  if (bounds.length === 0) return "all alike";
+function shadeLabel({ bounds, low, high }: Shading, level: number): string {
+  if (bounds.length === 0) {
+    const [from, to] = [tickText(low), tickText(high)];
+    return high === 0 ? "0" : from === to ? `all ${from}` : `${from} to ${to}`;
+  }
   return level < bounds.length ? `up to ${tickText(bounds[level])}` : `above ${tickText(bounds[bounds.length - 1])}`;
 }
 

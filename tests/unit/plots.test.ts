@@ -106,7 +106,7 @@ describe("whatever is drawn, nothing is wider than asked, and nothing throws", (
       rules: fc.array(fc.record({ at: anyNumber, label: words }), { maxLength: 3 }),
       bare: fc.boolean(),
     });
-    fc.assert(fc.property(rows, style, (rows, style) => expectTidy(drawRows(rows, style), style)), { numRuns: 300 });
+    fc.assert(fc.property(rows, style, (rows, style) => expectTidy(drawRows(rows, style), style)), { numRuns: 200 });
   });
 
   test("heat maps", () => {
@@ -116,7 +116,7 @@ describe("whatever is drawn, nothing is wider than asked, and nothing throws", (
       const map = { title: "map", length: cells.length, lines, crossedLabel: labels[0] ?? "", notes: labels };
       expectTidy(drawHeat({ ...map, across: ["first", labels[0] ?? "", "last"] }, style), style);
     });
-    fc.assert(property, { numRuns: 300 });
+    fc.assert(property, { numRuns: 200 });
   });
 
   test("sentences, sparklines", () => {

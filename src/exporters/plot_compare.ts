@@ -41,11 +41,14 @@ export function plotCompare({ rows, uniformBaseline }: CompareReport, style: Plo
       notes: left(MOST_ROWS, settings.length),
     }, style);
   }
+  const errors = rows.map(({ relativeL2: { value } }) => value).filter(Number.isFinite);
+  const squeezed = Math.max(...errors) > 3 * uniformBaseline && Math.min(...errors) < uniformBaseline;
   const curves = [...Map.groupBy(rows, curveOf)];
   return drawChart({
     title: "error against the number of features",
     x: { label: "number of features m", scale: "log", ticks: lengths, text: String, tight: true },
-    y: ERROR,
+    // What is far worse than the mean of V would squeeze the curves that are of use.
+    y: { ...ERROR, ...(squeezed ? { most: 2 * uniformBaseline } : {}) },
     series: curves.slice(0, MOST_CURVES).map(([label, rows], i): Series => {
       const common = { sign: letterAt(i), tone: toneAt(i) };
       if (rows[0].numFeatures === null) {

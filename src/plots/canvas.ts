@@ -8,6 +8,9 @@ const BLANK = 0x2800;
 /** Stands where several marks would. */
 export const BOTH = "+";
 
+/** Columns that a mark may be moved by to be seen. */
+const BESIDE = [0, 1, -1, 2, -2];
+
 /** A point of the canvas: 0 to 1 across from the left, 0 to 1 down from the top. */
 export type Spot = readonly [across: number, down: number];
 
@@ -49,14 +52,16 @@ export class Canvas {
     }
   }
 
-  /** A mark over the lines; where another stands already, BOTH. */
+  /** A mark over the lines; where another stands already, beside it, and where there is no room for that either, BOTH. */
   mark(spot: Spot, sign: string, tone: Tone): void {
     const [column, row] = this.cell(spot);
-    const before = this.#marks[row][column];
-    const clash = before !== "" && before !== sign;
-    this.#clashed ||= clash;
-    this.#marks[row][column] = clash ? BOTH : sign;
-    this.#tones[row][column] = clash ? "plain" : tone;
+    const marks = this.#marks[row];
+    const aside = BESIDE.map((step) => column + step).find((c) => {
+      return c >= 0 && c < this.width && (marks[c] === "" || marks[c] === sign);
+    });
+    this.#clashed ||= aside === undefined;
+    marks[aside ?? column] = aside === undefined ? BOTH : sign;
+    this.#tones[row][aside ?? column] = aside === undefined ? "plain" : tone;
   }
 
   /** A sign in every character of a row or column that nothing else is in. */
@@ -102,7 +107,9 @@ export class Canvas {
     });
   }
 
+  /** Dots of a spot, such that they are in its character. */
   #dot([across, down]: Spot): [number, number] {
-    return [across * (this.width * this.#dots[0] - 1), down * (this.height * this.#dots[1] - 1)];
+    const [wide, high] = this.#dots;
+    return [across * (this.width - 1) * wide + (wide - 1) / 2, down * (this.height - 1) * high + (high - 1) / 2];
   }
 }

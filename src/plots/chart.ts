@@ -22,6 +22,8 @@ export interface AxisTitle {
   /** Values that get a tick where there is room, instead of round numbers. */
   readonly ticks?: readonly number[];
   readonly text?: (value: number) => string;
+  /** Values above are drawn at the end of the axis, and said to be: they would squeeze the others. */
+  readonly most?: number;
   /** The axis ends at the outermost values, not at round numbers. */
   readonly tight?: boolean;
 }
@@ -93,7 +95,17 @@ function sift({ series, x, y }: Chart) {
   });
   const points = (count: number) => `${count} point${count === 1 ? "" : "s"}`;
   const atFoot = drawn.filter(({ floor, sign }) => floor.length > 0 && sign !== "").map(({ sign }) => sign);
+  const beyond = (value: number) => y.most !== undefined && value > y.most;
+  const above = drawn.map(({ sign, points, level = -Infinity }) => {
+    return { sign, count: sign === "" ? 0 : points.filter(([, py]) => beyond(py)).length + (beyond(level) ? 1 : 0) };
+  }).filter(({ count }) => count > 0);
   const notes = [
+    ...(above.length > 0
+      ? [
+        `at the top, ${above.map(({ sign }) => sign).join(", ")}: ` +
+        `${points(above.reduce((sum, { count }) => sum + count, 0))} above ${(y.text ?? tickText)(y.most!)}`,
+      ]
+      : []),
     ...(below > 0
       ? [
         `${atFoot.length > 0 ? `at the foot, ${atFoot.join(", ")}: ` : ""}${
@@ -157,7 +169,7 @@ function asCurves(chart: Chart, drawn: Drawn, style: PlotStyle): string {
     [...points.map(([px]) => px), ...drawn.flatMap(({ floor }) => floor), ...on("x")],
     x.tight,
   );
-  const ys = [...points.map(([, py]) => py), ...levels, ...on("y")];
+  const ys = [...points.map(([, py]) => py), ...levels, ...on("y")].map((value) => Math.min(value, y.most ?? Infinity));
   const down = ys.length > 0
     ? scaleOf(y.scale, ys, y.tight, drawn.some(({ floor }) => floor.length > 0))
     : new Scale(y.scale, 0.1, 1);

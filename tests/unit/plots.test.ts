@@ -72,7 +72,11 @@ function expectTidy(drawing: string, { columns, ascii, color }: PlotStyle): void
 const chart: fc.Arbitrary<Chart> = fc.record({
   title: fc.oneof(words.filter((text) => text.trim() !== ""), fc.constant("a title")),
   x: fc.record({ label: words, scale: kind, tight: fc.boolean(), ticks: fc.array(anyNumber, { maxLength: 8 }) }),
-  y: fc.record({ label: words, scale: kind }),
+  y: fc.record({
+    label: words,
+    scale: kind,
+    most: fc.option(anyNumber.filter((most) => most > 0), { nil: undefined }),
+  }),
   series: fc.array(
     fc.record({
       label: words,
@@ -306,6 +310,26 @@ describe("charts", () => {
     const coloured = drawChart({ ...base, series, rules }, { ...PLAIN, color: true });
     expect(coloured).toContain("\x1b[31mL\x1b[39m");
     expect(bare(coloured)).toBe(drawing);
+  });
+
+  test("marks in one place stand side by side, the sixth makes it several", () => {
+    const series = [..."ABCDEF"].map((sign) => curve(sign, [[1, 0.5], [64, 0.5]]));
+    const row = inside(drawChart({ ...base, series: series.slice(0, 3) }, PLAIN)).find((row) => row.includes("A"))!;
+    expect(row).toMatch(/^ABC.*CBA$/);
+    const drawing = drawChart({
+      ...base,
+      series: series.map((one) => ({ ...one, points: [[1, 1], [8, 0.5], [64, 1]] as const })),
+    }, PLAIN);
+    expect(inside(drawing).join("\n")).toMatch(/EC\+BD/);
+    expect(drawing).toContain("+ several of these");
+  });
+
+  test("values beyond the wanted end stand at the top, and are said to", () => {
+    const series = [curve("A", [[1, 0.5], [2, 0.25]]), curve("B", [[1, 100], [2, 0.5]])];
+    const drawing = drawChart({ ...base, y: { ...log("error"), most: 2 }, series }, PLAIN);
+    expect(inside(drawing)[0]).toStartWith("B");
+    expect(drawing).toContain("at the top, B: 1 point above 2");
+    expect(drawing).toMatch(/ +2 ┤B/);
   });
 
   test("too narrow a terminal gets a sentence", () => {

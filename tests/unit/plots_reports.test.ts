@@ -157,6 +157,17 @@ describe("compare", () => {
     expect(drawing.match(/^.*[│┤].*A.*$/gm)!.length).toBe(2);
   });
 
+  test("what is far worse than the mean of V does not squeeze the others, unless all are", () => {
+    const rows = [
+      row("positive", 64, 0.1),
+      row("positive", 16, 0.4),
+      row("trigonometric", 64, 1),
+      row("trigonometric", 16, 50),
+    ];
+    expect(plotCompare(report(rows), STYLE)).toContain("at the top, B: 1 point above 1.8");
+    expect(plotCompare(report(rows.slice(2)), STYLE)).not.toContain("at the top");
+  });
+
   test("one m, or none, makes rows; many curves are cut with a word", () => {
     const one = plotCompare(report([row("positive", 64, 0.1), row("taylor1", null, 0.6, null)]), STYLE);
     expect(one).toMatch(/positive, m = 64 │●.* 0.1\n {2}taylor1 +│·+●.* 0.6\n/);

@@ -6,6 +6,7 @@ import { drawHeat, type HeatLine } from "../plots/heat.ts";
 import { binsOf } from "../plots/histogram.ts";
 import { drawRows, type Row, sparkline } from "../plots/rows.ts";
 import { MARGIN, paint, type PlotStyle, sentence, type Tone, widthOf } from "../plots/style.ts";
+import { quantile } from "../statistics.ts";
 import { count, figure } from "../words.ts";
 
 /** Lines of a picture with one line per head; more heads share lines, or are counted in a sentence. */
@@ -71,9 +72,15 @@ function histogram(squares: RowSquares, style: PlotStyle): string {
       : "none of them has an error that is a number";
     return [sentence(title, style, "bold"), ...[sample, words, ...notes].map((note) => sentence(note, style))].join("");
   }
+  // A few rows that are all but exact, such as the first of a causal run, would take most of the bars.
+  const sorted = Float64Array.from(errors).sort();
+  const floor = scaleOf("log", [quantile(sorted, 0.1) / 10, sorted[sorted.length - 1]]).low;
+  const kept = sorted.subarray(sorted.findIndex((value) => value >= floor));
+  const tail = sorted.length - kept.length;
   const rows: Row[] = [
     ...(zeros > 0 ? [{ label: "0", value: zeros, text: count(zeros) }] : []),
-    ...binsOf(errors, MOST_BINS).map(({ from, to, count: n }) => {
+    ...(tail > 0 ? [{ label: `below ${tickText(floor)}`, value: tail, text: count(tail), tone: "cyan" as const }] : []),
+    ...binsOf(kept, MOST_BINS).map(({ from, to, count: n }) => {
       return { label: `${tickText(from)} – ${tickText(to)}`, value: n, text: count(n), tone: "cyan" as const };
     }),
   ];

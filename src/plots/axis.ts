@@ -84,8 +84,11 @@ function linearStep(low: number, high: number, parts: number): number {
   return snapUp(Math.max(Number.MIN_VALUE * 1e16, high / parts - low / parts));
 }
 
-/** Ticks at round numbers, in sets from the finest to the coarsest. Each is ascending, and within the scale. */
-export function tickSets({ kind, low, high }: Scale): number[][] {
+/**
+ * Ticks at round numbers, in sets from the finest to the coarsest. Each is ascending, and within the scale. On a logarithmic axis the
+ * finest is 1, 2 and 5 × 10^k; where those are few, or `finest` (from 1, below 10) is given, there is a finer one.
+ */
+export function tickSets({ kind, low, high }: Scale, finest?: readonly number[]): number[][] {
   const inside = (value: number) => value >= low && value <= high;
   if (kind === "linear") {
     return [8, 5, 3, 2, 1].map((parts) => {
@@ -104,7 +107,8 @@ export function tickSets({ kind, low, high }: Scale): number[][] {
     decades.filter((k) => k % every === 0).map(power).filter(inside)
   );
   const usual = of(STEPS);
-  const sets = [...(usual.length < 4 ? [of(FINER)] : []), usual, decades.map(power).filter(inside), ...coarser];
+  const finer = finest ?? (usual.length < 4 ? FINER : null);
+  const sets = [...(finer ? [of(finer)] : []), usual, decades.map(power).filter(inside), ...coarser];
   return sets.filter((set) => set.length > 0);
 }
 

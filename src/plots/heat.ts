@@ -95,19 +95,20 @@ export function drawHeat(
 interface Shading {
   /** Bounds between shades, ascending. */
   readonly bounds: readonly number[];
-  readonly low: number;
   readonly high: number;
 }
 
 /** Values that differ by less than these factors get one, two or three shades: more would show what does not matter. */
 const FACTORS = [1.1, 1.4, 2];
 
-/** Round bounds, evenly on a logarithmic scale between the least and the largest value. */
+/** Part of the values that share the lightest shade, however small they are: a few that are nearly 0 say nothing of the others. */
+const LIGHTEST = 0.1;
+
+/** Round bounds, evenly on a logarithmic scale up to the largest value. */
 function shadingOf(values: readonly number[]): Shading {
-  let low = Infinity, high = 0;
-  for (const value of values) {
-    if (showable("log", value)) [low, high] = [Math.min(low, value), Math.max(high, value)];
-  }
+  const sorted = values.filter((value) => showable("log", value)).sort((a, b) => a - b);
+  const high = sorted[sorted.length - 1] ?? 0;
+  const low = sorted[Math.floor(LIGHTEST * sorted.length)] ?? Infinity;
   const parts = 1 + FACTORS.filter((factor) => high / factor >= low).length;
   const exact = Array.from({ length: parts - 1 }, (_, i) => {
     return Math.exp(Math.log(low) + (Math.log(high) - Math.log(low)) * (i + 1) / parts);
@@ -115,13 +116,12 @@ function shadingOf(values: readonly number[]): Shading {
   const rounded = [1, 2, 3].map((digits) => exact.map((bound) => Number(bound.toPrecision(digits))));
   const distinct = (set: readonly number[]) =>
     new Set(set).size === set.length && set.every((bound) => bound >= low && bound < high);
-  return { bounds: rounded.find(distinct) ?? exact, low, high };
+  return { bounds: rounded.find(distinct) ?? exact, high };
 }
 
-function shadeLabel({ bounds, low, high }: Shading, level: number): string {
+function shadeLabel({ bounds, high }: Shading, level: number): string {
   if (bounds.length === 0) {
-    const [from, to] = [tickText(low), tickText(high)];
-    return high === 0 ? "0" : from === to ? `all ${from}` : `${from} to ${to}`;
+    return high === 0 ? "0" : `up to ${tickText(high)}`;
   }
   return level < bounds.length ? `up to ${tickText(bounds[level])}` : `above ${tickText(bounds[bounds.length - 1])}`;
 }

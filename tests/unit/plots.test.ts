@@ -315,7 +315,7 @@ describe("charts", () => {
   test("marks in one place stand side by side, the sixth makes it several", () => {
     const series = [..."ABCDEF"].map((sign) => curve(sign, [[1, 0.5], [64, 0.5]]));
     const row = inside(drawChart({ ...base, series: series.slice(0, 3) }, PLAIN)).find((row) => row.includes("A"))!;
-    expect(row).toMatch(/^ABC.*CBA$/);
+    expect(row).toMatch(/^ABC.*CAB$/);
     const drawing = drawChart({
       ...base,
       series: series.map((one) => ({ ...one, points: [[1, 1], [8, 0.5], [64, 1]] as const })),
@@ -377,7 +377,9 @@ test("a sparkline has its extremes where the values have them", () => {
 });
 
 test("bins have round ends and hold every value once", () => {
-  const values = fc.array(fc.double({ min: 1e-9, max: 1e9, noNaN: true }), { minLength: 1, maxLength: 200 });
+  const values = fc.float64Array({ min: 1e-9, max: 1e9, noNaN: true, minLength: 1, maxLength: 200 }).map((all) =>
+    all.sort()
+  );
   fc.assert(fc.property(values, fc.integer({ min: 1, max: 20 }), (values, most) => {
     const bins = binsOf(values, most);
     expect(bins.reduce((sum, { count }) => sum + count, 0)).toBe(values.length);
@@ -387,7 +389,7 @@ test("bins have round ends and hold every value once", () => {
       if (i > 0) expect(bins[i - 1].to).toBe(from);
     }
   }));
-  expect(binsOf([0.03, 0.07, 0.07, 0.4], 10)).toEqual([
+  expect(binsOf(Float64Array.of(0.03, 0.07, 0.07, 0.4), 10)).toEqual([
     { from: 0.02, to: 0.05, count: 1 },
     { from: 0.05, to: 0.1, count: 2 },
     { from: 0.1, to: 0.2, count: 0 },

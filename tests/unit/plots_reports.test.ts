@@ -78,6 +78,12 @@ describe("attend", () => {
     expect(counts.reduce((a, b) => a + b, 0)).toBe(800);
   });
 
+  test("a few rows that are all but exact do not take most of the bars and shades", () => {
+    const drawing = plotAttend(reportOf(squares(200, 2, 200, (row) => row < 10 ? 1e-9 : 0.05 + row / 1000)), STYLE);
+    expect(drawing).toMatch(/below 0.005 │.* 20\n +0.05 – 0.063 │/);
+    expect(drawing).toMatch(/head 0 ░+▒+▓+█+ /);
+  });
+
   test("one bad head of 512 is seen", () => {
     const drawing = plotAttend(reportOf(squares(256, 512, 4096, (_, head) => head === 300 ? 2 : 0.01)), STYLE);
     // 16 lines of 32 heads; the bad one is no nearer than the mean of V.

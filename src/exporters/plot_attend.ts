@@ -133,7 +133,7 @@ function map(squares: RowSquares, firstRow: number, style: PlotStyle): string {
   });
   const grouped = each > 1 ? `, in each line the worst of ${each} heads` : "";
   return drawHeat({
-    title: `where the errors are: relative L2 per head along the sequence, and over all of it${grouped}`,
+    title: `where the errors are: relative L2 per head along the rows, and over all of them${grouped}`,
     length: rows.length,
     lines,
     across: [
@@ -161,7 +161,7 @@ function line({ rows, error, norm, base, population }: RowSquares, firstRow: num
     return { cells, all: figure(root(squares, 0, rows.length)) };
   });
   const values = lines.flatMap(({ cells }) => cells).filter((value) => showable("log", value));
-  const title = sentence("where the errors are: relative L2 along the sequence, and over all of it", style, "bold");
+  const title = sentence("where the errors are: relative L2 along the rows, and over all of them", style, "bold");
   if (!lines[0].cells.some((value) => showable("log", value))) {
     return title + sentence("nothing to draw: no stretch has an error above 0", style);
   }

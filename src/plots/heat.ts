@@ -73,14 +73,14 @@ export function drawHeat(
   const levelOf = (value: number) => shading.bounds.filter((bound) => value > bound).length;
   const rows = grid.map((row, i) => {
     const signs = row.map(({ value, crossed }) => crossed ? CROSS : Number.isNaN(value) ? " " : shades[levelOf(value)]);
-    const tones = row.map(({ crossed }): Tone => crossed ? "red" : "plain");
+    const tones = row.map(({ crossed }): Tone => crossed ? "red" : "cyan");
     return `${MARGIN}${labels[i].padEnd(first)} ${paintCells(style, signs, tones)}  ${texts[i]}`.trimEnd() + "\n";
   });
   const used = new Set(
     cells.filter(({ value, crossed }) => !crossed && !Number.isNaN(value)).map(({ value }) => levelOf(value)),
   );
   const entries: LegendEntry[] = [
-    ...shades.map((sign, level) => ({ sign, tone: "plain" as const, label: shadeLabel(shading, level), level }))
+    ...shades.map((sign, level) => ({ sign, tone: "cyan" as const, label: shadeLabel(shading, level), level }))
       .filter(({ level }) => used.has(level)),
     ...(cells.some(({ crossed }) => crossed) ? [{ sign: CROSS, tone: "red" as const, label: crossedLabel }] : []),
     ...(cells.some(({ value, crossed }) => !crossed && Number.isNaN(value))

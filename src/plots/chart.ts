@@ -1,7 +1,7 @@
 /** Curves and points on two axes. What is to be drawn is plain data; `drawChart` turns it into lines of text. */
 import { Scale, type ScaleKind, scaleOf, showable, ticksAcross, ticksDown, tickText } from "./axis.ts";
 import { BOTH, Canvas, type Spot } from "./canvas.ts";
-import { drawRows } from "./rows.ts";
+import { axisWords, drawRows, foot } from "./rows.ts";
 import {
   LEAST_COLUMNS,
   legend,
@@ -125,8 +125,6 @@ function sift({ series, x, y }: Chart) {
 
 type Drawn = ReturnType<typeof sift>["drawn"];
 
-const axisWords = ({ label, scale }: AxisTitle): string => `${label}${scale === "log" ? ", log scale" : ""}`;
-
 /**
  * The chart as lines that end with a newline, none longer than the style's columns. Points that an axis cannot show are counted in a
  * sentence; with one x alone the values stand in rows, one under the other; without any there is a sentence instead.
@@ -186,32 +184,22 @@ function asCurves(chart: Chart, drawn: Drawn, style: PlotStyle): string {
   const signs = drawRules(canvas, rules, { across, down }, style);
 
   const ticks = ticksAcross(across, canvas.width, (value) => narrow((x.text ?? tickText)(value), style), x.ticks);
-  const [corner, upright, tickRight, flat, tickDown] = style.ascii ? "+|+-+" : "└│┤─┬";
+  const [upright, tickRight] = style.ascii ? "|+" : "│┤";
   const dim = (text: string) => paint(style, "dim", text);
   const rows = canvas.lines().map((line, row) => {
     const label = labels.get(row);
     return `${MARGIN}${dim((label ?? "").padStart(gutter))} ${dim(label === undefined ? upright : tickRight)}${line}\n`;
   });
-  const base = Array.from({ length: canvas.width }, () => flat);
-  for (const { at } of ticks) base[at] = tickDown;
-  let below = "";
-  for (const { from, text } of ticks) below = below.padEnd(from) + text;
   const entries: LegendEntry[] = [
     ...drawn.filter(({ label }) => label !== "").map(({ sign, tone, label }) => ({ sign, tone, label })),
     ...rules.map(({ label, tone = "dim" }, i) => ({ sign: signs[i].repeat(2), tone, label })),
   ];
   if (canvas.clashed) entries.push({ sign: BOTH, tone: "plain", label: "several of these" });
-  const xTitle = narrow(axisWords(x), style);
-  const inset = Math.max(0, Math.floor((canvas.width - xTitle.length) / 2));
   return [
     sentence(title, style, "bold"),
-    sentence(`${axisWords(y)}`, style),
+    sentence(axisWords(y), style),
     ...rows,
-    `${" ".repeat(indent - 1)}${dim(corner + base.join(""))}\n`,
-    `${" ".repeat(indent)}${dim(below)}\n`,
-    ...(xTitle.length <= canvas.width
-      ? [`${" ".repeat(indent + inset)}${dim(xTitle)}\n`]
-      : [sentence(axisWords(x), style)]),
+    foot(x, ticks, { indent, width: canvas.width }, style),
     legend(entries, style, MARGIN.length + 2),
   ].join("");
 }

@@ -1,5 +1,5 @@
 /** One line per value: bars from zero on a linear axis, dots along a logarithmic one. And sparklines, which are one line of many values. */
-import { Scale, type ScaleKind, scaleOf, showable, ticksAcross, tickText } from "./axis.ts";
+import { type Placed, Scale, type ScaleKind, scaleOf, showable, ticksAcross, tickText } from "./axis.ts";
 import {
   clip,
   LEAST_COLUMNS,
@@ -76,6 +76,7 @@ export function drawRows(
     showable(axis.scale, v)
   );
   const scale = barScale(axis.scale, values);
+  const ticks = ticksAcross(scale, width, (value) => narrow(write(value), style));
   const log = axis.scale === "log";
   const dim = (words: string) => paint(style, "dim", words);
   const edge = style.ascii ? "|" : "│";
@@ -95,7 +96,7 @@ export function drawRows(
     }
     return `${MARGIN}${labels[i].padEnd(first)} ${dim(edge)}${paintCells(style, cells, tones)} ${texts[i]}\n`;
   });
-  return head + lines.join("") + (bare ? "" : foot(axis, scale, { indent, width }, style)) +
+  return head + lines.join("") + (bare ? "" : foot(axis, ticks, { indent, width }, style)) +
     legend(
       shown.map(({ label, tone = "dim" }, r) => ({
         sign: RULES[style.ascii ? "ascii" : "braille"][r % 2],
@@ -113,24 +114,29 @@ function barScale(kind: ScaleKind, values: readonly number[]): Scale {
   return new Scale("linear", 0, most > 0 ? most : 1);
 }
 
-function foot(
-  { label, scale: kind, text = tickText }: RowsChart["axis"],
-  scale: Scale,
+/** A horizontal axis below a drawing of `width` characters that begins at `indent`: line, ticks, and what is measured. */
+export function foot(
+  axis: { readonly label: string; readonly scale: ScaleKind },
+  ticks: readonly Placed[],
   { indent, width }: { readonly indent: number; readonly width: number },
   style: PlotStyle,
 ): string {
   const [corner, flat, tick] = style.ascii ? "+-+" : "└─┬";
-  const ticks = ticksAcross(scale, width, (value) => narrow(text(value), style));
+  const dim = (words: string) => paint(style, "dim", words);
   const base = Array.from({ length: width }, () => flat);
   for (const { at } of ticks) base[at] = tick;
   let below = "";
   for (const { from, text } of ticks) below = below.padEnd(from) + text;
-  const words = narrow(`${label}${kind === "log" ? ", log scale" : ""}`, style);
+  const words = narrow(axisWords(axis), style);
   const inset = Math.max(0, Math.floor((width - words.length) / 2));
-  return `${" ".repeat(indent - 1)}${paint(style, "dim", corner + base.join(""))}\n` +
-    `${" ".repeat(indent)}${paint(style, "dim", below)}\n` +
-    (words.length <= width ? `${" ".repeat(indent + inset)}${paint(style, "dim", words)}\n` : sentence(words, style));
+  return `${" ".repeat(indent - 1)}${dim(corner + base.join(""))}\n${" ".repeat(indent)}${dim(below)}\n` +
+    (words.length <= width ? `${" ".repeat(indent + inset)}${dim(words)}\n` : sentence(words, style));
 }
+
+/** What an axis measures, and how. */
+export const axisWords = ({ label, scale }: { readonly label: string; readonly scale: ScaleKind }): string => {
+  return `${label}${scale === "log" ? ", log scale" : ""}`;
+};
 
 const SPARKS = { blocks: "▁▂▃▄▅▆▇█", ascii: "_.-=^" };
 

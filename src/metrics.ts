@@ -147,6 +147,39 @@ export function compareOutputs(
   };
 }
 
+/**
+ * Squares per sampled row and head, `rows × heads` each: of the error, of the exact output, and of the error of answering with the mean of
+ * the visible values. Ratios of sums of them are the errors of any part of the sample.
+ */
+export interface RowSquares {
+  /** Indices of the sampled rows, ascending, of `population`. */
+  readonly rows: Float64Array;
+  readonly population: number;
+  readonly heads: number;
+  readonly error: Float64Array;
+  readonly norm: Float64Array;
+  readonly base: Float64Array;
+}
+
+/** The squares of outputs that `compareOutputs` compares; `rows` are the indices of their rows. */
+export function rowSquares(
+  approx: Tile,
+  exact: Tile,
+  uniform: Tile,
+  { rows, population, heads }: Pick<RowSquares, "rows" | "population" | "heads">,
+): RowSquares {
+  const width = exact.cols / heads;
+  const [error, norm, base] = [0, 1, 2].map(() => new Float64Array(rows.length * heads));
+  for (let i = 0; i < error.length; i++) {
+    const pair = { approx: approx.data, exact: exact.data, at: i * width, width };
+    const found = moments(pair);
+    error[i] = found.error;
+    norm[i] = found.exact2;
+    base[i] = moments({ ...pair, approx: uniform.data }).error;
+  }
+  return { rows, population, heads, error, norm, base };
+}
+
 /** A relative L2 error that never travels without its baseline; see ErrorSummary. */
 export interface ErrorFigures {
   readonly relativeL2: number;

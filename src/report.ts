@@ -2,7 +2,7 @@
 import type { NearFarSettings } from "./attention.ts";
 import type { SessionCounts, Stage } from "./backend.ts";
 import type { FitSource } from "./fit_near_far.ts";
-import type { ErrorSummary } from "./metrics.ts";
+import type { ErrorSummary, RowSquares } from "./metrics.ts";
 import type { RulesName } from "./rules_table.ts";
 import type { Interval } from "./statistics.ts";
 
@@ -161,5 +161,7 @@ export interface Report {
   readonly error: ErrorReport | null;
   /** With `--health`: how each head fares; null: not asked for, not checked, or the attention is exact itself. */
   readonly health: HealthReport | null;
+  /** For plots, where they were asked for (`keepRows`): too long for a report that is printed, and in none. */
+  readonly rowSquares?: RowSquares;
   readonly warnings: readonly Warning[];
 }

@@ -3,7 +3,7 @@ import { UsageError } from "../errors.ts";
 import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import type { Command, Flag } from "./command.ts";
-import { COMMON_FLAGS, fraction, listOf, oneOf, positiveNumber, wholeNumber } from "./flags.ts";
+import { COMMON_FLAGS, fraction, listOf, oneOf, PLOT_FLAGS, positiveNumber, wholeNumber } from "./flags.ts";
 
 /** "16_384" or "2^14". */
 function length(text: string): number {
@@ -113,7 +113,7 @@ const FLAGS: readonly Flag[] = [
     choices: ["text", "json", "jsonl", "csv", "md"],
     default: "text",
   },
-  { name: "ascii", summary: "draw the chart in ASCII" },
+  ...PLOT_FLAGS,
   ...COMMON_FLAGS,
 ];
 

@@ -3,7 +3,7 @@ import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { attend } from "./attend.ts";
 import type { Command, Flag } from "./command.ts";
-import { COMMON_FLAGS, doublings, FORMAT_FLAG, listOf, oneOf, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import { COMMON_FLAGS, doublings, FORMAT_FLAG, listOf, oneOf, PLOT_FLAGS, THREADS_FLAG, wholeNumber } from "./flags.ts";
 import { INPUT_FLAGS } from "./input_flags.ts";
 import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
@@ -77,6 +77,7 @@ const FLAGS: readonly Flag[] = [
   ...INPUT_FLAGS,
   { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
   FORMAT_FLAG,
+  ...PLOT_FLAGS,
   ...COMMON_FLAGS,
 ];
 

@@ -12,11 +12,13 @@ import { openBackends } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { nearFarFrom } from "./near_far_flags.ts";
+import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 
 /** Runs `performer compare`; returns the exit code. */
 export async function runCompare(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
+  const plot = plotStyle(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: CompareReport;
   try {
@@ -26,7 +28,8 @@ export async function runCompare(invocation: Invocation, terminal: Terminal): Pr
   }
   if (flags.quiet && !flags.json) return 0;
   const exporter = await COMPARE_EXPORTERS[flags.json ? "json" : String(flags.format)]();
-  terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true }));
+  const picture = plot ? (await import("../exporters/plot_compare.ts")).plotCompare(report, plot) : "";
+  terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true, picture }));
   return 0;
 }
 

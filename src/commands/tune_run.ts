@@ -11,11 +11,13 @@ import { tune, TUNE_SCHEMA, type TuneReport } from "../tune.ts";
 import { attentionFrom, openInputs } from "./attend_files.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
+import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 
 /** Runs `performer tune`; returns the exit code: 1 when no setting tried reaches the error. */
 export async function runTune(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
+  const plot = plotStyle(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: TuneReport;
   try {
@@ -25,7 +27,8 @@ export async function runTune(invocation: Invocation, terminal: Terminal): Promi
   }
   if (!flags.quiet || flags.json) {
     const exporter = await TUNE_EXPORTERS[flags.json ? "json" : String(flags.format)]();
-    terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true }));
+    const picture = plot ? (await import("../exporters/plot_tune.ts")).plotTune(report, plot) : "";
+    terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true, picture }));
   }
   return report.chosen === null ? 1 : 0;
 }

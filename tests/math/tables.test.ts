@@ -5,10 +5,13 @@ import { table as equalFeatures } from "../../scripts/tables/equal_features.ts";
 import {
   anisotropicData,
   clusteredData,
+  defined,
   gaussianData,
   judgeExact,
+  judgeRange,
   judgeTrials,
   markdown,
+  parsePublished,
   TableBuilder,
   Trials,
 } from "../../scripts/tables/harness.ts";
@@ -68,6 +71,23 @@ describe("verdicts", () => {
     expect(verdict.text).toContain("(7; denominators ≤ 0)");
   });
 
+  test("a draw without a mean must lie among ours, its digits rounded", () => {
+    const draws = [0.2, 30, 0.3, 0.1, 0.25];
+    expect(judgeRange(draws, { text: "2.51" })).toEqual({ text: "0.1 … 0.25 … 30 (2.51)", agrees: true });
+    expect(judgeRange(draws, { text: "31" })).toEqual({ text: "0.1 … 0.25 … 30 (31) ✗", agrees: false });
+    expect(judgeRange(draws, { text: ".1" }).agrees).toBe(true);
+    expect(judgeRange(draws, { text: "0.09" }).agrees).toBe(false);
+    expect(judgeRange(draws, { text: "3e1" }).agrees).toBe(true);
+  });
+
+  test("numbers that recovered the data are marked, and judged all the same", () => {
+    const used = parsePublished("0.86†", 10);
+    expect(used).toEqual({ text: "0.86", trials: 10, used: true });
+    expect(parsePublished(".9")).toEqual({ text: ".9", trials: undefined, used: false });
+    expect(judgeTrials(trials([2, 2]), used)).toEqual({ text: "2 ± 0 %, 2 (0.86†) ✗", agrees: false });
+    expect(judgeTrials(trials([0.86, 0.86]), used).text).toBe("0.86 ± 0 %, 0.86 (0.86†)");
+  });
+
   test("a table names the cells that disagree", () => {
     const built = new TableBuilder("T", ["a", "b", "c"]);
     built.add("row", ["x", { text: "2 (3) ✗", agrees: false }]);
@@ -122,6 +142,32 @@ describe("data", () => {
     }
   });
 
+  test("anisotropic: the spreads of queries and keys run against each other as far as asked", async () => {
+    const logSpreads = async (source: TensorSource) => {
+      const rows = await rowsOf(source);
+      return rows[0].map((_, l) => Math.log(column(rows, l).variance) / 2);
+    };
+    const slopes = Array.from({ length: 40 }, (_, l) => 1 - 2 * l / 39);
+    const common = { ...sizes, headDim: 40, sd: 0.5, ratio: 3, means: 0.6 };
+    for (const opposition of [1, 0.6]) {
+      const { q, k } = anisotropicData({ ...common, opposition });
+      // A spread of n rows is known to √(1/2n) of itself; twice 40 of them are looked at.
+      const off = 4.5 * Math.sqrt(1 / 8000);
+      const own = (await logSpreads(q)).map((value, l) => value - Math.log(0.5) - Math.log(3) * slopes[l]);
+      expect(Math.max(...own.map(Math.abs))).toBeLessThan(off);
+      // What is left of the keys' once −opposition · u is taken away is u in some order, times √(1 − opposition²).
+      const left = (await logSpreads(k)).map((value, l) =>
+        (value - Math.log(0.5)) / Math.log(3) + opposition * slopes[l]
+      );
+      const expected = slopes.map((u) => Math.sqrt(1 - opposition ** 2) * u).sort((a, b) => a - b);
+      const inOrder = left.toSorted((a, b) => a - b);
+      for (const [l, value] of inOrder.entries()) expect(Math.abs(value - expected[l])).toBeLessThan(off / Math.log(3));
+      if (opposition < 1) expect(left).not.toEqual(inOrder.reverse());
+    }
+    const [one, same] = [anisotropicData(common), anisotropicData({ ...common, opposition: 1 })];
+    expect(await rowsOf(one.k)).toEqual(await rowsOf(same.k));
+  });
+
   test("clusters: rows lie around as many centres, and queries and keys share them", async () => {
     const { q, k } = clusteredData({ ...sizes, length: 300, clusters: 4, sd: 1, within: 0.01, scale: 2 });
     const centres: number[][] = [];
@@ -132,6 +178,53 @@ describe("data", () => {
       if (!near) centres.push(row);
     }
     expect(centres.length).toBe(4);
+  });
+
+  test("clusters: values may share the centres of their keys, and queries the clusters of their rows", async () => {
+    const common = { ...sizes, length: 300, headDim: 8, valueDim: 8, clusters: 4, sd: 3, within: 0.01, scale: 2 };
+    const { q, k, v } = clusteredData({ ...common, sharedCentres: true, tokens: true });
+    const [queries, keys, values] = await Promise.all([q, k, v].map(rowsOf));
+    for (const [j, key] of keys.entries()) {
+      expect(Math.max(...key.map((value, l) => Math.abs(value - queries[j][l])))).toBeLessThan(2 * 2 * 0.01 * 6);
+      // Values are centres + N(0, ½²).
+      expect(Math.max(...key.map((value, l) => Math.abs(value / 2 - values[j][l])))).toBeLessThan(0.5 * 6);
+    }
+    const own = clusteredData({ ...common, sharedCentres: true });
+    const others = await rowsOf(own.q);
+    const together = (await rowsOf(own.k)).filter((key, j) => Math.abs(key[0] - others[j][0]) < 0.3).length;
+    expect(Math.abs(together / 300 - 1 / 4)).toBeLessThan(4.5 * Math.sqrt(3 / 16 / 300)); // one of four at random
+    expect(() => clusteredData({ ...common, valueDim: 3, sharedCentres: true })).toThrow("8 wide, not 3");
+  });
+
+  test("errors by definition: hand-made rows, and what centring does to the library's taylor1", async () => {
+    const common = { ...sizes, length: 200, sd: 0.3, ratio: 1 };
+    await using trials = await Trials.open();
+    const trial = { features: "taylor1", numFeatures: 9, projection: "orthogonal", seed: 1 };
+    const centred = anisotropicData({ ...common, means: 0 }), moved = anisotropicData({ ...common, means: 0.6 });
+    // Without means a mean key is N(0, 0.09/200) per coordinate: x·ȳ is 0.3² √(1/200) ≈ 0.006 beside 1, and so is its part of an error.
+    const found = await defined(centred);
+    const own = (await trials.error(centred, trial, 200)).relativeL2;
+    expect(Math.abs(found.uncentred / own - 1)).toBeLessThan(0.1);
+    expect((await defined(moved)).uncentred).toBeGreaterThan(1.5 * (await trials.error(moved, trial, 200)).relativeL2);
+    // t = x·(y − ȳ)/√d of N(0, s²) rows has standard deviation s², known to √(1/(L d)) of queries and of keys.
+    expect(Math.abs(found.sd / 0.09 - 1)).toBeLessThan(4.5 * Math.sqrt(2 / (200 * 8)));
+    expect(found.max).toBeGreaterThan(3 * found.sd);
+    // Below the guard, hermite2's constant by row and by all rows are close.
+    const hermite = (await trials.error(centred, { ...trial, features: "hermite2" }, 200)).relativeL2;
+    expect(Math.abs(found.unguarded / hermite - 1)).toBeLessThan(0.3);
+  });
+
+  test("keys are moved where a trial asks for it", async () => {
+    await using trials = await Trials.open();
+    const inputs = anisotropicData({ ...sizes, length: 500, sd: 0.3, ratio: 1, means: 1 });
+    const trial = { features: "positive", numFeatures: 256, projection: "orthogonal", seed: 1 };
+    const [off, on, unsaid] = [
+      await trials.error(inputs, { ...trial, centre: "off" }, 500),
+      await trials.error(inputs, { ...trial, centre: "on" }, 500),
+      await trials.error(inputs, trial, 500),
+    ];
+    expect(unsaid.relativeL2).toBe(off.relativeL2);
+    expect(on.relativeL2).toBeLessThan(off.relativeL2);
   });
 
   test("trials through the library: the error of the mean of V, and one that falls with features", async () => {

@@ -1,7 +1,9 @@
 /** What `bench` sweeps and what it finds: plain data, and the plan of the sweep. Measures nothing and prints nothing. */
+import type { NearFarSettings } from "./attention.ts";
 import type { Stage } from "./backend.ts";
 import { EXACT, featureMap, featuresOf, projectionsFor } from "./feature_map.ts";
 import type { Refusal } from "./report.ts";
+import { nearFarName } from "./setting_words.ts";
 
 /** Raised when a key of the JSON changes its meaning or goes away. */
 export const BENCH_SCHEMA = "performer-bench/2";
@@ -14,14 +16,19 @@ export interface Axes {
   readonly numFeatures: readonly number[];
   readonly projections: readonly string[];
   readonly causal: readonly boolean[];
+  /** Near keys with far fields, beside the feature maps. */
+  readonly nearFar?: readonly NearFarSettings[];
 }
 
 /** One mechanism. Figures that it does not have are null. */
 export interface Setting {
+  /** A feature map, "softmax", or near keys and a far field as `nearFarName` calls them: "window 64, heavy 64, taylor1". No two share one. */
   readonly features: string;
   readonly numFeatures: number | null;
   readonly projection: string | null;
   readonly causal: boolean;
+  /** null for feature maps and exact attention. */
+  readonly nearFar: NearFarSettings | null;
 }
 
 /** A setting on a backend: one curve over L. */
@@ -50,7 +57,7 @@ export interface Measurement extends Series {
   readonly valueDim: number;
   /** All samples of compute time, in the order they were taken. */
   readonly seconds: readonly number[];
-  /** Operations of one run, as `flopCount` counts them. */
+  /** Operations of one run, as `flopCount` counts them; keys of `top` clusters as they were taken, where a backend counts them. */
   readonly flops: number;
   /** Bytes of q, k, v and the output in the backend's precision, each once. */
   readonly bytes: number;
@@ -98,13 +105,13 @@ export interface Slope extends Series {
   readonly to: number;
 }
 
-/** The L from which a feature map is faster than exact attention on the same backend. */
+/** The L from which a mechanism is faster than exact attention on the same backend. */
 export interface Crossover extends Series {
   /** null when there is none in or near the range. */
   readonly L: number | null;
   /** "interpolated" lies between measured points, "extrapolated" beyond them. */
   readonly kind: "interpolated" | "extrapolated" | "none";
-  /** Which of the two is faster at the longest measured L. */
+  /** Which of the two is faster at the longest measured L; "features" is the mechanism, near keys and far fields too. */
   readonly fasterAtEnd: "features" | "softmax";
   readonly from: number;
   readonly to: number;
@@ -142,7 +149,7 @@ export interface Comparison {
   readonly regressions: number;
 }
 
-export interface BenchSettings extends BenchSizes, Axes {
+export interface BenchSettings extends BenchSizes, Required<Axes> {
   /** "synthetic", or the file the rows are from. */
   readonly input: string;
   readonly lengths: readonly number[];
@@ -184,7 +191,7 @@ export interface BenchReport {
 
 /**
  * The settings of a sweep, without repetitions: exact attention has no features, and a map without projection has as many as
- * `headDim`. Throws UsageError for a number of features that a map cannot have.
+ * `headDim`. Feature maps come first, near keys and far fields after them. Throws UsageError for a number of features that a map cannot have.
  */
 export function settingsOf(axes: Axes, headDim: number): Setting[] {
   const settings = new Map<string, Setting>();
@@ -192,16 +199,20 @@ export function settingsOf(axes: Axes, headDim: number): Setting[] {
   for (const causal of axes.causal) {
     for (const features of axes.features) {
       if (features === EXACT) {
-        add({ features, numFeatures: null, projection: null, causal });
+        add({ features, numFeatures: null, projection: null, causal, nearFar: null });
         continue;
       }
       const map = featureMap(features);
       for (const wanted of axes.numFeatures) {
         const numFeatures = featuresOf(map, projectionsFor(map, wanted, headDim));
         for (const kind of axes.projections) {
-          add({ features, numFeatures, projection: map.projection === "none" ? null : kind, causal });
+          const projection = map.projection === "none" ? null : kind;
+          add({ features, numFeatures, projection, causal, nearFar: null });
         }
       }
+    }
+    for (const nearFar of axes.nearFar ?? []) {
+      add({ features: nearFarName(nearFar), numFeatures: null, projection: null, causal, nearFar });
     }
   }
   return [...settings.values()];
@@ -221,8 +232,10 @@ export function seriesKey({ backend, device, threads, features, numFeatures, pro
 }
 
 /** The curve a point lies on. */
-export function seriesOf({ backend, device, threads, features, numFeatures, projection, causal }: Series): Series {
-  return { backend, device, threads, features, numFeatures, projection, causal };
+export function seriesOf(
+  { backend, device, threads, features, numFeatures, projection, causal, nearFar }: Series,
+): Series {
+  return { backend, device, threads, features, numFeatures, projection, causal, nearFar };
 }
 
 /** Points by curve, in the order the curves began; each curve by growing L. */

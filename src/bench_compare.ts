@@ -79,11 +79,12 @@ export function compareReports(
 }
 
 function compare(old: BenchResult, result: BenchResult, threshold: number): ComparedPoint {
-  const { backend, threads, features, numFeatures, projection, causal, L } = result;
+  const { backend, threads, features, numFeatures, projection, causal, nearFar, L } = result;
   const [before, after] = [old, result].map(({ seconds }) => quantile(seconds.toSorted((a, b) => a - b), 0.5));
   const ratio = after / before;
   const p = ratio >= 1 ? mannWhitney(old.seconds, result.seconds) : mannWhitney(result.seconds, old.seconds);
   const counts = p <= ALPHA && Math.max(ratio, 1 / ratio) > 1 + threshold;
   const verdict = !counts ? "same" : ratio > 1 ? "slower" : "faster";
-  return { backend, threads, features, numFeatures, projection, causal, L, before, after, ratio, p, verdict };
+  const setting = { features, numFeatures, projection, causal, nearFar };
+  return { backend, threads, ...setting, L, before, after, ratio, p, verdict };
 }

@@ -56,7 +56,7 @@ export function slopesOf(results: readonly BenchResult[]): Slope[] {
   }));
 }
 
-/** Crossover of every feature-map curve with the exact one of the same backend, threads and direction, where both share two lengths. */
+/** Crossover of every other curve with the exact one of the same backend, threads and direction, where both share two lengths. */
 export function crossoversOf(results: readonly BenchResult[]): Crossover[] {
   const curves = curvesOf(results);
   const crossovers: Crossover[] = [];

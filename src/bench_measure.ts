@@ -4,15 +4,26 @@
  * A sample is the compute time of one whole attention over tiles in memory, by the loops of run.ts: no file is read, no output is
  * kept. Calls overlap as far as the backend allows, and the state is cleared between samples, outside the timing.
  */
-import { type Attention, flopCount, isExact, logitScale, parametersFor, transformFor } from "./attention.ts";
-import type { Backend, ExactSession, Session, Stage } from "./backend.ts";
-import { type BenchSizes, type Measurement, type Series, type Setting } from "./bench.ts";
+import {
+  type Attention,
+  countedFlops,
+  flopCount,
+  isExact,
+  logitScale,
+  parametersFor,
+  transformFor,
+} from "./attention.ts";
+import type { Backend, Stage } from "./backend.ts";
+import type { BenchSizes, Measurement, Series, Setting } from "./bench.ts";
+import { openNearFar } from "./bench_near_far.ts";
+import { ExactRun, LinearRun, type Run } from "./bench_runs.ts";
 import { type BenchTensors, ROLES } from "./bench_tensors.ts";
 import { UnsupportedError } from "./errors.ts";
 import type { MapParameters } from "./feature_map.ts";
-import { breather, InFlight } from "./in_flight.ts";
-import { type AttentionShape, tileRowsFor } from "./plan.ts";
-import type { FloatArray, Tile } from "./tensor.ts";
+import { breather } from "./in_flight.ts";
+import { BLOCK_ROWS } from "./near_far.ts";
+import { tileRowsFor } from "./plan.ts";
+import type { FloatArray } from "./tensor.ts";
 import { LentMemory } from "./tile_store.ts";
 import { prepareTransformed } from "./transformed.ts";
 
@@ -59,7 +70,7 @@ export async function* sweep(options: SweepOptions): AsyncGenerator<Measurement>
       const attention = attentionOf(setting, options.seed);
       const sizes = { ...options.tensors.sizes, queryRows: L, keyRows: L };
       if (!parameters.has(setting)) {
-        parameters.set(setting, isExact(attention) ? null : parametersFor(attention, sizes));
+        parameters.set(setting, isExact(attention) || setting.nearFar ? null : parametersFor(attention, sizes));
       }
       for (const open of backends) {
         const point = { attention, sizes, setting, parameters: parameters.get(setting)! };
@@ -74,16 +85,17 @@ export async function* sweep(options: SweepOptions): AsyncGenerator<Measurement>
   }
 }
 
-const attentionOf = (setting: Setting, seed: number): Attention => ({
-  features: setting.features,
-  numFeatures: setting.numFeatures ?? 0,
-  projection: setting.projection ?? "",
+const attentionOf = ({ features, numFeatures, projection, causal, nearFar }: Setting, seed: number): Attention => ({
+  features: nearFar?.far ?? features,
+  numFeatures: numFeatures ?? 0,
+  projection: projection ?? "",
   norms: "chi",
   seed,
-  causal: setting.causal,
+  causal,
   scale: null,
   given: null,
   compat: "exact",
+  nearFar,
 });
 
 interface Point {
@@ -95,36 +107,18 @@ interface Point {
 
 async function measure(
   { label, backend }: OpenBackend,
-  { attention, setting, sizes, parameters }: Point,
+  point: Point,
   options: SweepOptions,
   number: number,
   points: number,
 ): Promise<Measurement> {
-  const { tensors } = options;
+  const { attention, setting, sizes, parameters } = point;
   const L = sizes.queryRows;
   const series = { backend: label, device: backend.device, threads: backend.threads ?? null, ...setting };
-  const widest = Math.max(tensors.cols("q"), tensors.cols("k"), tensors.cols("v"), sizes.heads * sizes.valueDim);
-  const tileRows = tileRowsFor(backend.limits, widest, options.tileRows);
   const { heads, kvHeads, headDim, valueDim } = sizes;
-  const shape = { heads, kvHeads, headDim, valueDim, causal: setting.causal, tileRows };
-  const { precision, inFlight } = backend.limits;
   // As where files are read: in the backend's own memory, if it lends some.
   using lent = new LentMemory(backend);
-  const memory = (length: number) => lent.array(length);
-  const [q, k, v] = ROLES.map((role) => tensors.tiles(role, L, tileRows, precision, backend.allocate && memory));
-  const rows = { q, k, v, inFlight, breathe: breather(options.signal) };
-  await using run = parameters
-    ? new LinearRun(
-      await prepareTransformed(backend, { ...shape, parameters }, transformFor(attention, sizes, null)),
-      shape,
-      rows,
-      memory,
-    )
-    : new ExactRun(
-      await backend.prepareExact({ ...shape, scale: logitScale(attention, headDim), queryRows: tileRows }),
-      shape,
-      rows,
-    );
+  await using run = await openRun(backend, point, options, (length) => lent.array(length));
   const { seconds, stages } = await takeSamples(run, {
     ...options,
     progress: (done) => options.progress?.({ ...series, L }, number, points, done),
@@ -136,18 +130,46 @@ async function measure(
     headDim,
     valueDim,
     seconds,
-    flops: flopCount(attention, sizes, parameters, false), // maps are bound without data, and nothing is balanced
-    bytes: L * (heads + kvHeads) * (headDim + valueDim) * (precision === "f64" ? 8 : 4),
+    // Maps are bound without data, and nothing is balanced.
+    flops: setting.nearFar
+      ? countedFlops(attention, sizes, run.topPairs)
+      : flopCount(attention, sizes, parameters, false),
+    bytes: L * (heads + kvHeads) * (headDim + valueDim) * (backend.limits.precision === "f64" ? 8 : 4),
     peakBytes: options.peakBytes(),
     stages,
   };
 }
 
-/** Something that can be run again and again. */
-export interface Run {
-  readonly stages: Readonly<Record<Stage, number>> | null;
-  reset(): void;
-  run(): Promise<void>;
+/** The attention of a point, ready to run. Throws UnsupportedError for what the backend cannot take. */
+async function openRun(
+  backend: Backend,
+  { attention, sizes, parameters }: Point,
+  { tensors, tileRows: wish, signal }: SweepOptions,
+  memory: (length: number) => FloatArray,
+): Promise<Run & AsyncDisposable> {
+  const { heads, kvHeads, headDim, valueDim, queryRows } = sizes;
+  const widest = Math.max(tensors.cols("q"), tensors.cols("k"), tensors.cols("v"), heads * valueDim);
+  const shapeFor = (wish: number | undefined) => {
+    const tileRows = tileRowsFor(backend.limits, widest, wish);
+    return { heads, kvHeads, headDim, valueDim, causal: attention.causal, tileRows };
+  };
+  const room = { memory, lends: backend.allocate !== undefined, breathe: breather(signal) };
+  if (attention.nearFar) {
+    const blocks = wish && Math.ceil(wish / BLOCK_ROWS) * BLOCK_ROWS;
+    return await openNearFar(backend, attention, shapeFor(blocks), { ...room, tensors, length: queryRows, signal });
+  }
+  const shape = shapeFor(wish);
+  const { precision, inFlight } = backend.limits;
+  const [q, k, v] = ROLES.map((role) => {
+    return tensors.tiles(role, queryRows, shape.tileRows, precision, room.lends ? memory : undefined);
+  });
+  const rows = { q, k, v, inFlight, breathe: room.breathe };
+  if (!parameters) {
+    const plan = { ...shape, scale: logitScale(attention, headDim), queryRows: shape.tileRows };
+    return new ExactRun(await backend.prepareExact(plan), shape, rows);
+  }
+  const transform = transformFor(attention, sizes, null);
+  return new LinearRun(await prepareTransformed(backend, { ...shape, parameters }, transform), shape, rows, memory);
 }
 
 /** Warms up, then times runs until there are enough; `stages` are seconds per timed run. */
@@ -182,86 +204,6 @@ export async function takeSamples(
     Object.entries(run.stages).map(([name, after]) => [name, (after - (before[name as Stage] ?? 0)) / seconds.length]),
   ) as Record<Stage, number>;
   return { seconds, stages };
-}
-
-interface Rows {
-  readonly q: readonly Tile[];
-  readonly k: readonly Tile[];
-  readonly v: readonly Tile[];
-  readonly inFlight: number;
-  readonly breathe: () => Promise<void> | void;
-}
-
-class LinearRun implements Run, AsyncDisposable {
-  /** Outputs are written over each other: one more than can be in flight. */
-  readonly #outputs: readonly FloatArray[];
-
-  constructor(
-    readonly session: Session,
-    readonly shape: AttentionShape,
-    readonly rows: Rows,
-    memory: (length: number) => FloatArray,
-  ) {
-    const length = shape.tileRows * shape.heads * shape.valueDim;
-    this.#outputs = Array.from({ length: rows.inFlight + 1 }, () => memory(length));
-  }
-
-  get stages(): Readonly<Record<Stage, number>> | null {
-    return this.session.stages ?? null;
-  }
-
-  reset(): void {
-    this.session.reset();
-  }
-
-  async run(): Promise<void> {
-    const { session, shape, rows: { q, k, v, inFlight, breathe } } = this;
-    const flight = new InFlight<unknown>(inFlight);
-    const into = (i: number) => this.#outputs[i % this.#outputs.length];
-    for (let i = 0; i < k.length; i++) {
-      if (shape.causal) await flight.push(session.emit(q[i], { k: k[i], v: v[i] }, into(i)));
-      await flight.push(session.absorb(k[i], v[i]));
-      await breathe();
-    }
-    for (let i = 0; i < q.length && !shape.causal; i++) {
-      if (i === 0) await flight.drain();
-      await flight.push(session.emit(q[i], null, into(i)));
-      await breathe();
-    }
-    await flight.drain();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.session[Symbol.asyncDispose]();
-  }
-}
-
-class ExactRun implements Run, AsyncDisposable {
-  readonly stages = null;
-
-  constructor(readonly session: ExactSession, readonly shape: AttentionShape, readonly rows: Rows) {}
-
-  /** `pose` forgets everything by itself. */
-  reset(): void {}
-
-  async run(): Promise<void> {
-    const { session, shape, rows: { q, k, v, inFlight, breathe } } = this;
-    for (const queries of q) {
-      const last = queries.start + queries.rows - 1;
-      await session.pose(queries, Float64Array.from({ length: queries.rows }, (_, i) => queries.start + i));
-      const flight = new InFlight<unknown>(inFlight);
-      for (let i = 0; i < k.length && !(shape.causal && k[i].start > last); i++) {
-        await flight.push(session.absorb(k[i], v[i]));
-        await breathe();
-      }
-      await flight.drain();
-      await session.emit();
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.session[Symbol.asyncDispose]();
-  }
 }
 
 /** Bytes read plus written per second by one copying thread of this process, the best of several tries. */

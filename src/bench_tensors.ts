@@ -1,8 +1,10 @@
 /** The rows a sweep runs over: drawn or read once, then cut into tiles in memory, so that timing sees compute only. */
 import type { BenchSizes } from "./bench.ts";
-import type { Inputs } from "./inputs.ts";
+import { Inputs } from "./inputs.ts";
+import { BLOCK_ROWS } from "./near_far.ts";
+import type { Reach } from "./near_rows.ts";
 import { RandomStream } from "./random.ts";
-import { type FloatArray, floats, type Precision, type Tile } from "./tensor.ts";
+import { type FloatArray, floats, type Precision, type TensorSource, type Tile } from "./tensor.ts";
 
 /** Float32 bytes held of one tensor, beyond any cache; longer lengths run over the held rows again. */
 const HELD_BYTES = 256 * 2 ** 20;
@@ -11,6 +13,51 @@ const DRAWN = 262_139;
 
 export const ROLES = ["q", "k", "v"] as const;
 export type Role = typeof ROLES[number];
+
+/** How rows are laid out. */
+interface Laying {
+  readonly length: number;
+  readonly tileRows: number;
+  readonly precision: Precision;
+  /** Rows around a tile that are asked for with it; none when left out. */
+  readonly reach?: Reach;
+  readonly memory?: (length: number) => FloatArray;
+}
+
+const NO_REACH: Reach = { behind: 0, ahead: 0 };
+
+/**
+ * Rows of a role where kernels use them:
+ *
+ *     [ behind rows, the last of those held | `whole` rows | ahead rows, the first of those held ]
+ *
+ * Row r of a longer length is row r mod `whole`. The rows at both ends are there only for lengths that run over them again.
+ */
+class LaidRows {
+  constructor(readonly data: FloatArray, readonly cols: number, readonly whole: number, readonly behind: number) {}
+
+  /** Rows `from … to − 1`, borrowed, which lie around the tile that begins at `start`, no further away than the reach. */
+  around(start: number, from: number, to: number): Tile {
+    const { data, cols, whole, behind } = this;
+    const at = behind + start % whole + from - start;
+    return { start: from, rows: to - from, cols, data: data.subarray(at * cols, (at + to - from) * cols) };
+  }
+}
+
+/** First rows of tiles. */
+export const startsOf = (length: number, tileRows: number): number[] => {
+  return Array.from({ length: Math.ceil(length / tileRows) }, (_, i) => i * tileRows);
+};
+
+/** Copies rows `from … to − 1` of a sequence that runs over the first `whole` rows of `data` again and again; `from` may be below 0. */
+function copyRows(data: FloatArray, whole: number, cols: number, from: number, to: number, into: FloatArray): void {
+  for (let row = from; row < to;) {
+    const at = ((row % whole) + whole) % whole;
+    const rows = Math.min(whole - at, to - row);
+    into.set(data.subarray(at * cols, (at + rows) * cols), (row - from) * cols);
+    row += rows;
+  }
+}
 
 /** Queries, keys and values of the longest L. */
 export class BenchTensors {
@@ -35,18 +82,67 @@ export class BenchTensors {
     precision: Precision,
     memory?: (length: number) => FloatArray,
   ): Tile[] {
+    const rows = this.rows(role, { length, tileRows, precision, memory });
+    return startsOf(length, tileRows).map((start) => rows.around(start, start, Math.min(length, start + tileRows)));
+  }
+
+  /** The same rows, any `reach` of them around a tile together. Memory as in `tiles`; rows that are run over again are copied once where tiles reach. */
+  rows(role: Role, { length, tileRows, precision, reach = NO_REACH, memory }: Laying): LaidRows {
     const cols = this.cols(role);
     const all = this.#as(this.data[role], precision);
-    const data = memory ? copied(all.subarray(0, length * cols), memory) : all;
-    const held = data.length / cols;
-    const whole = held - held % tileRows; // rows before the held ones are run over again
-    const tiles: Tile[] = [];
-    for (let start = 0; start < length; start += tileRows) {
-      const rows = Math.min(tileRows, length - start);
-      const at = length <= held ? start : start % whole;
-      tiles.push({ start, rows, cols, data: data.subarray(at * cols, (at + rows) * cols) });
+    const whole = this.#whole(role, length, tileRows);
+    if (whole === length || reach.behind + reach.ahead === 0) {
+      const data = memory ? copied(all.subarray(0, length * cols), memory) : all;
+      return new LaidRows(data, cols, whole, 0);
     }
-    return tiles;
+    const { behind, ahead } = reach;
+    const rows = behind + whole + ahead;
+    const data = memory ? memory(rows * cols) : floats(precision, rows * cols);
+    copyRows(all, whole, cols, -behind, whole + ahead, data);
+    return new LaidRows(data, cols, whole, behind);
+  }
+
+  /** The first `length` rows as tensors to read, the very rows that tiles of `tileRows` rows hold. */
+  inputs(length: number, tileRows: number): Inputs {
+    const [q, k, v] = ROLES.map((role) => this.#source(role, length, tileRows));
+    return new Inputs(q, k, v, null);
+  }
+
+  /** Rows that pass before the held ones are run over again: whole tiles, or all where they are held. */
+  #whole(role: Role, length: number, tileRows: number): number {
+    const held = this.data[role].length / this.cols(role);
+    return length <= held ? length : held - held % tileRows;
+  }
+
+  #source(role: Role, length: number, tileRows: number): TensorSource {
+    const { heads, kvHeads, headDim, valueDim } = this.sizes;
+    const cols = this.cols(role);
+    const whole = this.#whole(role, length, tileRows);
+    const as = (precision: Precision) => this.#as(this.data[role], precision);
+    return {
+      info: {
+        path: "rows in memory",
+        name: role,
+        dtype: "f32",
+        shape: [length, cols],
+        rows: length,
+        heads: role === "q" ? heads : kvHeads,
+        width: role === "v" ? valueDim : headDim,
+        firstRow: 0,
+        byteLength: 4 * length * cols,
+      },
+      async *tiles(most, { range = { start: 0, end: length }, precision = "f32", memory } = {}): AsyncIterable<Tile> {
+        let turn = 0;
+        for (let start = range.start; start < range.end; start += most) {
+          const rows = Math.min(most, range.end - start);
+          const given = memory?.[turn++ % memory.length].subarray(0, rows * cols);
+          const data = given ?? floats(precision, rows * cols);
+          copyRows(as(precision), whole, cols, start, start + rows, data);
+          yield { start, rows, cols, data };
+        }
+      },
+      async [Symbol.asyncDispose]() {},
+    };
   }
 
   #as(data: Float32Array, precision: Precision): FloatArray {
@@ -67,10 +163,10 @@ function columns({ heads, kvHeads, headDim, valueDim }: BenchSizes, role: Role):
   return role === "q" ? heads * headDim : kvHeads * (role === "k" ? headDim : valueDim);
 }
 
-/** Rows that are held of each tensor when `longest` are asked for. */
+/** Rows that are held of each tensor when `longest` are asked for: a block of near-and-far attention at least. */
 export function heldRows(sizes: BenchSizes, longest: number): number {
   const widest = Math.max(...ROLES.map((role) => columns(sizes, role)));
-  return Math.min(longest, Math.max(1, Math.floor(HELD_BYTES / (4 * widest))));
+  return Math.min(longest, Math.max(BLOCK_ROWS, Math.floor(HELD_BYTES / (4 * widest))));
 }
 
 /** Normal entries of standard deviation `spread`, the same on every runtime. */

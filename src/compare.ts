@@ -7,7 +7,6 @@ import { settingsOf } from "./bench.ts";
 import { type Variant, variantName } from "./drift.ts";
 import { featureMap } from "./feature_map.ts";
 import type { Refusal, Warning } from "./report.ts";
-import { settingName } from "./setting_words.ts";
 import type { Interval } from "./statistics.ts";
 import { duration } from "./words.ts";
 
@@ -37,20 +36,19 @@ export function entrantsOf(
   headDim: number,
   common: Omit<Attention, "features" | "numFeatures" | "projection">,
 ): Entrant[] {
-  const mapped = settingsOf({ ...axes, causal: [common.causal] }, headDim).map((
-    { features, numFeatures, projection },
-  ) => ({
+  const settings = settingsOf({ ...axes, causal: [common.causal] }, headDim);
+  return settings.map(({ features, numFeatures, projection, nearFar }) => ({
     features,
     numFeatures,
     projection,
-    attention: { ...common, features, numFeatures: numFeatures ?? 0, projection: projection ?? "orthogonal" },
+    attention: {
+      ...common,
+      features: nearFar?.far ?? features,
+      numFeatures: numFeatures ?? 0,
+      projection: projection ?? "orthogonal",
+      ...(nearFar ? { nearFar } : {}),
+    },
   }));
-  const near = new Map((axes.nearFar ?? []).map((nearFar): [string, Entrant] => {
-    const attention = { ...common, features: nearFar.far, numFeatures: 0, projection: "orthogonal", nearFar };
-    const features = settingName(attention);
-    return [features, { features, numFeatures: null, projection: null, attention }];
-  }));
-  return [...mapped, ...near.values()];
 }
 
 /** Paired draws where they are affordable: fewer than three give hardly an interval. */

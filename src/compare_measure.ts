@@ -85,7 +85,7 @@ async function speedsOf(
     const { features, numFeatures, projection } = setting;
     const points = sweep({
       backends: on,
-      settings: [{ features, numFeatures, projection, causal }],
+      settings: [{ features, numFeatures, projection, causal, nearFar: null }],
       lengths: [L],
       tensors,
       seed,

@@ -20,6 +20,28 @@ export function reachOf({ window, exactRows, causal }: NearFarPlan): Reach | nul
 /** Rows of one tensor that a frame holds, when tiles have `tileRows` rows. */
 export const frameRows = (tileRows: number, { behind, ahead }: Reach): number => tileRows + behind + ahead;
 
+/** Most bytes of keys, and of values, that one call may have near. */
+const NEAR_BYTES = 512 << 20;
+
+/** What is too much of rows near a tile, as the end of "Cannot use …", or null; `cols`: of keys or of values. */
+export function nearExcess(
+  { window, exactRows, tileRows, clusters }: NearFarPlan,
+  reach: Reach,
+  keyRows: number,
+  cols: number,
+  precision: Precision,
+): string | null {
+  const bytes = frameRows(Math.min(tileRows, keyRows), reach) * cols * (precision === "f64" ? 8 : 4);
+  if (bytes <= NEAR_BYTES) return null;
+  const [what, less] = exactRows >= window
+    ? [`${clusters?.count} clusters with --causal`, "fewer clusters"]
+    : [`--window ${window}`, "a smaller window"];
+  return `${what}: the keys near a tile take ${Math.ceil(bytes / 2 ** 20)} MiB, at most ${
+    NEAR_BYTES / 2 ** 20
+  } are taken; ` +
+    `use ${less}, or --features softmax for exact attention`;
+}
+
 /** Arrays of `frameRows` rows of a source (of tiles no longer than the source), one more than calls may be in flight. */
 export interface FrameMemory {
   frames(source: TensorSource): readonly FloatArray[];

@@ -11,14 +11,11 @@ import { fitNearFar, type FittedNearFar } from "./fit_near_far.ts";
 import { InFlight } from "./in_flight.ts";
 import type { TileMemory } from "./inputs.ts";
 import { BLOCK_ROWS } from "./near_far.ts";
-import { type FrameMemory, frameRows, NearReader, type Reach, reachOf } from "./near_rows.ts";
+import { type FrameMemory, frameRows, nearExcess, NearReader, type Reach, reachOf } from "./near_rows.ts";
 import { ApproximateRun, type AttendOptions, type Emitted } from "./run_base.ts";
 import type { FloatArray, TensorSource, Tile } from "./tensor.ts";
 import { LentMemory } from "./tile_store.ts";
 import { timed } from "./timing.ts";
-
-/** Most bytes of keys, and of values, that one call may have near. */
-const NEAR_BYTES = 512 << 20;
 
 export class NearFarRun extends ApproximateRun {
   readonly parameters = null;
@@ -130,21 +127,12 @@ class Frames implements FrameMemory, Disposable {
     reach: Reach,
   ) {
     this.#memory = new LentMemory(backend);
-    const { window, exactRows, tileRows, clusters } = plan;
-    const rows = frameRows(Math.min(tileRows, keyRows), reach);
+    const rows = frameRows(Math.min(plan.tileRows, keyRows), reach);
     const { k, v, weights } = inputs;
     for (const source of new Set([k, v, ...(weights ? [weights] : [])])) {
       const cols = source.info.heads * source.info.width;
-      const bytes = rows * cols * (backend.limits.precision === "f64" ? 8 : 4);
-      if (bytes > NEAR_BYTES) {
-        const [what, less] = exactRows >= window
-          ? [`${clusters?.count} clusters with --causal`, "fewer clusters"]
-          : [`--window ${window}`, "a smaller window"];
-        throw new UsageError(
-          `Cannot use ${what}: the keys near a tile take ${Math.ceil(bytes / 2 ** 20)} MiB, at most ` +
-            `${NEAR_BYTES / 2 ** 20} are taken; use ${less}, or --features softmax for exact attention`,
-        );
-      }
+      const excess = nearExcess(plan, reach, keyRows, cols, backend.limits.precision);
+      if (excess) throw new UsageError(`Cannot use ${excess}`);
       const count = backend.limits.inFlight + 1;
       this.#frames.set(source, Array.from({ length: count }, () => this.#memory.array(rows * cols)));
     }

@@ -1,17 +1,19 @@
 /** Settings in words, and as the flags that ask for them. */
-import type { Attention } from "./attention.ts";
+import type { Attention, NearFarSettings } from "./attention.ts";
 
 /** "window 64, heavy 64, taylor1" or "hyperbolic, m = 256, orthogonal". */
 export function settingName({ features, numFeatures, projection, nearFar, shrink }: Attention): string {
   const shrunk = shrink === null || shrink === undefined ? [] : ["shrunk"];
-  if (!nearFar) return [features, `m = ${numFeatures}`, projection, ...shrunk].join(", ");
-  const { window, heavy, far, clusters, top } = nearFar;
+  return [...(nearFar ? [nearFarName(nearFar)] : [features, `m = ${numFeatures}`, projection]), ...shrunk].join(", ");
+}
+
+/** "window 64, heavy 64, taylor1", "clusters 128, top 2". */
+export function nearFarName({ window, heavy, far, clusters, top }: NearFarSettings): string {
   return [
     ...(window > 0 ? [`window ${window}`] : []),
     ...(heavy > 0 ? [`heavy ${heavy}`] : []),
     far === "clusters" ? `clusters ${clusters}` : far,
     ...(top > 0 ? [`top ${top}`] : []),
-    ...shrunk,
   ].join(", ");
 }
 

@@ -55,7 +55,8 @@ const LEAST_ONNX_WORK = 1e10;
 
 /** Backends with kernels for near keys and far fields. */
 const NEAR_FAR: readonly BackendName[] = ["webgpu", "wasm", "scalar"];
-const NO_NEAR_FAR = `it has no kernels for near keys and far fields; ${NEAR_FAR.join(", ")} have`;
+/** Why a backend refuses near keys and far fields. */
+export const NO_NEAR_FAR = `it has no kernels for near keys and far fields; ${NEAR_FAR.join(", ")} have`;
 
 /** Why backends other than `scalar` refuse the hybrid map. */
 export const NO_HYBRID = "it has no kernels for hybrid features; scalar has";

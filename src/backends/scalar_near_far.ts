@@ -87,7 +87,7 @@ export class ScalarNearFar implements NearFarSession {
 
   reset(): void {
     this.#take(emptyFarState(this.plan));
-    Object.assign(this.counts, { emptyRows: 0, nonPositive: 0, recomputed: 0 });
+    Object.assign(this.counts, { emptyRows: 0, nonPositive: 0, recomputed: 0, topPairs: undefined });
   }
 
   #take(state: FarState): void {

@@ -1,9 +1,10 @@
 /** `performer bench [FILE]`: how fast, against length, exact attention and the limits of the machine. */
 import { UsageError } from "../errors.ts";
-import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
+import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import type { Command, Flag } from "./command.ts";
 import { COMMON_FLAGS, fraction, listOf, oneOf, PLOT_FLAGS, positiveNumber, wholeNumber } from "./flags.ts";
+import { NEAR_FAR_LIST_FLAGS } from "./near_far_flags.ts";
 
 /** "16_384" or "2^14". */
 function length(text: string): number {
@@ -15,7 +16,7 @@ function length(text: string): number {
   }
 }
 
-const MAPS = [...FEATURE_MAPS.map((map) => map.name), EXACT];
+const MAPS = [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT];
 const KINDS = Object.keys(PROJECTIONS);
 const MODES = ["bidirectional", "causal"];
 
@@ -37,7 +38,7 @@ const FLAGS: readonly Flag[] = [
   {
     name: "features",
     value: "LIST",
-    summary: `feature maps; ${EXACT} is exact attention: ${MAPS.join(", ")}`,
+    summary: `feature maps and far fields alone; ${EXACT} is exact attention: ${MAPS.join(", ")}`,
     default: ["hyperbolic"],
     parse: listOf(oneOf(MAPS)),
   },
@@ -56,6 +57,7 @@ const FLAGS: readonly Flag[] = [
     default: ["orthogonal"],
     parse: listOf(oneOf(KINDS)),
   },
+  ...NEAR_FAR_LIST_FLAGS,
   {
     name: "mode",
     value: "LIST",
@@ -124,6 +126,7 @@ export const bench: Command = {
   flags: FLAGS,
   examples: [
     "performer bench --features hyperbolic,softmax -L 1024,4096,16384",
+    "performer bench --features positive,softmax --window 64 --heavy 64 --far taylor1,clusters:128",
     "performer bench --backend wasm,gpujs --mode bidirectional,causal -o before.json",
     "performer bench --backend wasm,gpujs --mode bidirectional,causal --compare before.json --regression 5%",
   ],

@@ -1,6 +1,7 @@
 /** The story of `bench`: open the backends, prepare the rows, measure their peaks and the sweep, report, compare. */
 import * as os from "node:os";
 import {
+  type Axes,
   BENCH_SCHEMA,
   type BenchPeak,
   type BenchReport,
@@ -16,11 +17,13 @@ import { measureCopy, type OpenBackend, sweep } from "../bench_measure.ts";
 import { type ByteSink, openFile, openOutput } from "../bytes.ts";
 import { UsageError } from "../errors.ts";
 import { BENCH_EXPORTERS } from "../exporters/bench.ts";
+import { TAYLOR_MAPS } from "../feature_map.ts";
 import type { PlotStyle } from "../plots/style.ts";
 import { count } from "../words.ts";
 import { openBackends, rowsFor } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
+import { nearFarList } from "./near_far_flags.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 
@@ -59,16 +62,23 @@ async function run(
 ): Promise<BenchReport> {
   const { flags } = invocation;
   const date = new Date().toISOString();
+  const wanted = flags.features as string[];
   const axes = {
-    features: flags.features as string[],
+    features: wanted.filter((name) => !TAYLOR_MAPS.some((far) => far === name)),
     numFeatures: flags["num-features"] as number[],
     projections: flags.projection as string[],
     causal: modes(invocation),
+    nearFar: nearFarList(invocation, wanted),
   };
   const rows = await rowsFor(invocation, terminal);
   const settings = settingsOf(axes, rows.sizes.headDim);
   await using open = new AsyncDisposableStack();
-  const { backends, refused } = await openBackends(flags, speedsFile(terminal.env), open);
+  const { backends, refused } = await openBackends(
+    flags,
+    speedsFile(terminal.env),
+    open,
+    axes.nearFar.length > 0,
+  );
   if (saved) refuseStrangers(saved, String(flags.compare), { settings, backends, ...rows });
   const tensors = await rows.load();
   const measured: Measurement[] = [];
@@ -172,7 +182,7 @@ const machineOf = ({ runtime }: Terminal): BenchReport["machine"] => ({
 
 function settingsFor(
   { arguments: [path], flags }: Invocation,
-  axes: Pick<BenchSettings, "features" | "numFeatures" | "projections" | "causal">,
+  axes: Required<Axes>,
   { lengths, sizes }: Awaited<ReturnType<typeof rowsFor>>,
 ): BenchSettings {
   const { heads, kvHeads, headDim, valueDim } = sizes;

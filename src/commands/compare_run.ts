@@ -1,17 +1,17 @@
 /** The story of `compare`: open the input and the backends, measure every setting on both, report. */
-import { logitScale, type NearFarSettings } from "../attention.ts";
+import { logitScale } from "../attention.ts";
 import { COMPARE_SCHEMA, type CompareReport, compareWarnings, drawsFor, entrantsOf } from "../compare.ts";
 import { compareSettings } from "../compare_measure.ts";
 import { UsageError } from "../errors.ts";
 import { COMPARE_EXPORTERS } from "../exporters/compare.ts";
-import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
+import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
 import type { RowNorms } from "../projection.ts";
 import { sizesOf } from "../run.ts";
 import { fitWish, openInputs } from "./attend_files.ts";
 import { openBackends } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
-import { nearFarFrom } from "./near_far_flags.ts";
+import { nearFarList } from "./near_far_flags.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 
@@ -37,7 +37,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   const started = performance.now();
   const { flags } = invocation;
   const wanted = (flags.features as string[]).filter((name) => name !== EXACT);
-  const nearFar = nearFarOf(invocation, wanted);
+  const nearFar = nearFarList(invocation, wanted);
   const features = wanted.filter((name) => FEATURE_MAPS.some((map) => map.name === name));
   if (features.length + nearFar.length === 0) {
     throw new UsageError(
@@ -120,15 +120,4 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     peakBytes: terminal.peakBytes(),
     warnings: compareWarnings(found),
   };
-}
-
-/** Far fields alone that --features names, and the near keys and far field of --window, --heavy, --far and --top. */
-function nearFarOf({ flags, sources }: Invocation, names: readonly string[]): NearFarSettings[] {
-  const alone = TAYLOR_MAPS.filter((name) => names.includes(name)).map((far) => {
-    return { window: 0, heavy: 0, far, clusters: 0, top: 0 };
-  });
-  // Redraws are those of the feature maps beside it.
-  const own = { flags: { ...flags, features: "", redraws: 0 }, sources: { ...sources, features: "default" as const } };
-  const near = nearFarFrom(own);
-  return near ? [...alone, near] : alone;
 }

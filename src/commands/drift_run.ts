@@ -123,7 +123,7 @@ function variantsOf(layout: ModelLayout, model: string, flags: Invocation["flags
       numFeatures: flags["num-features"] as number[],
       projections: [String(flags.projection)],
       causal: [layout.causal],
-    }, attention.headDim).map(({ causal: _, ...variant }) => variant);
+    }, attention.headDim).map(({ features, numFeatures, projection }) => ({ features, numFeatures, projection }));
   return wanted.flatMap((features) =>
     features === OWN ? [{ features, numFeatures, projection: null }] : mapped(features)
   );

@@ -4,7 +4,7 @@ import { UsageError } from "../errors.ts";
 import { AUTO, EXACT, FAR_FIELDS, type FarField, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { nearest } from "../words.ts";
 import type { Flag, Invocation } from "./command.ts";
-import { wholeNumber } from "./flags.ts";
+import { listOf, wholeNumber } from "./flags.ts";
 
 interface FarChoice {
   readonly far: FarField;
@@ -75,6 +75,39 @@ export function parseShrink(text: string): "auto" | number | readonly number[] {
     throw new UsageError("expected auto, a number from 0 (the mean of V) to 1 (no shrinkage), or one per head");
   }
   return lambdas.length === 1 ? lambdas[0] : lambdas;
+}
+
+/** The flags for commands that measure several settings: `--far` lists fields, and nothing is shrunk. */
+export const NEAR_FAR_LIST_FLAGS: readonly Flag[] = NEAR_FAR_FLAGS.filter(({ name }) => name !== "shrink").map((flag) =>
+  flag.name !== "far" ? flag : {
+    ...flag,
+    value: "LIST",
+    summary:
+      "fields of the other keys, each: taylor1 (default with --window, --heavy), taylor2, hermite2, clusters:C, none",
+    parse: listOf(parseFar),
+  }
+);
+
+/**
+ * What the flags ask for beside a list of maps: the far fields that `names` holds, alone, and near keys with each field of `--far`.
+ * `--top` is of the fields with clusters.
+ */
+export function nearFarList(
+  { flags, sources }: Pick<Invocation, "flags" | "sources">,
+  names: readonly string[],
+): NearFarSettings[] {
+  const alone = TAYLOR_MAPS.filter((name) => names.includes(name)).map((far) => {
+    return { window: 0, heavy: 0, far, clusters: 0, top: 0 };
+  });
+  const fields = [flags.far as FarChoice | readonly FarChoice[] | undefined].flat();
+  const clustered = fields.some((choice) => choice?.far === "clusters");
+  const near = fields.flatMap((far) => {
+    const top = clustered && far?.far !== "clusters" ? undefined : flags.top;
+    // Redraws are those of the feature maps beside it.
+    const own = { ...flags, far, top, features: "", redraws: 0 };
+    return nearFarFrom({ flags: own, sources: { ...sources, features: "default" } }) ?? [];
+  });
+  return [...alone, ...near];
 }
 
 /** What the flags ask for; null where they ask for random features or exact attention. */

@@ -5,15 +5,20 @@ import { bytesText, count, figure } from "../words.ts";
 
 type Cell = string | number;
 
+/** Settings of near keys and far fields, in the order of their columns. */
+const NEAR_FAR = ["window", "heavy", "far", "clusters", "top"] as const;
+
 /** A header and one row per point, samples left out; empty where a point has no such figure. */
 export function benchRecords(report: BenchReport): Cell[][] {
   const compared = comparedPoints(report);
+  const anyNearFar = report.results.some(({ nearFar }) => nearFar);
   const rows = report.results.map((result): Record<string, Cell> => {
-    const { seconds, stages, ...figures } = result;
+    const { seconds, stages, nearFar, ...figures } = result;
     const old = compared(result);
     return {
       ...Object.fromEntries(Object.entries(figures).map(([name, value]) => [name, cell(value)])),
       samples: seconds.length,
+      ...(anyNearFar ? Object.fromEntries(NEAR_FAR.map((name) => [name, nearFar?.[name] ?? ""])) : {}),
       ...(report.settings.profile
         ? Object.fromEntries(STAGES.map((stage) => [`${stage}Seconds`, stages?.[stage] ?? ""]))
         : {}),

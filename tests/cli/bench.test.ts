@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { BenchReport } from "../../src/bench.ts";
+import { nearFarFlops } from "../../src/near_far_flops.ts";
 import { npyBytes, performer, ROOT, RUNTIMES, scratch, wave } from "./process.ts";
 
 const { path, remove } = scratch();
@@ -100,6 +101,91 @@ test("text tells the machine, the table, slopes and crossovers, without a chart 
   expect(stdout).not.toContain("logarithmic");
 });
 
+describe("near keys and far fields beside feature maps", () => {
+  const NEAR = ["--features", "positive,softmax,taylor2", "--window", "8", "--heavy", "4"];
+  const FAR = ["--far", "taylor1,clusters:5", "--top", "2"];
+  const NAMES = [
+    "positive",
+    "softmax",
+    "taylor2",
+    "window 8, heavy 4, taylor1",
+    "window 8, heavy 4, clusters 5, top 2",
+  ];
+
+  test("--json: one curve for each far field, in both directions", async () => {
+    const modes = ["--mode", "bidirectional,causal"];
+    const { code, stdout, stderr } = await performer(
+      [...QUICK, "-L", "32,100", ...NEAR, ...FAR, ...modes, "--profile", "--json", "-o", path("near.json")],
+    );
+    expect([code, stderr]).toEqual([0, ""]);
+    const report: BenchReport = JSON.parse(stdout);
+    expect(report.schema).toBe("performer-bench/2");
+    const taylor = { window: 8, heavy: 4, far: "taylor1", clusters: 0, top: 0 } as const;
+    const clusters = { window: 8, heavy: 4, far: "clusters", clusters: 5, top: 2 } as const;
+    const alone = { window: 0, heavy: 0, far: "taylor2", clusters: 0, top: 0 } as const;
+    expect(report.settings).toMatchObject({ features: ["positive", "softmax"], nearFar: [alone, taylor, clusters] });
+    expect(report.refused).toEqual([]);
+    for (const causal of [false, true]) {
+      const curves = report.slopes.filter((slope) => slope.causal === causal);
+      expect(curves.map(({ features }) => features)).toEqual(NAMES);
+      expect(curves.map(({ nearFar }) => nearFar)).toEqual([null, null, alone, taylor, clusters]);
+      expect(report.crossovers.filter((crossover) => crossover.causal === causal).map(({ features }) => features))
+        .toEqual(NAMES.filter((name) => name !== "softmax"));
+    }
+    const near = report.results.filter(({ nearFar }) => nearFar);
+    expect(near.length).toBe(2 * 2 * 3);
+    const sizes = { heads: 2, kvHeads: 2, headDim: 8, valueDim: 8 };
+    for (const { L, causal, flops, seconds, numFeatures, projection, stages, nearFar } of near) {
+      expect([numFeatures, projection, stages]).toEqual([null, null, null]);
+      expect(seconds.length).toBe(3);
+      if (nearFar!.top === 0) {
+        expect(flops).toBe(nearFarFlops({ ...nearFar!, causal }, { ...sizes, queryRows: L, keyRows: L }));
+      }
+    }
+    const saved = await performer([...QUICK, "-L", "32", ...NEAR, "--compare", path("near.json"), "--json"]);
+    const { comparison }: BenchReport = JSON.parse(saved.stdout);
+    expect(comparison!.points.map(({ features }) => features)).toEqual(NAMES.slice(0, 4));
+    expect(comparison).toMatchObject({ unmatched: 0, missing: 16 });
+  });
+
+  test("text, csv and md name them; csv has their settings in columns of their own", async () => {
+    const args = [...QUICK, "-L", "32,64", ...NEAR, ...FAR];
+    const { stdout } = await performer(args);
+    for (const name of NAMES) expect(stdout).toContain(`slope        ${name}: time ~ L^`);
+    for (const name of NAMES.slice(2)) expect(stdout).toMatch(new RegExp(`crossover +${name}: `));
+    expect(stdout).not.toContain("refused");
+    const lines = (await performer([...args, "--format", "csv"])).stdout.trimEnd().split("\n");
+    const last = (line: string) => line.split(",").slice(-5).join();
+    expect(lines.map(last)).toEqual(
+      [
+        "window,heavy,far,clusters,top",
+        ...[",,,,", ",,,,", "0,0,taylor2,0,0", "8,4,taylor1,0,0", "8,4,clusters,5,2"]
+          .flatMap((settings) => [settings, settings]),
+      ],
+    );
+    expect(lines[7]).toContain('"window 8, heavy 4, taylor1",,,false');
+    const md = (await performer([...args, "--format", "md"])).stdout.split("\n").filter((line) => line.startsWith("|"));
+    expect(new Set(md.map((line) => line.split("|").length)).size).toBe(1);
+  });
+
+  test("backends without kernels refuse them and measure the others; auto is one that has them", async () => {
+    const some = [...QUICK, "-L", "32", "--features", "positive", "--window", "8", "--json"];
+    const { code, stdout } = await performer([...some, "--backend", "gpujs:cpu"]);
+    expect(code).toBe(0);
+    const report: BenchReport = JSON.parse(stdout);
+    expect(report.results.map(({ features }) => features)).toEqual(["positive"]);
+    expect(report.refused).toEqual([{
+      name: "gpujs:cpu window 8, taylor1, L 32",
+      reason: "it has no kernels for near keys and far fields; webgpu, wasm, scalar have",
+    }]);
+    const alone = await performer([...QUICK, "-L", "32", "--features", "taylor1", "--backend", "gpujs:cpu"]);
+    expect(alone.code).toBe(4);
+    expect(alone.stderr).toContain("no kernels for near keys");
+    const auto: BenchReport = JSON.parse((await performer([...some, "--backend", "auto"])).stdout);
+    expect(auto.results.map(({ features }) => features)).toEqual(["positive", "window 8, taylor1"]);
+  });
+});
+
 test("csv, jsonl and md carry the same rows as json", async () => {
   const run = async (format: string) => (await performer([...QUICK, "-L", "32,64", "--format", format])).stdout;
   const [header, ...rows] = (await run("csv")).trimEnd().split("\n").map((line) => line.split(","));
@@ -175,6 +261,11 @@ const mistakes: [string[], number, string[]][] = [
   [["--mode", "casual"], 2, ["did you mean causal"]],
   [["-m", "7"], 2, ["even"]],
   [["--backend", "scaler"], 2, ["did you mean scalar"]],
+  [["--window", "many"], 2, ["--window many"]],
+  [["--window", "8", "--far", "taylor1,tailor2"], 2, ["--far", "did you mean taylor2"]],
+  [["--far", "taylor1,none"], 2, ["--far none", "--window W"]],
+  [["--window", "8", "--top", "2"], 2, ["--top", "clusters:C"]],
+  [["--features", "taylor1,taylr2"], 2, ["did you mean taylor2"]],
   [["--causal", "--mode", "causal"], 2, ["--causal", "--mode"]],
   [["--encode", "kmer:6"], 2, ["FILE"]],
   [["--samples", "2"], 2, ["at least 3"]],

@@ -13,7 +13,13 @@ import type { Tile } from "../../src/tensor.ts";
 
 const SIZES = { heads: 2, kvHeads: 2, headDim: 4, valueDim: 4 };
 const AXES = { features: ["hyperbolic"], numFeatures: [8], projections: ["orthogonal"], causal: [false] };
-const HYPERBOLIC: Setting = { features: "hyperbolic", numFeatures: 8, projection: "orthogonal", causal: false };
+const HYPERBOLIC: Setting = {
+  features: "hyperbolic",
+  numFeatures: 8,
+  projection: "orthogonal",
+  causal: false,
+  nearFar: null,
+};
 
 /** Milliseconds that pass per row of keys or queries, and per pair of exact attention. */
 interface Costs {
@@ -212,7 +218,7 @@ describe("sampling", () => {
   });
 
   test("causal exact attention skips the tiles of later keys", async () => {
-    const exact = { features: "softmax", numFeatures: null, projection: null };
+    const exact = { features: "softmax", numFeatures: null, projection: null, nearFar: null };
     const time = async (causal: boolean) => {
       const points = await measured(new FakeBackend({ perRow: 0, perPair: 0.01 }), {
         settings: [{ ...exact, causal }],
@@ -333,7 +339,7 @@ describe("figures", () => {
         L,
         seconds: [ms / 1000],
       });
-      const exactly = { features: "softmax", numFeatures: null, projection: null, causal: false };
+      const exactly = { features: "softmax", numFeatures: null, projection: null, causal: false, nearFar: null };
       const points = lengths.flatMap((L) => [point(HYPERBOLIC, L, linear * L), point(exactly, L, exact * L * L)]);
       return crossoversOf(resultsOf(points, [], null))[0];
     };

@@ -24,21 +24,26 @@ export interface Measured {
 const KEYS_PER_CLUSTER = 32;
 
 /** error ≈ factor · L^grows / C^falls. */
-interface Law {
+export interface Law {
   readonly factor: number;
   readonly grows: number;
   readonly falls: number;
 }
 
+type Of = (point: Measured) => number;
+const errorOf: Of = ({ error }) => error;
+/** The mean of V may come nearer to the exact answer, or drift from it, as L grows: what is left of its error. */
+const shareOf: Of = ({ error, uniform }) => error / uniform;
+
 /** Least squares of ln error on ln L and ln C; null where there are too few lengths or numbers of clusters. */
-export function lawOf(points: readonly Measured[]): Law | null {
-  const distinct = (of: (point: Measured) => number) => new Set(points.map(of)).size;
+export function lawOf(points: readonly Measured[], of: Of = errorOf): Law | null {
+  const distinct = (key: Of) => new Set(points.map(key)).size;
   if (distinct(({ rows }) => rows) < 2 || distinct(({ clusters }) => clusters) < 2) return null;
-  const mean = (of: (point: Measured) => number) => points.reduce((sum, point) => sum + of(point), 0) / points.length;
-  const x = ({ rows }: Measured) => Math.log(rows), y = ({ clusters }: Measured) => Math.log(clusters);
-  const z = ({ error }: Measured) => Math.log(error);
+  const mean = (value: Of) => points.reduce((sum, point) => sum + value(point), 0) / points.length;
+  const x: Of = ({ rows }) => Math.log(rows), y: Of = ({ clusters }) => Math.log(clusters);
+  const z: Of = (point) => Math.log(of(point));
   const [mx, my, mz] = [mean(x), mean(y), mean(z)];
-  const product = (a: typeof x, ma: number, b: typeof x, mb: number) => mean((p) => (a(p) - ma) * (b(p) - mb));
+  const product = (a: Of, ma: number, b: Of, mb: number) => mean((p) => (a(p) - ma) * (b(p) - mb));
   const [xx, xy, yy] = [product(x, mx, x, mx), product(x, mx, y, my), product(y, my, y, my)];
   const [xz, yz] = [product(x, mx, z, mz), product(y, my, z, mz)];
   const determinant = xx * yy - xy * xy;
@@ -58,7 +63,7 @@ export function clustersAt(points: readonly Measured[], wanted: number): number 
   return before.clusters * (after.clusters / before.clusters) ** part;
 }
 
-const figure = (value: number) => value.toPrecision(2);
+const figure = (value: number) => value.toPrecision(3);
 const row = (cells: readonly (string | number)[]) => `| ${cells.join(" | ")} |`;
 const table = (head: readonly (string | number)[], body: readonly (readonly (string | number)[])[]) => {
   return [row(head), row(head.map(() => "---")), ...body.map(row)].join("\n");
@@ -105,12 +110,15 @@ export function fitLaws(found: readonly Measured[]): string {
       ]);
     }
     const used = points.filter(({ rows, clusters }) => clusters * KEYS_PER_CLUSTER <= rows);
-    const law = lawOf(used);
-    if (!law) continue;
-    const parts = [...lengths.keys()].map((left) => lawOf(used.filter(({ rows }) => rows !== left)));
-    const exponents = parts.flatMap((part) => part ? [part.grows / part.falls] : []);
-    const spread = `${figure(Math.min(...exponents))} … ${figure(Math.max(...exponents))}`;
-    laws.push([name, figure(law.grows), figure(law.falls), figure(law.grows / law.falls), spread]);
+    const cells = [errorOf, shareOf].flatMap((of) => {
+      const law = lawOf(used, of);
+      if (!law) return [];
+      const parts = [...lengths.keys()].map((left) => lawOf(used.filter(({ rows }) => rows !== left), of));
+      const exponents = parts.flatMap((part) => part ? [part.grows / part.falls] : []);
+      const spread = `${figure(Math.min(...exponents))} … ${figure(Math.max(...exponents))}`;
+      return [figure(law.grows), figure(law.falls), `${figure(law.grows / law.falls)} (${spread})`];
+    });
+    if (cells.length > 0) laws.push([name, ...cells]);
   }
   const others = found.filter((point) => !plain.includes(point)).map((point) => {
     const { rows, features, window, heavy, clusters, top, error, uniform, skill } = point;
@@ -122,8 +130,9 @@ export function fitLaws(found: readonly Measured[]): string {
     table(["data", "L", "mean of V", ...counts.map((count) => `C = ${count}`)], errors),
     "Clusters that keep the error which 64 and 256 of them have at the shortest L",
     table(["data", "L", "error wanted", "C", "error wanted", "C"], needed),
-    `error ∝ L^b / C^c over ${KEYS_PER_CLUSTER} keys per cluster and more; the same error needs C ∝ L^(b/c)`,
-    table(["data", "b", "c", "b/c", "b/c with one L left out"], laws),
+    `error ∝ L^b / C^c over ${KEYS_PER_CLUSTER} keys per cluster and more, so that the same error needs C ∝ L^(b/c) (range: one L left ` +
+    "out); then the same of error / error of the mean of V",
+    table(["data", "b", "c", "b/c", "b", "c", "b/c"], laws),
     "Other settings",
     table(["data", "L", "far field", "window", "heavy", "error", "mean of V", "skill"], others),
   ].join("\n\n");

@@ -11,6 +11,14 @@ import { type KeySample, readKeys } from "./sample.ts";
 /** Keys per cluster that centroids are fitted to, and the least number of rows of a sample. */
 const KEYS_PER_CLUSTER = 16;
 const LEAST_SAMPLE = 4096;
+/**
+ * Of long inputs one row in so many is sampled: centroids fitted to a fixed number of keys are a worse and worse fit to all of them
+ * (docs/clusters.md). Eight rounds of k-means on it are an eighth of the arithmetic of the clusters, 8dC per row.
+ */
+const ROWS_PER_SAMPLED = 16;
+/** Where that ends: memory does not grow with the number of rows. Rows, and numbers over all heads. */
+const MOST_SAMPLE = 65_536;
+const MOST_NUMBERS = 2 ** 25;
 
 /** Where fitted numbers come from. */
 export interface FitSource {
@@ -43,7 +51,7 @@ export async function fitNearFar(
   const exactRows = exactRowsOf(attention.nearFar!, total, causal);
   const clustered = far === "clusters";
   const needed = clustered || (!causal && heavy > 0);
-  const rows = causal ? exactRows : Math.min(total, Math.max(LEAST_SAMPLE, clustered ? count * KEYS_PER_CLUSTER : 0));
+  const rows = causal ? exactRows : sampleFor(clustered ? count : 0, total, kvHeads * headDim);
   const kind = causal ? "prefix" : "sample";
   const sample = needed && rows > 0
     ? await readKeys(inputs, { kind, rows }, shape.tileRows, backend.limits.precision)
@@ -66,6 +74,13 @@ export async function fitNearFar(
     },
     fit: sample ? { source: kind, rows: sample.k.rows } : { source: "none", rows: 0 },
   };
+}
+
+/** Rows that centroids (none with 0 clusters) and the mean key are fitted to. */
+export function sampleFor(clusters: number, total: number, width: number): number {
+  const most = Math.min(MOST_SAMPLE, Math.floor(MOST_NUMBERS / width));
+  const share = clusters > 0 ? Math.min(most, Math.ceil(total / ROWS_PER_SAMPLED)) : 0;
+  return Math.min(total, Math.max(LEAST_SAMPLE, clusters * KEYS_PER_CLUSTER, share));
 }
 
 /** Weighted mean key. */

@@ -6,6 +6,7 @@ import { findCentroids } from "../../src/centroids.ts";
 import { Inputs } from "../../src/inputs.ts";
 import { BLOCK_ROWS, FAR_FIELDS, type NearFarPlan, nearRows } from "../../src/near_far.ts";
 import { nearFarFlops, windowPairs } from "../../src/near_far_flops.ts";
+import { sampleFor } from "../../src/fit_near_far.ts";
 import { clustersFor, exactRowsOf } from "../../src/near_far_sizes.ts";
 import { type FrameMemory, frameRows, NearReader, type Reach, reachOf } from "../../src/near_rows.ts";
 import { RandomStream } from "../../src/random.ts";
@@ -90,6 +91,22 @@ test("causal centroids make whole blocks of their prefix exact, never more rows 
   expect(exactRowsOf({ far: "taylor1", clusters: 0, exactRows: 70 }, 1000, true)).toBe(70);
   expect(exactRowsOf({ far: "taylor1", clusters: 0 }, 1000, true)).toBe(0);
   expect([clustersFor(8, 3), clustersFor(8, 0), clustersFor(8, 100)]).toEqual([3, 1, 8]);
+});
+
+test("the prefix of causal centroids grows with the length: an eighth of the clusters' arithmetic, up to 8192 rows or 16 per cluster", () => {
+  const rowsFor = (clusters: number, keyRows: number) => exactRowsOf({ far: "clusters", clusters }, keyRows, true);
+  const blocks = (rows: number) => Math.ceil(rows / BLOCK_ROWS) * BLOCK_ROWS;
+  expect(rowsFor(64, 1000)).toBe(256); // 4 rows for each centroid
+  expect(rowsFor(64, 1e5)).toBe(blocks(Math.sqrt(64 * 1e5 / 2)));
+  expect(rowsFor(256, 1e6)).toBe(8192);
+  expect(rowsFor(1024, 1e6)).toBe(16 * 1024);
+  const work = { window: 0, heavy: 0, far: "none", clusters: 0, top: 0, causal: true } as const;
+  const sizes = { queryRows: 1e6, keyRows: 1e6, heads: 1, kvHeads: 1, headDim: 64, valueDim: 64 };
+  const prefix = nearFarFlops({ ...work, exactRows: rowsFor(64, 1e6) }, sizes);
+  const clusters = nearFarFlops({ ...work, far: "clusters", clusters: 64, causal: false }, sizes);
+  // Blocks and the correction of near pairs add less than a tenth to the eighth.
+  expect(prefix / clusters).toBeGreaterThan(1 / 8 * 0.9);
+  expect(prefix / clusters).toBeLessThan(1 / 8 * 1.1);
 });
 
 /** Rows `start … end − 1` of a matrix. */
@@ -210,4 +227,14 @@ test("one cluster is the weighted mean; keys of no weight count nothing; few key
   expect([...rows].sort()).toEqual(["0,4", "8,0"]);
   const none = await findCentroids(backend, keys, new Float64Array(3), { ...one, count: 2 });
   expect(Array.from(none)).toEqual([0, 0, 0, 0]);
+});
+
+test("centroids are fitted to a share of a long input, within a bound of memory", () => {
+  expect(sampleFor(64, 1000, 64)).toBe(1000);
+  expect(sampleFor(64, 30_000, 64)).toBe(4096);
+  expect(sampleFor(1024, 30_000, 64)).toBe(16 * 1024);
+  expect(sampleFor(64, 320_000, 64)).toBe(20_000);
+  expect(sampleFor(64, 1e9, 64)).toBe(65_536);
+  expect(sampleFor(64, 1e9, 32 * 128)).toBe(2 ** 25 / (32 * 128));
+  expect(sampleFor(0, 1e9, 64)).toBe(4096); // the mean key alone
 });

@@ -6,7 +6,7 @@ import type { Command, Flag } from "./command.ts";
 import { COMMON_FLAGS, fraction, listOf, oneOf, positiveNumber, wholeNumber } from "./flags.ts";
 
 /** "16_384" or "2^14". */
-function length(text: string): number {
+export function lengthOf(text: string): number {
   const power = /^2\^(\d{1,2})$/.exec(text);
   try {
     return power ? wholeNumber(1)(String(2 ** Number(power[1]))) : wholeNumber(1)(text);
@@ -32,7 +32,7 @@ const FLAGS: readonly Flag[] = [
     value: "LIST",
     summary: "rows, such as 1024,16_384,2^20",
     default: [1024, 4096, 16384],
-    parse: listOf(length),
+    parse: listOf(lengthOf),
   },
   {
     name: "features",

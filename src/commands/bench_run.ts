@@ -13,7 +13,7 @@ import {
 import { compareReports, parseSaved, savedKeys, type SavedReport } from "../bench_compare.ts";
 import { crossoversOf, resultsOf, slopesOf } from "../bench_figures.ts";
 import { measureCopy, type OpenBackend, sweep } from "../bench_measure.ts";
-import { type ByteSink, openFile, openOutput } from "../bytes.ts";
+import { type ByteSink, openOutput, readText } from "../bytes.ts";
 import { UsageError } from "../errors.ts";
 import { BENCH_EXPORTERS } from "../exporters/bench.ts";
 import { count } from "../words.ts";
@@ -206,13 +206,6 @@ async function peaksOf(backends: readonly OpenBackend[], measure: boolean, progr
     });
   }
   return peaks;
-}
-
-async function readText(path: string): Promise<string> {
-  await using file = await openFile(path);
-  const bytes = new Uint8Array(file.byteLength);
-  await file.read(bytes, 0);
-  return new TextDecoder().decode(bytes);
 }
 
 /** The format of `--output` by its suffix. */

@@ -1,5 +1,4 @@
 /** Where axes begin and end, and which values are written beside them. */
-import { quantile } from "../statistics.ts";
 import type { Axis } from "./chart.ts";
 
 /** Ends of an axis that shows all values, with a little room; one value alone gets room on both sides. */
@@ -27,13 +26,14 @@ const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 export function tickText(value: number): string {
   const power = Math.log10(Math.abs(value));
   const whole = Math.abs(power - Math.round(power)) < 1e-9;
-  if (value !== 0 && (power < -3.5 || power > 5.5)) {
+  const exact = Number.isInteger(value) && Math.abs(value) < 1e8 && value % 1e4 !== 0; // 1,048,576
+  if (value !== 0 && (power < -3.5 || power > 5.5) && !exact) {
     const exponent = Math.floor(power + 1e-9);
     const digits = String(Math.abs(exponent)).replace(/\d/g, (digit) => SUPERSCRIPTS[Number(digit)]);
     const ten = `10${exponent < 0 ? "⁻" : ""}${digits}`;
     return whole ? (value < 0 ? `−${ten}` : ten) : `${Number((value / 10 ** exponent).toPrecision(3))}·${ten}`;
   }
-  const text = String(Number(value.toPrecision(4)));
+  const text = String(Number.isInteger(value) ? value : Number(value.toPrecision(4)));
   const [integer, decimals] = text.split(".");
   return integer.replace(/\B(?=(\d{3})+(?!\d))/g, ",").replace("-", "−") + (decimals ? `.${decimals}` : "");
 }
@@ -52,11 +52,4 @@ export function logTicks([low, high]: readonly [number, number], most = 8): numb
   }
   const every = Math.ceil(ticks.length / most);
   return ticks.filter((_, i) => i % every === (every === 1 ? 0 : Math.floor((ticks.length - 1) % every / 2)));
-}
-
-/** A logarithmic range of colours leaves out the outermost 0.5 % of many values, which would leave the others one colour. */
-export function robustDomain(values: readonly number[]): [number, number] {
-  const sorted = values.filter(Number.isFinite).sort((a, b) => a - b);
-  if (sorted.length < 400) return [sorted[0], sorted.at(-1)!];
-  return [quantile(sorted, 0.005), quantile(sorted, 0.995)];
 }

@@ -1,11 +1,11 @@
 /** Heat maps as layers of a specification. */
 import type { HeatPanel } from "./chart.ts";
 import { domainOf, logTicks, tickText } from "./scales.ts";
-import { type Layer, UPRIGHT, wrapped } from "./spec_axis.ts";
+import { type Layer, type PanelSize, titleLines, wrapped } from "./spec_axis.ts";
 import { MISSING } from "./style.ts";
 
 /** A grid of colours with its legend, curves over it and values inside. */
-export function heatLayers(panel: HeatPanel, width: number): Layer[] {
+export function heatLayers(panel: HeatPanel, { width, height }: PanelSize): Layer[] {
   const { columns, rows, cells, colour, lines = [], labelled, upwards } = panel;
   const numeric = [...columns.values, ...rows.values].every((value) => typeof value === "number");
   const values = rows.values.flatMap((_, i) =>
@@ -20,7 +20,7 @@ export function heatLayers(panel: HeatPanel, width: number): Layer[] {
     })
   );
   const side = (name: "x" | "y", { title, values }: HeatPanel["columns"]): Layer => {
-    const titled = wrapped(title, (name === "x" ? width : UPRIGHT) / 6.6);
+    const titled = titleLines(title, name === "x" ? width : height);
     if (!numeric) {
       const every = Math.max(1, Math.ceil(values.length / (name === "x" ? Math.floor(width / 18) : 24)));
       const shown = values.filter((_, i) => i % every === 0);
@@ -54,7 +54,7 @@ export function heatLayers(panel: HeatPanel, width: number): Layer[] {
       : { scheme: "viridis", reverse: true }),
   };
   const legend = {
-    title: wrapped(colour.title, 26),
+    title: wrapped(colour.title, 17),
     gradientLength: 180,
     gradientThickness: 10,
     ...(ticks
@@ -67,18 +67,18 @@ export function heatLayers(panel: HeatPanel, width: number): Layer[] {
       : { tickCount: 5 }),
   };
   const fill = {
-    condition: { test: "!isValid(datum.value)", value: MISSING },
     field: "value",
     type: "quantitative",
     scale,
     legend,
   };
   const wide = numeric ? { x2: { field: "x1" }, y2: { field: "y1" } } : {};
-  const layers: Layer[] = [{
-    data: { values },
-    mark: { type: "rect", strokeWidth: 0 },
-    encoding: { x, y, ...wide, fill },
-  }];
+  const shown = values.filter(({ value }) => value !== null);
+  const missing = values.filter(({ value }) => value === null);
+  const layers: Layer[] = [
+    { data: { values: shown }, mark: { type: "rect", strokeWidth: 0 }, encoding: { x, y, ...wide, fill } },
+    { data: { values: missing }, mark: { type: "rect", strokeWidth: 0, fill: MISSING }, encoding: { x, y, ...wide } },
+  ];
   if (labelled) layers.push(cellLabels(values, { x, y }, panel, domain));
   for (const { name, points } of lines) {
     const at = (axis: Layer) => ({ ...axis, field: axis === x ? "x" : "y" });

@@ -13,11 +13,21 @@ export interface Theme {
   readonly grid: string;
   /** null: transparent. */
   readonly background: string | null;
+  /** What lies behind text: the background, or the page's. */
+  readonly halo: string;
   readonly font: string;
 }
 
 /** Names of shapes that are told apart at 7 px. */
-export const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke"] as const;
+export const SHAPES = [
+  "circle",
+  "square",
+  "triangle-up",
+  "diamond",
+  "cross",
+  "triangle-down",
+  "triangle-right",
+] as const;
 
 /** Dash patterns: lengths of dash and gap in px; the first is a whole line. */
 export const DASHES: readonly (readonly number[])[] = [
@@ -43,6 +53,7 @@ export const PRINT: Theme = {
   muted: "#555555",
   grid: "#e4e4e4",
   background: "#ffffff",
+  halo: "#ffffff",
   font: FONT,
 };
 
@@ -53,36 +64,22 @@ export const PAGE: Theme = {
   muted: "var(--muted)",
   grid: "var(--grid)",
   background: null,
+  halo: "var(--page)",
   font: FONT,
 };
 
 /** The page's colours in a light and in a dark scheme; series by place. */
 export const SCHEMES = {
-  light: { series: OKABE_ITO, ink: "#1a1a1a", muted: "#5a5f66", grid: "#e3e5e8" },
+  light: { series: OKABE_ITO, ink: "#1a1a1a", muted: "#5a5f66", grid: "#e3e5e8", page: "#ffffff" },
   // The same hues, lighter, so that each has a contrast of 4.5 with the dark page.
   dark: {
     series: ["#4fa8e0", "#f28e4d", "#2cc296", "#e29cc2", "#f0b93a", "#8fd0f5", "#f2f2f2"],
     ink: "#ececec",
     muted: "#a9afb7",
     grid: "#363b42",
+    page: "#16181c",
   },
 } as const;
-
-/** Light to dark: read in grey as well ("viridis", reversed so that large values are dark on white). */
-export const SEQUENTIAL = ["#fde725", "#a0da39", "#4ac16d", "#1fa187", "#277f8e", "#365c8d", "#46327e", "#440154"];
-
-/** Blue through white to vermillion: both ends dark, the middle pale. */
-export const DIVERGING = [
-  "#004c7a",
-  "#0072b2",
-  "#6fb1d6",
-  "#d6e7f2",
-  "#f7f7f7",
-  "#f8dfcc",
-  "#ec9f63",
-  "#d55e00",
-  "#8a3d00",
-];
 
 /** Cells without a number. */
 export const MISSING = "#b8b8b8";

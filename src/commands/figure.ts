@@ -45,7 +45,7 @@ const FLAGS: readonly Flag[] = [
   {
     name: "trials",
     value: "N",
-    summary: "draws: of data and projection (4, default 15), of projections (theorem 20000, heads 3)",
+    summary: "draws: of data and projection (4, default 15), of projections (theorem 10000, heads 3)",
     parse: wholeNumber(1),
   },
   { name: "seed", value: "N", summary: "seed of data and projections", default: 0, parse: wholeNumber(0) },

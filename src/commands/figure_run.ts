@@ -106,7 +106,7 @@ async function make(name: string, invocation: Invocation, terminal: Terminal, pr
         "Cannot use --trials 1 with figure theorem: a mean without a spread shows nothing; use at least 2",
       );
     }
-    return { figure: await theoremFigure({ trials: trials ?? 20_000, seed, signal, progress: step }), backend: null };
+    return { figure: await theoremFigure({ trials: trials ?? 10_000, seed, signal, progress: step }), backend: null };
   }
   if (name === "3" && path !== undefined) {
     const { timeFigure } = await import("../figures/time.ts");

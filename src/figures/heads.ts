@@ -101,8 +101,10 @@ function chartOf(
     ...domainOfErrors(cells),
   };
   const of = (setting: string) => cells.filter((cell) => cell.setting === setting);
-  const zeros = cells.filter(({ relativeL2 }) => relativeL2 === 0).length;
-  const undefineds = cells.filter(({ relativeL2 }) => Number.isNaN(relativeL2)).length;
+  const distinct = (which: (error: number) => boolean) =>
+    new Set(cells.filter(({ relativeL2 }) => which(relativeL2)).map(({ head }) => head)).size;
+  const zeros = distinct((error) => error === 0);
+  const undefineds = distinct(Number.isNaN);
   const listed = sizes.heads <= LISTED;
   const grid: HeatPanel = {
     kind: "heat",
@@ -132,9 +134,15 @@ function chartOf(
         draws > 1 ? `, root mean square of ${draws} draws of the projection` : ", one draw of the projection"
       }`,
       ...(listed ? ['"mean of V" ignores attention: a setting above it is useless for that head'] : []),
-      ...(zeros > 0 ? [`${count(zeros)} heads have no error at all: they are drawn in the lightest colour`] : []),
+      ...(zeros > 0
+        ? [`No error at all, drawn in the lightest colour: ${count(zeros)} ${zeros === 1 ? "head" : "heads"}`]
+        : []),
       ...(undefineds > 0
-        ? [`Grey: ${count(undefineds)} heads whose exact output is 0, so that no relative error is defined`]
+        ? [
+          `Grey: ${count(undefineds)} ${
+            undefineds === 1 ? "head" : "heads"
+          } whose exact output is 0, so that no relative error is defined`,
+        ]
         : []),
       ...findingsOf(cells, settings).slice(0, 3),
     ],

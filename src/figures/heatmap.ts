@@ -170,7 +170,7 @@ export async function heatmapFigure({ backend, slice, attention }: HeatmapOption
     ],
     panels: [
       matrix("Exact softmax", exact, weight),
-      matrix(name, approximate, weight),
+      matrix("Approximate", approximate, weight),
       matrix("Approximate − exact", difference, {
         title: "difference of weights",
         scale: "linear",

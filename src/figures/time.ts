@@ -53,23 +53,27 @@ export interface FittedSlope {
   readonly from: number;
   readonly to: number;
   readonly points: number;
+  /** Whether fixed costs are at most 5 % of every time fitted; false: there were too few such lengths, and the longest were taken. */
+  readonly beyondFixed: boolean;
 }
 
 /** Times of at least this many times that of the shortest L are at most 5 % fixed costs, which that time holds. */
 const BEYOND_FIXED = 20;
 
 /**
- * The slope where fixed costs no longer count: over all L whose time is at least BEYOND_FIXED × that of the shortest. null: fewer than
- * three such L.
+ * The slope where fixed costs no longer count: over all L whose time is at least BEYOND_FIXED × that of the shortest, or, where fewer than
+ * three are so long, over the longer half. null: fewer than three L.
  */
 export function fitSlope(points: readonly Pick<BenchResult, "L" | "median">[]): FittedSlope | null {
+  if (points.length < 3) return null;
   const beyond = points.filter(({ median }) => median >= BEYOND_FIXED * points[0].median);
-  if (beyond.length < 3) return null;
+  const chosen = beyond.length >= 3 ? beyond : points.slice(-Math.max(3, Math.ceil(points.length / 2)));
   return {
-    slope: slopeOf(beyond.map(({ L }) => Math.log(L)), beyond.map(({ median }) => Math.log(median))),
-    from: beyond[0].L,
-    to: beyond.at(-1)!.L,
-    points: beyond.length,
+    slope: slopeOf(chosen.map(({ L }) => Math.log(L)), chosen.map(({ median }) => Math.log(median))),
+    from: chosen[0].L,
+    to: chosen.at(-1)!.L,
+    points: chosen.length,
+    beyondFixed: chosen === beyond,
   };
 }
 
@@ -97,10 +101,11 @@ export function timeFigure(results: readonly BenchResult[], source: Figure["sett
   }));
   const { heads, headDim, valueDim, device } = results[0];
   const slopes = named.map(({ name, fit, exact }) => {
-    if (!fit) return `${name}: no slope, fewer than three lengths take ${BEYOND_FIXED} × the time of the shortest`;
+    if (!fit) return `${name}: no slope, which takes at least three lengths`;
+    const words = fit.beyondFixed ? "" : ", the longer half, since too few take 20 × the shortest";
     return `${name}: time ~ L^${fit.slope.toFixed(2)} (expected ${exact ? 2 : 1}), fitted from L = ${
       count(fit.from)
-    } to ${count(fit.to)}`;
+    } to ${count(fit.to)}${words}`;
   });
   const crossovers = crossoversOf(results);
   const crossing = crossovers.map((one) => {
@@ -176,6 +181,7 @@ export function timeFigure(results: readonly BenchResult[], source: Figure["sett
         from: fit?.from ?? null,
         to: fit?.to ?? null,
         points: fit?.points ?? 0,
+        beyondFixed: fit?.beyondFixed ?? null,
       })),
       crossovers: crossovers.map(({ features, numFeatures, backend, L, kind }) => ({
         features,

@@ -8,7 +8,7 @@ import { type Attention, logitScale, type Sizes } from "./attention.ts";
 import type { SessionCounts } from "./backend.ts";
 import type { Fit } from "./fitted.ts";
 import { HealthCheck } from "./health.ts";
-import { compareOutputs } from "./metrics.ts";
+import { compareOutputs, rowErrors } from "./metrics.ts";
 import type { ErrorReport, HealthReport } from "./report.ts";
 import { Answers, passKeys, References, type SampledPass } from "./sampled_rows.ts";
 import { openSession } from "./sessions.ts";
@@ -65,6 +65,7 @@ export async function checkError(options: CheckOptions): Promise<Checked> {
     error: {
       ...error,
       phi: references.phi(options.inputScale),
+      rowErrors: rowErrors(options.approx, truth, shape.heads),
       redraws: samples.length > 0 ? { count: samples.length, ...logInterval(samples), samples } : null,
     },
     health: health && await health.report(references, error, options.counts),

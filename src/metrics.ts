@@ -3,7 +3,7 @@
  *
  * Each metric is one row of METRICS; relative L2, the uniform baseline and the skill score always travel together in `compareOutputs`.
  */
-import { type Interval, mean, quantile, relativeL2 } from "./statistics.ts";
+import { type Interval, type LogHistogram, logHistogram, mean, quantile, relativeL2 } from "./statistics.ts";
 import type { Tile } from "./tensor.ts";
 
 /** One (row, head) of both outputs: columns `at … at + width − 1`. */
@@ -64,6 +64,14 @@ const cosine = (pair: Pair) => {
   const { exact2, approx2, dot } = moments(pair);
   return dot / Math.sqrt(exact2 * approx2);
 };
+
+/** Relative L2 error of every (row, head) of an output, as a histogram; undefined where the exact one is 0. */
+export function rowErrors(approx: Tile, exact: Tile, heads: number): LogHistogram {
+  const { rows, cols } = exact;
+  const width = cols / heads;
+  const pair = (at: number): Pair => ({ approx: approx.data, exact: exact.data, at: at * width, width });
+  return logHistogram(Float64Array.from({ length: rows * heads }, (_, at) => rowError(pair(at))));
+}
 
 /** The table. Adding a metric is one row here. */
 export const METRICS: readonly Metric[] = [

@@ -4,7 +4,7 @@ import type { SessionCounts, Stage } from "./backend.ts";
 import type { FitSource } from "./fit_near_far.ts";
 import type { ErrorSummary } from "./metrics.ts";
 import type { RulesName } from "./rules_table.ts";
-import type { Interval } from "./statistics.ts";
+import type { Interval, LogHistogram } from "./statistics.ts";
 
 /** Raised when a key of the JSON changes its meaning or goes away. */
 export const REPORT_SCHEMA = "performer-report/1";
@@ -17,6 +17,8 @@ export interface Refusal {
 export interface ErrorReport extends ErrorSummary {
   /** Mean ‖x_i + y_j‖² of scaled queries and keys: the number random features live or die by. */
   readonly phi: number;
+  /** How the relative L2 errors of the sampled rows and heads are spread. */
+  readonly rowErrors: LogHistogram;
   /** Error over independent draws of the projection on the same rows, when asked for. */
   readonly redraws:
     | (Interval & { readonly count: number; readonly logSd: number; readonly samples: readonly number[] })

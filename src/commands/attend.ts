@@ -4,7 +4,16 @@ import { parseSource } from "../fit.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
 import type { Command, Flag } from "./command.ts";
-import { BACKEND_FLAG, COMMON_FLAGS, decay, FORMAT_FLAG, fraction, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import {
+  BACKEND_FLAG,
+  COMMON_FLAGS,
+  decay,
+  FORMAT_FLAG,
+  fraction,
+  REPORT_FLAG,
+  THREADS_FLAG,
+  wholeNumber,
+} from "./flags.ts";
 import { INPUT_FLAGS } from "./input_flags.ts";
 import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
@@ -124,6 +133,7 @@ const FLAGS: readonly Flag[] = [
   },
   { name: "profile", summary: "measure and report the time of every stage of the computation (wasm)" },
   { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
+  REPORT_FLAG,
   FORMAT_FLAG,
   ...COMMON_FLAGS,
 ];

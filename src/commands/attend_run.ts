@@ -15,8 +15,10 @@ import { chooseLayer, layerAttention, openLayer } from "./attend_layer.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { Progress, useColor } from "./progress.ts";
+import { openReportPage } from "./report_page.ts";
 
 export async function runAttend(invocation: Invocation, terminal: Terminal): Promise<number> {
+  await using page = await openReportPage(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !invocation.flags.quiet });
   let report: Report;
   try {
@@ -24,6 +26,7 @@ export async function runAttend(invocation: Invocation, terminal: Terminal): Pro
   } finally {
     progress.clear();
   }
+  if (page) await page.write(await (await import("../exporters/html_attend.ts")).attendPage(report, page.context));
   await print(report, invocation.flags, terminal);
   return verdict(report, invocation.flags["max-error"] as number | undefined, terminal);
 }

@@ -21,6 +21,7 @@ import { openBackends, rowsFor } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { Progress, useColor } from "./progress.ts";
+import { openReportPage } from "./report_page.ts";
 
 type Flags = Invocation["flags"];
 
@@ -35,6 +36,7 @@ export async function runBench(invocation: Invocation, terminal: Terminal): Prom
     : parseSaved(await readText(String(flags.compare)), String(flags.compare));
   const format = flags.output === undefined ? null : formatOf(String(flags.output));
   await using sink = flags.output === undefined ? null : openOutput(String(flags.output));
+  await using page = await openReportPage(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: BenchReport;
   try {
@@ -45,6 +47,7 @@ export async function runBench(invocation: Invocation, terminal: Terminal): Prom
   await print(report, flags, terminal);
   if (!report.complete) return 130; // what was saved before stays
   if (sink && format) await save(report, format, sink);
+  if (page) await page.write(await (await import("../exporters/html_bench.ts")).benchPage(report, page.context));
   return verdict(report, terminal);
 }
 

@@ -13,10 +13,12 @@ import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { nearFarFrom } from "./near_far_flags.ts";
 import { Progress, useColor } from "./progress.ts";
+import { openReportPage } from "./report_page.ts";
 
 /** Runs `performer compare`; returns the exit code. */
 export async function runCompare(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
+  await using page = await openReportPage(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: CompareReport;
   try {
@@ -24,6 +26,7 @@ export async function runCompare(invocation: Invocation, terminal: Terminal): Pr
   } finally {
     progress.clear();
   }
+  if (page) await page.write(await (await import("../exporters/html_compare.ts")).comparePage(report, page.context));
   if (flags.quiet && !flags.json) return 0;
   const exporter = await COMPARE_EXPORTERS[flags.json ? "json" : String(flags.format)]();
   terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true }));

@@ -24,6 +24,7 @@ const PER_RUN = new Set([
   "compare",
   "export-data",
   "export-spec",
+  "report",
 ]);
 const MAX_BYTES = 1 << 20;
 

@@ -40,16 +40,16 @@ export function tickText(value: number): string {
 
 /** Labelled values of a logarithmic axis: powers of ten, with 2 and 5 between them where there are few; null leaves it to the drawing. */
 export function logTicks([low, high]: readonly [number, number], most = 8): number[] | null {
-  const decades = Math.log10(high / low);
-  if (decades < 0.35) return null;
-  const steps = decades < 1.6 ? [1, 2, 5] : [1];
-  const ticks: number[] = [];
-  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
-    for (const step of steps) {
-      const value = Number(`${step}e${power}`);
-      if (value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9)) ticks.push(value);
+  const between = (steps: readonly number[]) => {
+    const ticks: number[] = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
+      ticks.push(...steps.map((step) => Number(`${step}e${power}`)));
     }
-  }
+    return ticks.filter((value) => value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9));
+  };
+  const tens = between([1]);
+  const ticks = tens.length >= 3 ? tens : between([1, 2, 5]);
+  if (ticks.length < 3) return null;
   const every = Math.ceil(ticks.length / most);
-  return ticks.filter((_, i) => i % every === (every === 1 ? 0 : Math.floor((ticks.length - 1) % every / 2)));
+  return ticks.filter((_, i) => i % every === Math.floor((ticks.length - 1) % every / 2));
 }

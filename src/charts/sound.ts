@@ -6,7 +6,7 @@ import { count, figure } from "../words.ts";
 import type { Axis, Chart, Panel, Point, Series } from "./chart.ts";
 
 /** Points of one series up to which all are drawn; beyond, they are thinned evenly, the first, last and extreme ones kept. */
-export const MOST_POINTS = 2000;
+export const MOST_POINTS = 1000;
 
 /** A chart that can be drawn, or why not. */
 export type Sound = { readonly chart: Chart } | { readonly sentence: string };

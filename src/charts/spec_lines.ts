@@ -33,7 +33,8 @@ export function lineLayers({ x, y, series, rules = [] }: LinePanel, size: PanelS
     ys,
   };
   const styled = series.map((one, i): Styled => ({ series: one, style: styleOf(one.style ?? i, size) }));
-  const ruled = rules.map((rule) => ruleLayers(rule, frame));
+  const places = new LabelPlaces(frame, points);
+  const ruled = rules.map((rule) => ruleLayers(rule, frame, places));
   return [
     ...styled.flatMap((one) => spreadLayers(one, frame)),
     ...ruled.map(({ line }) => line),
@@ -145,28 +146,71 @@ function legendLayers(styled: readonly Styled[], { width, height, xAxis, theme }
   return layers;
 }
 
+/** A place in px. */
+type Place = readonly [x: number, y: number];
+
+/** Puts the names of rules where they hide least: of a few places along each rule the one with the fewest points and names under it. */
+class LabelPlaces {
+  readonly #taken: Place[];
+
+  constructor(readonly frame: Frame, points: readonly Point[]) {
+    const places = points.map((point): Place => [this.#across(point.x), this.#up(point.y)]);
+    // Lines are under it as well: a few places between neighbours stand for them.
+    const between = places.slice(1).flatMap(([x, y], i) =>
+      [0.25, 0.5, 0.75].map((
+        share,
+      ): Place => [places[i][0] + share * (x - places[i][0]), places[i][1] + share * (y - places[i][1])])
+    );
+    this.#taken = [...places, ...between];
+  }
+
+  #share(value: number, [low, high]: readonly [number, number], { scale }: Axis): number {
+    return scale === "log" ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
+  }
+
+  #across(value: number): number {
+    return this.frame.width * this.#share(value, this.frame.xs, this.frame.xAxis);
+  }
+
+  #up(value: number): number {
+    return this.frame.height * (1 - this.#share(value, this.frame.ys, this.frame.yAxis));
+  }
+
+  /** Where the name begins (left end, middle of its height), in px. */
+  place({ axis, at, label }: Rule): Place {
+    const { width, height } = this.frame;
+    const long = 6.2 * label.length;
+    const candidates = axis === "y"
+      ? [[4, -8], [width - long - 4, -8], [4, 9], [width - long - 4, 9], [(width - long) / 2, -8], [
+        (width - long) / 2,
+        9,
+      ]]
+        .map(([x, dy]): Place => [x, this.#up(at) + dy])
+      : [8, 21, 34, height - 10, height - 23].flatMap((
+        y,
+      ): Place[] => [[this.#across(at) + 5, y], [this.#across(at) - long - 5, y]]);
+    const inside = candidates.filter(([x, y]) => x >= 0 && x + long <= width + 2 && y >= 4 && y <= height - 4);
+    const hidden = ([left, y]: Place) =>
+      this.#taken.filter(([px, py]) => px > left - 5 && px < left + long + 5 && Math.abs(py - y) < 9).length;
+    const chosen = (inside.length > 0 ? inside : candidates).reduce((best, place) =>
+      hidden(place) < hidden(best) ? place : best
+    );
+    for (let step = 0; step <= 4; step++) this.#taken.push([chosen[0] + step * long / 4, chosen[1]]);
+    return chosen;
+  }
+}
+
 /** A dotted line, and its name where there is room. */
-function ruleLayers(
-  { axis, at, label }: Rule,
-  { x, y, xs, ys, xAxis, yAxis, width, theme }: Frame,
-): { line: Layer; labels: Layer[] } {
-  const share = (value: number, [low, high]: readonly [number, number], { scale }: Axis) =>
-    scale === "log" ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
-  const data = { values: [{ x: axis === "x" ? at : xs[0], y: axis === "y" ? at : ys[1], label }] };
+function ruleLayers(rule: Rule, { x, y, theme }: Frame, places: LabelPlaces): { line: Layer; labels: Layer[] } {
+  const { axis, at, label } = rule;
   const stroke = { type: "rule", stroke: theme.muted, strokeDash: [2, 3], strokeWidth: 1.3, clip: true };
-  const encoding = { x, y, text: { field: "label" } };
-  const below = share(at, ys, yAxis) > 0.9;
-  const left = share(at, xs, xAxis) > 1 - (label.length * 6 + 10) / width;
-  const mark = axis === "y"
-    ? { align: "left", dx: 4, dy: below ? 9 : -7 }
-    : { align: left ? "right" : "left", dx: left ? -4 : 4, dy: 7 };
+  const [left, top] = places.place(rule);
+  const data = { values: [{ [axis]: at }] };
+  const mark = { type: "text", text: label, align: "left", baseline: "middle", fontSize: 10.5 };
+  const encoding = { x: { value: left }, y: { value: top } };
   return {
     line: { data, mark: stroke, encoding: axis === "y" ? { y } : { x } },
-    labels: halo({ type: "text", fontSize: 10.5, ...mark }, theme.muted, theme.halo).map((mark) => ({
-      data,
-      mark,
-      encoding,
-    })),
+    labels: halo(mark, theme.muted, theme.halo).map((mark) => ({ data: { values: [{}] }, mark, encoding })),
   };
 }
 
@@ -184,7 +228,8 @@ export function barLayers({ x, y, bars, rules = [] }: BarPanel, size: PanelSize)
     xs,
     ys,
   };
-  const ruled = rules.map((rule) => ruleLayers(rule, frame));
+  const places = new LabelPlaces(frame, bars.map(({ from, to, count }) => ({ x: (from + to) / 2, y: count })));
+  const ruled = rules.map((rule) => ruleLayers(rule, frame, places));
   return [
     {
       data: { values: bars.map(({ from, to, count }) => ({ x: from, to, y: count, none: 0 })) },

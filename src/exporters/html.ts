@@ -34,7 +34,7 @@ function markup(part: Part): string {
 }
 
 /** A piece of a page. */
-export function html(strings: TemplateStringsArray, ...parts: readonly Part[]): Html {
+export function fragment(strings: TemplateStringsArray, ...parts: readonly Part[]): Html {
   return new Html(strings.reduce((text, string, i) => text + markup(parts[i - 1]) + string));
 }
 
@@ -78,60 +78,51 @@ const MOST_JSON = 400_000;
 export function page({ title, subtitle, verdict, tiles, warnings, sections, report, context }: Page): string {
   const json = JSON.stringify(report, null, 2);
   const policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
-  return "<!doctype html>\n" + html`
-    <html lang="en">
-      <head>
-        <meta charset="utf-8">
-        <meta name="viewport" content="width=device-width, initial-scale=1">
-        <meta name="color-scheme" content="light dark">
-        <meta http-equiv="Content-Security-Policy" content="${policy}">
-        <link rel="icon" href="data:,">
-        <title>${title}</title>
-        <style>${new Html(STYLE)}</style>
-      </head>
-      <body>
-        <main>
-    <header>
-    <p class="brand">performer</p>
-    <h1>${title}</h1>
-    <p class="subtitle">${subtitle}</p>
-    </header>
-    <section class="verdict ${verdict.tone}">${verdict.words.map((words) => html`<p>${words}</p>`)}</section>
-    <dl class="tiles">${tiles.map(({ name, value, note, tone = "plain" }) =>
-      html`
-        <div class="tile ${tone}">
-          <dt>${name}</dt>
-          <dd>${value}</dd>
-          <dd class="note">${note}</dd>
-        </div>
-      `
-    )}</dl>
-    ${warnings.map(({ message, remedy }) =>
-      html`
-        <aside class="warning">
-          <p><strong>Warning: ${message}</strong></p>
-          <p>${remedy}</p>
-        </aside>
-      `
-    )}
-    ${sections.map(({ heading, body }) => html`<section><h2>${heading}</h2>${body}</section>\n`)}
-    <section><h2>How it was made</h2>
-    <pre class="command"><code>${context.command}</code></pre>
-    ${factTable(context.environment)}
-    ${json.length > MOST_JSON
-      ? html`<p class="caption">The report as JSON is too long for this page: add --json to the command for all numbers.</p>`
-      : html`
-        <details>
-          <summary>All numbers (JSON)</summary>
-          <pre>${new Html(lines(json))}</pre>
-        </details>
-      `}
-    </section>
-        </main>
-      </body>
-    </html>
-  `.text;
+  const head = fragment`<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="${policy}">
+<link rel="icon" href="data:,">
+<title>${title}</title>
+<style>${new Html(STYLE)}</style>`;
+  const top =
+    fragment`<header><p class="brand">performer</p><h1>${title}</h1><p class="subtitle">${subtitle}</p></header>
+<section class="verdict ${verdict.tone}">${verdict.words.map((words) => fragment`<p>${words}</p>`)}</section>
+<dl class="tiles">${tiles.map(tileMarkup)}</dl>
+${
+      warnings.map(({ message, remedy }) =>
+        fragment`<aside class="warning"><p><strong>Warning: ${message}</strong></p><p>${remedy}</p></aside>
+`
+      )
+    }`;
+  const numbers = json.length > MOST_JSON
+    ? fragment`<p class="caption">The report as JSON is too long for this page: add --json to the command for all numbers.</p>`
+    : fragment`<details><summary>All numbers (JSON)</summary><pre>${new Html(lines(json))}</pre></details>`;
+  const made = fragment`<section><h2>How it was made</h2>
+<pre class="command"><code>${context.command}</code></pre>
+${factTable(context.environment)}
+${numbers}</section>`;
+  const middle = sections.map(({ heading, body }) =>
+    fragment`<section><h2>${heading}</h2>
+${body}</section>
+`
+  );
+  return fragment`<!doctype html>
+<html lang="en">
+<head>
+${head}
+</head>
+<body>
+<main>
+${top}${middle}${made}
+</main>
+</body>
+</html>
+`.text;
 }
+
+const tileMarkup = ({ name, value, note, tone = "plain" }: Tile): Html =>
+  fragment`<div class="tile ${tone}"><dt>${name}</dt><dd>${value}</dd><dd class="note">${note}</dd></div>`;
 
 /** Text of several lines, escaped. */
 const lines = (text: string) => text.split("\n").map(escaped).join("\n");
@@ -139,18 +130,9 @@ const lines = (text: string) => text.split("\n").map(escaped).join("\n");
 /** Names with words. */
 export function factTable(facts: readonly (readonly [name: string, words: string])[]): Html {
   const named = facts.filter(([, words]) => words !== "");
-  return html`
-    <table class="facts">
-      <tbody>${named.map(([name, words]) =>
-        html`
-          <tr>
-            <th scope="row">${name}</th>
-            <td>${words}</td>
-          </tr>\\n
-        `
-      )}</tbody>
-    </table>
-  `;
+  const row = ([name, words]: readonly [string, string]) =>
+    fragment`<tr><th scope="row">${name}</th><td>${words}</td></tr>\n`;
+  return fragment`<table class="facts"><tbody>${named.map(row)}</tbody></table>`;
 }
 
 /** A table; columns named in `right` hold numbers, and rows have a tone. */
@@ -160,25 +142,18 @@ export function dataTable(
   right: ReadonlySet<string>,
   tones: readonly (Tone | "chosen")[] = [],
 ): Html {
-  const side = (name: string) => right.has(name) ? "number" : "";
-  return html`
-    <div class="scroll" tabindex="0" role="region" aria-label="table">
-      <table class="data">
-        <thead>
-          <tr>${header.map((name) => html`<th scope="col" class="${side(name)}">${name}</th>`)}</tr>
-        </thead>
-        <tbody>${rows.map((row, i) =>
-          html`<tr class="${tones[i] ?? ""}">${
-            row.map((cell, j) => html`<td class="${side(header[j])}">${cell}</td>`)
-          }</tr>\n`
-        )}</tbody>
-      </table>
-    </div>
-  `;
+  const side = (name: string) => right.has(name) ? "number" : "text";
+  const head = header.map((name) => fragment`<th scope="col" class="${side(name)}">${name}</th>`);
+  const body = rows.map((row, i) => {
+    const cells = row.map((cell, j) => fragment`<td class="${side(header[j])}">${cell}</td>`);
+    return fragment`<tr class="${tones[i] ?? "plain"}">${cells}</tr>\n`;
+  });
+  return fragment`<div class="scroll" tabindex="0" role="region" aria-label="table">
+<table class="data"><thead><tr>${head}</tr></thead><tbody>${body}</tbody></table></div>\n`;
 }
 
 /** Widths a chart is drawn for, in px, and the height of its drawing. */
-const DRAWN = [["wide", 780, 300], ["narrow", 330, 230]] as const;
+const DRAWN = [["wide", 900, 330], ["narrow", 330, 230]] as const;
 
 /** Draws the charts of one page; parts of each are named apart from the others'. */
 export class ChartDrawer {
@@ -187,14 +162,14 @@ export class ChartDrawer {
   /** A chart with its title and caption, or the sentence that says why there is none. */
   async draw(chart: Chart): Promise<Html> {
     const sound = soundChart({ ...chart, columns: 1 });
-    if ("sentence" in sound) return html`<p class="caption">${sound.sentence}.</p>`;
+    if ("sentence" in sound) return fragment`<p class="caption">${sound.sentence}.</p>`;
     const drawings: Html[] = [];
     for (const [name, width, height] of DRAWN) {
       const svg = await drawSvg(specOf(sound.chart, { theme: PAGE, width, height, titled: false }));
-      drawings.push(html`<div class="${name}">${new Html(this.#inline(svg, chart.title))}</div>`);
+      drawings.push(fragment`<div class="${name}">${new Html(this.#inline(svg, chart.title))}</div>`);
     }
     const caption = sound.chart.caption.map((sentence) => `${sentence}.`).join(" ");
-    return html`<figure><h3>${chart.title}</h3>${drawings}<figcaption>${caption}</figcaption></figure>\n`;
+    return fragment`<figure><h3>${chart.title}</h3>${drawings}<figcaption>${caption}</figcaption></figure>\n`;
   }
 
   /** An SVG as part of a page: as wide as it is drawn at most, named for those who cannot see it, its names its own. */

@@ -8,7 +8,7 @@ import {
   ChartDrawer,
   dataTable,
   factTable,
-  html,
+  fragment,
   page,
   type PageContext,
   type Part,
@@ -31,7 +31,7 @@ export async function attendPage(report: Report, context: PageContext): Promise<
       body: [
         await drawer.draw(histogram(error)),
         ...(error.perHead.length > 1 ? [await drawer.draw(perHead(error)), headTable(error)] : []),
-        ...(error.redraws ? [html`<p>${redrawWords(error.redraws)}</p>`] : []),
+        ...(error.redraws ? [fragment`<p>${redrawWords(error.redraws)}</p>`] : []),
       ],
     });
   }
@@ -41,7 +41,7 @@ export async function attendPage(report: Report, context: PageContext): Promise<
     sections.push({
       heading: "Health per head",
       body: [
-        html`<p class="caption">${healthLine(health)}</p>`,
+        fragment`<p class="caption">${healthLine(health)}</p>`,
         dataTable(
           header,
           shown.map((head) => rows[health.heads.indexOf(head)]),
@@ -49,7 +49,7 @@ export async function attendPage(report: Report, context: PageContext): Promise<
           shown.map(({ skill }) => toneOf(skill)),
         ),
         left(health.heads.length, shown.length),
-        html`<ul>${shown.map((head) => html`<li>Head ${head.head}: ${adviceLine(head)}</li>`)}</ul>`,
+        fragment`<ul>${shown.map((head) => fragment`<li>Head ${head.head}: ${adviceLine(head)}</li>`)}</ul>`,
       ],
     });
   }
@@ -84,7 +84,7 @@ const rank = ({ skill }: { readonly skill: number }) => Number.isNaN(skill) ? In
 
 /** Says which rows a table has left out. */
 const left = (all: number, shown: number): Part =>
-  all > shown ? html`<p class="caption">The ${shown} worst of ${count(all)} heads.</p>` : null;
+  all > shown ? fragment`<p class="caption">The ${shown} worst of ${count(all)} heads.</p>` : null;
 
 function verdictOf({ error, attention, input }: Report): { tone: Tone; words: string[] } {
   if (!error) {

@@ -1,7 +1,7 @@
 /** A page about a sweep of `bench`. */
 import { type BenchReport, curvesOf } from "../bench.ts";
 import type { Chart, Series } from "../charts/chart.ts";
-import { timeFigure } from "../figures/time.ts";
+import { IDENTITY, timeFigure } from "../figures/time.ts";
 import { bytesText, count, figure } from "../words.ts";
 import { benchTable } from "./bench_rows.ts";
 import { benchTitle } from "./bench_text.ts";
@@ -13,6 +13,7 @@ export async function benchPage(report: BenchReport, context: PageContext): Prom
   const drawer = new ChartDrawer();
   const { header, rows, right, fixed, label } = benchTable(report);
   const found = findingLines(report, label).filter(([name]) => name !== "stages");
+  const { chart } = timeFigure(report.results, {});
   const slower = report.comparison?.regressions ?? 0;
   const fastest = report.results.reduce((most, point) => point.tokensPerSecond > most.tokensPerSecond ? point : most);
   return page({
@@ -30,7 +31,10 @@ export async function benchPage(report: BenchReport, context: PageContext): Prom
     sections: [
       {
         heading: "Over length",
-        body: [await drawer.draw(timeFigure(report.results, {}).chart), await drawer.draw(throughput(report, label))],
+        body: [
+          await drawer.draw({ ...chart, caption: [chart.caption[0], IDENTITY] }),
+          await drawer.draw(throughput(report, label)),
+        ],
       },
       { heading: "All points", body: [dataTable(header, rows, right)] },
       { heading: "Machine and findings", body: [factTable([...settingLines(report), ...findingLines(report, label)])] },

@@ -3,7 +3,7 @@ import type { Chart, Rule, Series } from "../charts/chart.ts";
 import type { CompareReport, CompareRow } from "../compare.ts";
 import { bytesText, count, duration, figure } from "../words.ts";
 import { compareTitle, facts, findings, nameOf, RIGHT, tableOf } from "./compare.ts";
-import { ChartDrawer, dataTable, factTable, html, page, type PageContext, type Tone } from "./html.ts";
+import { ChartDrawer, dataTable, factTable, fragment, page, type PageContext, type Tone } from "./html.ts";
 import { baseName, toneOf } from "./html_attend.ts";
 
 const TONES: Readonly<Record<string, Tone | "chosen">> = {
@@ -53,11 +53,11 @@ export async function comparePage(report: CompareReport, context: PageContext): 
         heading: "All settings",
         body: [
           dataTable(header, lines.map(({ cells }) => cells), RIGHT, lines.map(({ tone }) => TONES[tone])),
-          html`<p class="caption">${
+          fragment`<p class="caption">${
             front ? "* nothing else is at least as good in both error and time. " : ""
           }Settings below the mean of V are worse than ignoring attention.</p>`,
           best
-            ? html`
+            ? fragment`
               <h3>To use the best</h3>
               <pre class="command"><code>${`performer attend … ${best.flags.join(" ")}`}</code></pre>
             `
@@ -68,7 +68,7 @@ export async function comparePage(report: CompareReport, context: PageContext): 
         heading: "How it was measured",
         body: [
           factTable(facts(report)),
-          html`<p class="caption">${count(rows.length)} settings, ${bytesText(report.peakBytes)} peak memory.</p>`,
+          fragment`<p class="caption">${count(rows.length)} settings, ${bytesText(report.peakBytes)} peak memory.</p>`,
         ],
       },
     ],

@@ -21,7 +21,7 @@ export const STYLE = `
 @media (prefers-color-scheme:dark){:root{${variables("dark")}}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","DejaVu Sans",sans-serif}
-main{max-width:860px;margin:0 auto;padding:32px 20px 64px}
+main{max-width:1000px;margin:0 auto;padding:32px 20px 64px}
 .brand{margin:0;color:var(--muted);font-size:13px;letter-spacing:.08em;text-transform:uppercase}
 h1{margin:2px 0 4px;font-size:30px;line-height:1.2;overflow-wrap:anywhere}
 h2{margin:44px 0 12px;font-size:21px;border-bottom:1px solid var(--line);padding-bottom:6px}
@@ -30,7 +30,7 @@ h3{margin:0 0 8px;font-size:16px}
 .verdict{margin:22px 0;padding:12px 18px;background:var(--card);border-left:5px solid var(--muted);border-radius:4px;font-size:18px}
 .verdict p{margin:4px 0}
 .verdict.good{border-color:var(--good)}.verdict.fair{border-color:var(--fair)}.verdict.bad{border-color:var(--bad)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:0 0 22px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(230px,1fr));gap:12px;margin:0 0 22px}
 .tile{padding:12px 14px;background:var(--card);border:1px solid var(--line);border-radius:6px}
 .tile dt{color:var(--muted);font-size:13px}
 .tile dd{margin:0;font-size:25px;font-weight:600;font-variant-numeric:tabular-nums;line-height:1.3}
@@ -52,7 +52,7 @@ table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}
 .data tr.chosen td{font-weight:600;background:var(--card)}
 .data tr.good td:first-child{box-shadow:inset 3px 0 var(--good)}
 .data tr.fair td:first-child{box-shadow:inset 3px 0 var(--fair)}
-.data tr.bad td{color:var(--muted)}.data tr.bad td:first-child{box-shadow:inset 3px 0 var(--bad)}
+.data tr.bad td:first-child{box-shadow:inset 3px 0 var(--bad)}
 .facts th{padding:4px 16px 4px 0;text-align:left;vertical-align:top;color:var(--muted);font-weight:400;white-space:nowrap}
 .facts td{padding:4px 0;overflow-wrap:anywhere}
 ul{padding-left:20px}li{margin:4px 0;overflow-wrap:anywhere}

@@ -3,7 +3,7 @@ import type { Chart, Series } from "../charts/chart.ts";
 import { settingName } from "../setting_words.ts";
 import type { Tried, TuneReport } from "../tune.ts";
 import { bytesText, count, duration, figure } from "../words.ts";
-import { ChartDrawer, dataTable, factTable, html, page, type PageContext, type Tile } from "./html.ts";
+import { ChartDrawer, dataTable, factTable, fragment, page, type PageContext, type Tile } from "./html.ts";
 import { baseName } from "./html_attend.ts";
 import { HEADER, RIGHT, rowsOf, tuneFacts, tuneTitle, tuneVerdict } from "./tune.ts";
 
@@ -30,10 +30,10 @@ export async function tunePage(report: TuneReport, context: PageContext): Promis
       {
         heading: "What to run",
         body: [
-          html`<pre class="command"><code>${use ?? "performer attend … --features softmax"}</code></pre>`,
+          fragment`<pre class="command"><code>${use ?? "performer attend … --features softmax"}</code></pre>`,
           chosen
             ? null
-            : html`<p class="caption">None of the ${tried.length} settings tried reaches ${
+            : fragment`<p class="caption">None of the ${tried.length} settings tried reaches ${
               figure(100 * target)
             } %.</p>`,
         ],

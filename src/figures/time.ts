@@ -77,6 +77,10 @@ export function fitSlope(points: readonly Pick<BenchResult, "L" | "median">[]): 
   };
 }
 
+/** What the lower bound is. */
+export const IDENTITY =
+  "Identity: q, k and v read and V written at the speed of this machine's copy, the least any attention takes";
+
 const nameOf = ({ features, numFeatures, causal }: BenchResult) =>
   `${features === EXACT ? "exact softmax" : `FAVOR+ ${features}, r = ${numFeatures}`}${causal ? ", causal" : ""}`;
 
@@ -134,9 +138,7 @@ export function timeFigure(results: readonly BenchResult[], source: Figure["sett
       "Slopes are fitted where the time is at least 20 × that of the shortest L, so that fixed costs are at most 5 % of it",
       ...slopes,
       ...crossing,
-      ...(identity.length > 0
-        ? ["Identity: q, k and v read and V written at the speed of this machine's copy, the least any attention takes"]
-        : []),
+      ...(identity.length > 0 ? [IDENTITY] : []),
     ],
     panels: [{
       kind: "lines",

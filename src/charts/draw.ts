@@ -30,7 +30,7 @@ async function optional<T>(load: () => Promise<T>, what: string, packages: reado
 function isAbsence(error: unknown, name: string): boolean {
   const { code, message = "" } = error as { code?: string; message?: string };
   return message.includes(name) && (code === "ERR_MODULE_NOT_FOUND" || code === "MODULE_NOT_FOUND" ||
-    /Cannot find (package|module)|not a dependency|could not find/i.test(message));
+    /Cannot find (package|module)|not a dependency|could not (find|resolve)/i.test(message));
 }
 
 type Vega = typeof import("vega");

@@ -70,7 +70,7 @@ function soundPanel(panel: Panel, losses: Losses): Panel | null {
   const { x, y } = panel;
   const series = panel.series.map((one, style): Series => {
     const kept = one.points.filter((point) => losses.keeps(point.x, x) && losses.keeps(point.y, y));
-    const points = thinned(kept.map((point) => bounded(point, y)));
+    const points = thinned(kept).map((point) => bounded(point, y));
     if (points.length < kept.length) losses.thin(one.name, points.length, kept.length);
     return { ...one, style: one.style ?? style, points };
   }).filter(({ points }) => points.length > 0);

@@ -37,7 +37,7 @@ export const DASHES: readonly (readonly number[])[] = [
   [8, 3, 2, 3],
   [12, 3],
   [4, 2, 1, 2, 1, 2],
-  [1, 4],
+  [14, 4],
 ];
 
 /** Okabe and Ito: blue, vermillion, bluish green, reddish purple, orange, sky blue, black. */

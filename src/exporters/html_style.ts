@@ -30,7 +30,7 @@ h3{margin:0 0 8px;font-size:16px}
 .verdict{margin:22px 0;padding:12px 18px;background:var(--card);border-left:5px solid var(--muted);border-radius:4px;font-size:18px}
 .verdict p{margin:4px 0}
 .verdict.good{border-color:var(--good)}.verdict.fair{border-color:var(--fair)}.verdict.bad{border-color:var(--bad)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(230px,1fr));gap:12px;margin:0 0 22px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(270px,1fr));gap:12px;margin:0 0 22px}
 .tile{padding:12px 14px;background:var(--card);border:1px solid var(--line);border-radius:6px}
 .tile dt{color:var(--muted);font-size:13px}
 .tile dd{margin:0;font-size:25px;font-weight:600;font-variant-numeric:tabular-nums;line-height:1.3}

@@ -13,7 +13,9 @@ export async function tunePage(report: TuneReport, context: PageContext): Promis
   const drawer = new ChartDrawer();
   const said = tuneVerdict(report);
   const rows = rowsOf(report);
-  const header = HEADER.map((name) => name || "notes");
+  // What is said of a setting stands beside its name, where narrow windows show it.
+  const beside = (row: readonly string[]) => [row[0], row.at(-1)!, ...row.slice(1, -1)];
+  const header = beside(HEADER.map((name) => name || "notes"));
   return page({
     title: `Cheapest attention for ${baseName(input.path)}`,
     subtitle: tuneTitle(report).split(" · ").slice(1).join(" · "),
@@ -43,7 +45,7 @@ export async function tunePage(report: TuneReport, context: PageContext): Promis
         body: [
           dataTable(
             header,
-            rows,
+            rows.map(beside),
             RIGHT,
             rows.map((row) =>
               row.at(-1)!.startsWith("chosen") ? "chosen" : row.at(-1)!.startsWith("meets") ? "good" : "plain"

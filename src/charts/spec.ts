@@ -35,7 +35,8 @@ export function specOf(chart: Chart, options: SpecOptions): Layer {
   const heats = chart.panels.slice(0, columns).filter(({ kind }) => kind === "heat").length;
   const heat = heats > 0;
   const each = Math.max(120, Math.floor((width - heats * COLOURS - 24) / columns) - BESIDE);
-  const height = options.height ?? Math.round(Math.min(360, Math.max(200, each * (heat ? 0.9 : 0.75))));
+  const usual = Math.round(Math.min(360, Math.max(200, each * (heat ? 0.9 : 0.75))));
+  const height = options.height ?? Math.min(usual, ...chart.panels.map(mostHeight));
   const alone = chart.panels.length === 1;
   const single = alone && !heat;
   const panels = chart.panels.map((panel) => panelSpec(panel, options, single ? width : each, height, single));
@@ -53,9 +54,14 @@ export function specOf(chart: Chart, options: SpecOptions): Layer {
       offset: 14,
     }
     : undefined;
-  const body = alone
-    ? { ...panels[0], title }
-    : { concat: panels, columns, spacing: 28, align: "each", title, resolve: INDEPENDENT };
+  const body = alone ? { ...panels[0], title } : {
+    concat: panels,
+    columns,
+    spacing: 28,
+    align: chart.panels.length > columns ? "each" : "none",
+    title,
+    resolve: INDEPENDENT,
+  };
   return {
     $schema: SCHEMA,
     ...body,
@@ -95,6 +101,12 @@ function configOf({ ink, muted, grid, background, font }: Theme): Layer {
     },
     concat: { spacing: 28 },
   };
+}
+
+/** Rows with names need no more than a line of text and some room each. */
+function mostHeight(panel: Panel): number {
+  const named = panel.kind === "heat" && panel.rows.values.some((value) => typeof value === "string");
+  return named ? Math.max(80, 34 * panel.rows.values.length) : Infinity;
 }
 
 /** What an upright axis takes of a panel that is as wide as the picture. */

@@ -8,6 +8,8 @@ import { MISSING } from "./style.ts";
 export function heatLayers(panel: HeatPanel, { width, height }: PanelSize): Layer[] {
   const { columns, rows, cells, colour, lines = [], labelled, upwards } = panel;
   const numeric = [...columns.values, ...rows.values].every((value) => typeof value === "number");
+  const room = width / columns.values.length; // px of a cell
+  const digits = room > 45 ? 3 : 2;
   const values = rows.values.flatMap((_, i) =>
     columns.values.map((_, j) => {
       const value = cells[i * columns.values.length + j];
@@ -15,7 +17,7 @@ export function heatLayers(panel: HeatPanel, { width, height }: PanelSize): Laye
         ...edges("x", columns.values, j, numeric),
         ...edges("y", rows.values, i, numeric),
         value: Number.isFinite(value) ? value : null,
-        text: Number.isFinite(value) ? tickText(Number(value.toPrecision(2))) : "–",
+        text: Number.isFinite(value) ? tickText(Number(value.toPrecision(digits))) : "–",
       };
     })
   );
@@ -55,7 +57,7 @@ export function heatLayers(panel: HeatPanel, { width, height }: PanelSize): Laye
   };
   const legend = {
     title: wrapped(colour.title, 17),
-    gradientLength: 180,
+    gradientLength: Math.max(60, Math.min(180, height - 60)),
     gradientThickness: 10,
     ...(ticks
       ? {
@@ -79,7 +81,7 @@ export function heatLayers(panel: HeatPanel, { width, height }: PanelSize): Laye
     { data: { values: shown }, mark: { type: "rect", strokeWidth: 0 }, encoding: { x, y, ...wide, fill } },
     { data: { values: missing }, mark: { type: "rect", strokeWidth: 0, fill: MISSING }, encoding: { x, y, ...wide } },
   ];
-  if (labelled) layers.push(cellLabels(values, { x, y }, panel, domain));
+  if (labelled && room > 26) layers.push(cellLabels(values, { x, y }, panel, domain));
   for (const { name, points } of lines) {
     const at = (axis: Layer) => ({ ...axis, field: axis === x ? "x" : "y" });
     const rows = points.map(({ x, y }, order) => ({ x, y, order }));
@@ -135,12 +137,19 @@ function cellLabels(
   };
 }
 
-/** Both ends of a cell around its centre; the name itself where there are names. */
+/**
+ * Both ends of a cell around its centre; the name itself where there are names. A cell reaches a little under the next one, which is
+ * drawn over it, so that no seam is left where pixels are not whole.
+ */
 function edges(name: "x" | "y", values: readonly (number | string)[], i: number, numeric: boolean): Layer {
   if (!numeric) return { [name]: String(values[i]) };
   const [low, high] = cellEdges(values as number[], i);
-  return { [`${name}0`]: low, [`${name}1`]: high };
+  const under = i < values.length - 1 ? UNDER * (high - low) : 0;
+  return { [`${name}0`]: low, [`${name}1`]: high + under };
 }
+
+/** Share of a cell that lies under the next. */
+const UNDER = 0.08;
 
 function cellEdges(values: readonly number[], i: number): [number, number] {
   const step = (a: number, b: number) => (values[b] - values[a]) / 2;

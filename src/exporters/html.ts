@@ -46,6 +46,9 @@ export interface PageContext {
   readonly environment: readonly (readonly [name: string, words: string])[];
 }
 
+/** Words as a sentence of their own. */
+export const sentence = (words: string): string => `${words[0]?.toUpperCase() ?? ""}${words.slice(1)}.`;
+
 /** How good news is. */
 export type Tone = "good" | "fair" | "bad" | "plain";
 

@@ -12,6 +12,7 @@ import {
   page,
   type PageContext,
   type Part,
+  sentence,
   type Tile,
   type Tone,
 } from "./html.ts";
@@ -93,14 +94,14 @@ function verdictOf({ error, attention, input }: Report): { tone: Tone; words: st
       : input.rows === 0
       ? "The input has no rows"
       : "The error was not checked (--check 0)";
-    return { tone: "plain", words: [words] };
+    return { tone: "plain", words: [sentence(words)] };
   }
   const words = verdictWords(error, attention);
   const { value, low, high } = error.relativeL2;
   return {
     tone: toneOf(error.skill),
     words: [
-      `${words[0].toUpperCase()}${words.slice(1)}.`,
+      sentence(words),
       `The output is ${figure(100 * value)} % away from exact softmax attention` +
       `${low < high ? ` (${figure(100 * low)} to ${figure(100 * high)} % with 95 % confidence)` : ""}, on ${
         count(error.rowsChecked)

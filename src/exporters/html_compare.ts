@@ -3,7 +3,7 @@ import type { Chart, Rule, Series } from "../charts/chart.ts";
 import type { CompareReport, CompareRow } from "../compare.ts";
 import { bytesText, count, duration, figure } from "../words.ts";
 import { compareTitle, facts, findings, nameOf, RIGHT, tableOf } from "./compare.ts";
-import { ChartDrawer, dataTable, factTable, fragment, page, type PageContext, type Tone } from "./html.ts";
+import { ChartDrawer, dataTable, factTable, fragment, page, type PageContext, sentence, type Tone } from "./html.ts";
 import { baseName, toneOf } from "./html_attend.ts";
 
 const TONES: Readonly<Record<string, Tone | "chosen">> = {
@@ -18,13 +18,13 @@ export async function comparePage(report: CompareReport, context: PageContext): 
   const { input, best, exact, uniformBaseline, rows, phi } = report;
   const drawer = new ChartDrawer();
   const { header, lines } = tableOf(report);
-  const words = findings(report).filter(([name]) => name !== "*" && name !== "use").map(([, sentence]) => sentence);
+  const words = findings(report).filter(([name]) => name !== "*" && name !== "use").map(([, words]) => words);
   const tone = best ? toneOf(best.skill) : "bad";
   const front = lines.some(({ tone }) => tone === "front");
   return page({
     title: `Settings compared on ${baseName(input.path)}`,
     subtitle: compareTitle(report).split(" · ").slice(1).join(" · "),
-    verdict: { tone, words: words.map((sentence, i) => i === 0 ? `Best: ${sentence}` : sentence) },
+    verdict: { tone, words: words.map((words, i) => sentence(i === 0 ? `Best: ${words}` : words)) },
     tiles: best
       ? [
         {

@@ -3,7 +3,7 @@ import type { Chart, Series } from "../charts/chart.ts";
 import { settingName } from "../setting_words.ts";
 import type { Tried, TuneReport } from "../tune.ts";
 import { bytesText, count, duration, figure } from "../words.ts";
-import { ChartDrawer, dataTable, factTable, fragment, page, type PageContext, type Tile } from "./html.ts";
+import { ChartDrawer, dataTable, factTable, fragment, page, type PageContext, sentence, type Tile } from "./html.ts";
 import { baseName } from "./html_attend.ts";
 import { HEADER, RIGHT, rowsOf, tuneFacts, tuneTitle, tuneVerdict } from "./tune.ts";
 
@@ -22,7 +22,7 @@ export async function tunePage(report: TuneReport, context: PageContext): Promis
     verdict: {
       tone: chosen ? "good" : "bad",
       words: said.filter(([name]) => name !== "use").map(([name, words]) =>
-        name === "held out" ? `On rows that played no part in the choice: ${words}` : words
+        sentence(name === "held out" ? `On rows that played no part in the choice: ${words}` : words)
       ),
     },
     tiles: tiles(report),

@@ -106,7 +106,7 @@ export function ratioFigure(): Figure {
       },
       {
         kind: "lines",
-        title: "Both errors where weights are small (l = 1)",
+        title: "Errors at small weights (l = 1)",
         x: { title: "exp(x·y), the weight that is estimated", scale: "linear" },
         y: { title: "m × MSE", scale: "log" },
         series: [

@@ -136,8 +136,7 @@ export function timeFigure(results: readonly BenchResult[], source: Figure["sett
         valueDim === headDim ? "" : `, values ${valueDim} wide`
       }, on ${device}; marks: medians, whiskers: 5 % to 95 % of the samples`,
       "Slopes are fitted where the time is at least 20 × that of the shortest L, so that fixed costs are at most 5 % of it",
-      ...slopes,
-      ...crossing,
+      ...(curves.length <= 3 ? [...slopes, ...crossing] : ["Slopes and crossovers are told beside the picture"]),
       ...(identity.length > 0 ? [IDENTITY] : []),
     ],
     panels: [{

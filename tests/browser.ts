@@ -44,6 +44,9 @@ function unpack(): string {
   return folder;
 }
 
+/** Whether that Chromium runs here: it is built for this system only. */
+export const HAS_BROWSER = process.platform === "linux" && process.arch === "x64";
+
 /** Starts the browser; what a page would fetch from elsewhere finds no network. */
 export async function openBrowser(): Promise<Browser> {
   const folder = unpack();

@@ -33,7 +33,7 @@ export function lineLayers({ x, y, series, rules = [] }: LinePanel, size: PanelS
     ys,
   };
   const styled = series.map((one, i): Styled => ({ series: one, style: styleOf(one.style ?? i, size) }));
-  const places = new LabelPlaces(frame, points);
+  const places = new LabelPlaces(frame, points, rules);
   const ruled = rules.map((rule) => ruleLayers(rule, frame, places));
   return [
     ...styled.flatMap((one) => spreadLayers(one, frame)),
@@ -153,15 +153,20 @@ type Place = readonly [x: number, y: number];
 class LabelPlaces {
   readonly #taken: Place[];
 
-  constructor(readonly frame: Frame, points: readonly Point[]) {
-    const places = points.map((point): Place => [this.#across(point.x), this.#up(point.y)]);
-    // Lines are under it as well: a few places between neighbours stand for them.
-    const between = places.slice(1).flatMap(([x, y], i) =>
-      [0.25, 0.5, 0.75].map((
-        share,
-      ): Place => [places[i][0] + share * (x - places[i][0]), places[i][1] + share * (y - places[i][1])])
+  constructor(readonly frame: Frame, points: readonly Point[], rules: readonly Rule[]) {
+    const places = points.map(({ x, y }): Place => [this.#across(x), this.#up(y)]);
+    // Lines are under it as well: a few places between neighbours stand for them, and along rules.
+    const between = places.slice(1).flatMap(([x, y], i) => {
+      const [fromX, fromY] = places[i];
+      return [0.25, 0.5, 0.75].map((share): Place => [fromX + share * (x - fromX), fromY + share * (y - fromY)]);
+    });
+    const steps = Array.from({ length: 40 }, (_, i) => (i + 0.5) / 40);
+    const along = rules.flatMap(({ axis, at }) =>
+      steps.map((step): Place => {
+        return axis === "x" ? [this.#across(at), step * frame.height] : [step * frame.width, this.#up(at)];
+      })
     );
-    this.#taken = [...places, ...between];
+    this.#taken = [...places, ...between, ...along];
   }
 
   #share(value: number, [low, high]: readonly [number, number], { scale }: Axis): number {
@@ -176,26 +181,28 @@ class LabelPlaces {
     return this.frame.height * (1 - this.#share(value, this.frame.ys, this.frame.yAxis));
   }
 
-  /** Where the name begins (left end, middle of its height), in px. */
-  place({ axis, at, label }: Rule): Place {
+  /** Where the name's end stands (middle of its height, in px), and which end that is. */
+  place({ axis, at, label }: Rule): { readonly x: number; readonly y: number; readonly align: "left" | "right" } {
     const { width, height } = this.frame;
     const long = 6.2 * label.length;
     const candidates = axis === "y"
-      ? [[4, -8], [width - long - 4, -8], [4, 9], [width - long - 4, 9], [(width - long) / 2, -8], [
-        (width - long) / 2,
-        9,
-      ]]
-        .map(([x, dy]): Place => [x, this.#up(at) + dy])
-      : [8, 21, 34, height - 10, height - 23].flatMap((
-        y,
-      ): Place[] => [[this.#across(at) + 5, y], [this.#across(at) - long - 5, y]]);
-    const inside = candidates.filter(([x, y]) => x >= 0 && x + long <= width + 2 && y >= 4 && y <= height - 4);
-    const hidden = ([left, y]: Place) =>
-      this.#taken.filter(([px, py]) => px > left - 5 && px < left + long + 5 && Math.abs(py - y) < 9).length;
-    const chosen = (inside.length > 0 ? inside : candidates).reduce((best, place) =>
-      hidden(place) < hidden(best) ? place : best
-    );
-    for (let step = 0; step <= 4; step++) this.#taken.push([chosen[0] + step * long / 4, chosen[1]]);
+      ? [-8, 9].flatMap((dy) =>
+        [4, (width - long) / 2, width - long - 4].map((x) => ({ x, y: this.#up(at) + dy, align: "left" as const }))
+      )
+      : [8, 21, 34, height - 10, height - 23].flatMap((y) => [
+        { x: this.#across(at) + 5, y, align: "left" as const },
+        { x: this.#across(at) - 5, y, align: "right" as const },
+      ]);
+    type Candidate = typeof candidates[number];
+    const from = ({ x, align }: Candidate) => align === "left" ? x : x - long;
+    const inside = candidates.filter((one) => {
+      return from(one) >= 0 && from(one) + long <= width + 2 && one.y >= 4 && one.y <= height - 4;
+    });
+    const hidden = (one: Candidate) =>
+      this.#taken.filter(([x, y]) => x > from(one) - 4 && x < from(one) + long + 4 && Math.abs(y - one.y) < 8).length;
+    const chosen = (inside.length > 0 ? inside : candidates)
+      .reduce((best, one) => hidden(one) < hidden(best) ? one : best);
+    for (let step = 0; step <= 4; step++) this.#taken.push([from(chosen) + step * long / 4, chosen.y]);
     return chosen;
   }
 }
@@ -204,13 +211,15 @@ class LabelPlaces {
 function ruleLayers(rule: Rule, { x, y, theme }: Frame, places: LabelPlaces): { line: Layer; labels: Layer[] } {
   const { axis, at, label } = rule;
   const stroke = { type: "rule", stroke: theme.muted, strokeDash: [2, 3], strokeWidth: 1.3, clip: true };
-  const [left, top] = places.place(rule);
+  const place = places.place(rule);
   const data = { values: [{ [axis]: at }] };
-  const mark = { type: "text", text: label, align: "left", baseline: "middle", fontSize: 10.5 };
-  const encoding = { x: { value: left }, y: { value: top } };
+  // The name keeps to its rule, wherever the drawing puts that.
+  const beside = axis === "x" ? { x, y: { value: place.y } } : { x: { value: place.x }, y: { value: place.y } };
+  const dx = axis === "y" ? 0 : place.align === "left" ? 5 : -5;
+  const mark = { type: "text", text: label, align: place.align, dx, baseline: "middle", fontSize: 10.5 };
   return {
     line: { data, mark: stroke, encoding: axis === "y" ? { y } : { x } },
-    labels: halo(mark, theme.muted, theme.halo).map((mark) => ({ data: { values: [{}] }, mark, encoding })),
+    labels: halo(mark, theme.muted, theme.halo).map((mark) => ({ data, mark, encoding: beside })),
   };
 }
 
@@ -228,7 +237,7 @@ export function barLayers({ x, y, bars, rules = [] }: BarPanel, size: PanelSize)
     xs,
     ys,
   };
-  const places = new LabelPlaces(frame, bars.map(({ from, to, count }) => ({ x: (from + to) / 2, y: count })));
+  const places = new LabelPlaces(frame, bars.map(({ from, to, count }) => ({ x: (from + to) / 2, y: count })), rules);
   const ruled = rules.map((rule) => ruleLayers(rule, frame, places));
   return [
     {

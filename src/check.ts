@@ -8,7 +8,7 @@ import { type Attention, logitScale, type Sizes } from "./attention.ts";
 import type { SessionCounts } from "./backend.ts";
 import type { Fit } from "./fitted.ts";
 import { HealthCheck } from "./health.ts";
-import { compareOutputs, rowErrors } from "./metrics.ts";
+import { compareOutputs, type RowSquares, rowSquares } from "./metrics.ts";
 import type { ErrorReport, HealthReport } from "./report.ts";
 import { Answers, passKeys, References, type SampledPass } from "./sampled_rows.ts";
 import { openSession } from "./sessions.ts";
@@ -30,6 +30,8 @@ export interface CheckOptions extends SampledPass {
   readonly redraws: number;
   /** Wants health per head. */
   readonly health: boolean;
+  /** Wants the squares of every sampled row and head, which plots are drawn from. */
+  readonly keepRows?: boolean;
   /** Inputs come from a checkpoint's layer; the settings are those of `--features auto`: for advice. */
   readonly layered: boolean;
   readonly chosen: boolean;
@@ -40,6 +42,8 @@ export interface CheckOptions extends SampledPass {
 export interface Checked {
   readonly error: ErrorReport | null;
   readonly health: HealthReport | null;
+  /** Where they were wanted; absent otherwise. */
+  readonly rowSquares?: RowSquares;
 }
 
 /** Measures the error of `approx`, and the health of each head where that is wanted. */
@@ -65,9 +69,17 @@ export async function checkError(options: CheckOptions): Promise<Checked> {
     error: {
       ...error,
       phi: references.phi(options.inputScale),
-      rowErrors: rowErrors(options.approx, truth, shape.heads),
       redraws: samples.length > 0 ? { count: samples.length, ...logInterval(samples), samples } : null,
     },
     health: health && await health.report(references, error, options.counts),
+    ...(options.keepRows
+      ? {
+        rowSquares: rowSquares(options.approx, truth, uniform, {
+          rows: options.rows,
+          population: sizes.queryRows,
+          heads: shape.heads,
+        }),
+      }
+      : {}),
   };
 }

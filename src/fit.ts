@@ -102,7 +102,7 @@ export async function fitInputs(
   const same = inputs.q === inputs.k;
   let rows = 0;
   for (const range of rangesOf(plan.source, sizes.keyRows)) {
-    for await (const { k, weights } of inputs.tiles(most, precision, null, undefined, range)) {
+    for await (const { k, weights } of inputs.keyTiles(most, precision, range)) {
       signal?.throwIfAborted();
       keys.add(k, weights);
       if (same) queries.add(k);

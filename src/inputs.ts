@@ -16,6 +16,15 @@ export interface KeyTiles {
   readonly q?: Tile;
 }
 
+interface Passing {
+  readonly tileRows: number;
+  readonly precision: Precision;
+  readonly memory?: TileMemory;
+  readonly range?: RowRange;
+  /** Every number is known to be finite, every weight to be none below 0. */
+  readonly checked: boolean;
+}
+
 export class Inputs {
   constructor(
     readonly q: TensorSource,
@@ -26,14 +35,47 @@ export class Inputs {
   ) {}
 
   /** Keys and values in step (and `queries`, for causal attention), of all rows or those of `range`. */
-  async *tiles(
+  tiles(
     tileRows: number,
     precision: Precision,
     queries: TensorSource | null,
     memory?: TileMemory,
     range?: RowRange,
   ): AsyncIterable<KeyTiles> {
-    const roles = [this.k, this.v, ...(this.weights ? [this.weights] : []), ...(queries ? [queries] : [])];
+    return this.#tiles(queries, { tileRows, precision, memory, range, checked: false });
+  }
+
+  /** Keys and values that `tiles` has delivered before, which were checked then. */
+  tilesAgain(tileRows: number, precision: Precision, memory: TileMemory, range: RowRange): AsyncIterable<KeyTiles> {
+    return this.#tiles(null, { tileRows, precision, memory, range, checked: true });
+  }
+
+  /** Keys and their weights alone. */
+  async *keyTiles(
+    tileRows: number,
+    precision: Precision,
+    range?: RowRange,
+  ): AsyncIterable<Pick<KeyTiles, "k" | "weights">> {
+    const sources = [this.k, ...(this.weights ? [this.weights] : [])];
+    for await (const tiles of this.#together(sources, { tileRows, precision, range, checked: false })) {
+      yield { k: tiles.get(this.k)!, weights: this.weights ? tiles.get(this.weights)!.data : undefined };
+    }
+  }
+
+  async *#tiles(queries: TensorSource | null, passing: Passing): AsyncIterable<KeyTiles> {
+    const sources = [this.k, this.v, ...(this.weights ? [this.weights] : []), ...(queries ? [queries] : [])];
+    for await (const tiles of this.#together(sources, passing)) {
+      const weights = this.weights ? tiles.get(this.weights)!.data : undefined;
+      const q = queries ? tiles.get(queries) : undefined;
+      yield { k: tiles.get(this.k)!, v: tiles.get(this.v)!, weights, q };
+    }
+  }
+
+  /** The same rows of several sources. */
+  async *#together(
+    roles: readonly TensorSource[],
+    { tileRows, precision, memory, range, checked }: Passing,
+  ): AsyncIterable<Map<TensorSource, Tile>> {
     const sources = [...new Set(roles)];
     const iterators = sources.map((source) => {
       return source.tiles(tileRows, { precision, memory: memory?.for(source), range })[Symbol.asyncIterator]();
@@ -44,12 +86,11 @@ export class Inputs {
         for (const [i, iterator] of iterators.entries()) {
           const next = await iterator.next();
           if (next.done) return;
-          requireFinite(sources[i], next.value);
+          if (!checked) requireFinite(sources[i], next.value);
+          if (!checked && sources[i] === this.weights) requireWeights(this.weights, next.value);
           tiles.set(sources[i], next.value);
         }
-        const weights = this.weights ? requireWeights(this.weights, tiles.get(this.weights)!) : undefined;
-        const q = queries ? tiles.get(queries) : undefined;
-        yield { k: tiles.get(this.k)!, v: tiles.get(this.v)!, weights, q };
+        yield tiles;
       }
     } finally {
       for (const iterator of iterators) await iterator.return?.();
@@ -74,9 +115,16 @@ export class Inputs {
 /** Throws InputError naming the first row with a NaN or an infinity. */
 function requireFinite(source: TensorSource, tile: Tile): void {
   const { data } = tile;
-  let probe = 0; // x · 0 is NaN for every x that is not finite
-  for (let i = 0; i < data.length; i++) probe += data[i] * 0;
-  if (probe === 0) return;
+  // x · 0 is NaN for every x that is not finite; four sums, because each waits for its last addition.
+  let a = 0, b = 0, c = 0, d = 0, i = 0;
+  for (const end = data.length - 3; i < end; i += 4) {
+    a += data[i] * 0;
+    b += data[i + 1] * 0;
+    c += data[i + 2] * 0;
+    d += data[i + 3] * 0;
+  }
+  for (; i < data.length; i++) a += data[i] * 0;
+  if (a + b + c + d === 0) return;
   const at = data.findIndex((value) => !Number.isFinite(value));
   const { path, name, firstRow, heads, width } = source.info;
   const row = firstRow + tile.start + Math.floor(at / tile.cols);
@@ -87,7 +135,7 @@ function requireFinite(source: TensorSource, tile: Tile): void {
   );
 }
 
-function requireWeights(source: TensorSource, tile: Tile): FloatArray {
+function requireWeights(source: TensorSource, tile: Tile): void {
   const at = tile.data.findIndex((value) => value < 0);
   if (at >= 0) {
     throw new InputError(
@@ -95,5 +143,4 @@ function requireWeights(source: TensorSource, tile: Tile): FloatArray {
         `expected 0 (masked) or a weight above 0`,
     );
   }
-  return tile.data;
 }

@@ -3,7 +3,7 @@
  *
  * Each metric is one row of METRICS; relative L2, the uniform baseline and the skill score always travel together in `compareOutputs`.
  */
-import { type Interval, type LogHistogram, logHistogram, mean, quantile, relativeL2 } from "./statistics.ts";
+import { type Interval, mean, quantile, relativeL2 } from "./statistics.ts";
 import type { Tile } from "./tensor.ts";
 
 /** One (row, head) of both outputs: columns `at … at + width − 1`. */
@@ -64,14 +64,6 @@ const cosine = (pair: Pair) => {
   const { exact2, approx2, dot } = moments(pair);
   return dot / Math.sqrt(exact2 * approx2);
 };
-
-/** Relative L2 error of every (row, head) of an output, as a histogram; undefined where the exact one is 0. */
-export function rowErrors(approx: Tile, exact: Tile, heads: number): LogHistogram {
-  const { rows, cols } = exact;
-  const width = cols / heads;
-  const pair = (at: number): Pair => ({ approx: approx.data, exact: exact.data, at: at * width, width });
-  return logHistogram(Float64Array.from({ length: rows * heads }, (_, at) => rowError(pair(at))));
-}
 
 /** The table. Adding a metric is one row here. */
 export const METRICS: readonly Metric[] = [
@@ -153,6 +145,39 @@ export function compareOutputs(
       skill: skillOf(head.error, head.base),
     })),
   };
+}
+
+/**
+ * Squares per sampled row and head, `rows × heads` each: of the error, of the exact output, and of the error of answering with the mean of
+ * the visible values. Ratios of sums of them are the errors of any part of the sample.
+ */
+export interface RowSquares {
+  /** Indices of the sampled rows, ascending, of `population`. */
+  readonly rows: Float64Array;
+  readonly population: number;
+  readonly heads: number;
+  readonly error: Float64Array;
+  readonly norm: Float64Array;
+  readonly base: Float64Array;
+}
+
+/** The squares of outputs that `compareOutputs` compares; `rows` are the indices of their rows. */
+export function rowSquares(
+  approx: Tile,
+  exact: Tile,
+  uniform: Tile,
+  { rows, population, heads }: Pick<RowSquares, "rows" | "population" | "heads">,
+): RowSquares {
+  const width = exact.cols / heads;
+  const [error, norm, base] = [0, 1, 2].map(() => new Float64Array(rows.length * heads));
+  for (let i = 0; i < error.length; i++) {
+    const pair = { approx: approx.data, exact: exact.data, at: i * width, width };
+    const found = moments(pair);
+    error[i] = found.error;
+    norm[i] = found.exact2;
+    base[i] = moments({ ...pair, approx: uniform.data }).error;
+  }
+  return { rows, population, heads, error, norm, base };
 }
 
 /** A relative L2 error that never travels without its baseline; see ErrorSummary. */

@@ -1,124 +1,168 @@
-/** Keys and values around a block of queries, from tiles that pass by once. */
+/** Keys and values around tiles of queries, read once into memory that calls in flight use in place. */
 import type { KeyRows } from "./backend.ts";
 import type { Inputs, KeyTiles, TileMemory } from "./inputs.ts";
-import { type FloatArray, floats, type Precision, type TensorSource, type Tile } from "./tensor.ts";
+import { type NearFarPlan, nearRows } from "./near_far.ts";
+import type { FloatArray, Precision, RowRange, TensorSource, Tile } from "./tensor.ts";
 
-/** Rows of one tensor that are still wanted, piece by piece. */
-class Passing {
-  #pieces: Tile[] = [];
-  readonly #spare: FloatArray[] = [];
-
-  get end(): number {
-    const last = this.#pieces.at(-1);
-    return last ? last.start + last.rows : 0;
-  }
-
-  /** Copies a tile. */
-  push(start: number, rows: number, data: FloatArray): void {
-    const memory = this.#spare.pop();
-    const fits = memory !== undefined && memory.length >= data.length;
-    const piece = fits ? memory.subarray(0, data.length) : data.slice();
-    if (fits) piece.set(data);
-    this.#pieces.push({ start, rows, cols: rows > 0 ? data.length / rows : 0, data: piece });
-  }
-
-  /** Forgets rows before `start`. */
-  drop(start: number): void {
-    while (this.#pieces.length > 1 && this.#pieces[0].start + this.#pieces[0].rows <= start) {
-      this.#spare.push(this.#pieces.shift()!.data);
-    }
-  }
-
-  /** Copies rows `start … end − 1` into `into`. */
-  copy(start: number, end: number, into: FloatArray): void {
-    for (const { start: first, rows, cols, data } of this.#pieces) {
-      const [from, to] = [Math.max(start, first), Math.min(end, first + rows)];
-      if (from < to) into.set(data.subarray((from - first) * cols, (to - first) * cols), (from - start) * cols);
-    }
-  }
+/** Rows that tiles of queries have near, besides as many as they are. */
+export interface Reach {
+  readonly behind: number;
+  readonly ahead: number;
 }
 
-/** Memory for rows that calls in flight still use. */
-export interface NearMemory {
-  /** `length` numbers that stay as they are until this was called `depth` times more. */
-  next(role: "k" | "v", length: number): FloatArray;
+/** How far near rows reach, or null where queries have none. */
+export function reachOf({ window, exactRows, causal }: NearFarPlan): Reach | null {
+  if (window === 0 && !causal) return null;
+  const around = Math.max(0, window - 1);
+  return { behind: Math.max(around, exactRows), ahead: causal ? 0 : around };
 }
 
-/** Holds passing rows until they are no longer near any query to come. */
-export class NearRows {
-  readonly #k = new Passing();
-  readonly #v = new Passing();
-  readonly #weights = new Passing();
-  #cols = { k: 0, v: 0 };
-  #weighted = false;
-  #same = false;
+/** Rows of one tensor that a frame holds, when tiles have `tileRows` rows. */
+export const frameRows = (tileRows: number, { behind, ahead }: Reach): number => tileRows + behind + ahead;
 
-  constructor(readonly memory: NearMemory) {}
-
-  /** Rows so far. */
-  get end(): number {
-    return this.#k.end;
-  }
-
-  push({ k, v, weights }: KeyRows): void {
-    this.#same = k.data === v.data;
-    this.#weighted = weights !== undefined;
-    this.#cols = { k: k.cols, v: v.cols };
-    this.#k.push(k.start, k.rows, k.data.subarray(0, k.rows * k.cols));
-    if (!this.#same) this.#v.push(v.start, v.rows, v.data.subarray(0, v.rows * v.cols));
-    if (weights) this.#weights.push(k.start, k.rows, weights.subarray(0, k.rows));
-  }
-
-  /** Rows `start … end − 1`, which must have passed; earlier ones are forgotten. */
-  take(start: number, end: number): KeyRows {
-    const rows = Math.max(0, end - start);
-    const tile = (role: "k" | "v", from: Passing): Tile => {
-      const cols = this.#cols[role];
-      const data = this.memory.next(role, rows * cols).subarray(0, rows * cols);
-      from.copy(start, end, data);
-      return { start, rows, cols, data };
-    };
-    for (const passing of [this.#k, this.#v, this.#weights]) passing.drop(start);
-    const k = tile("k", this.#k);
-    const v = this.#same ? k : tile("v", this.#v);
-    if (!this.#weighted) return { k, v };
-    const weights = new Float64Array(rows);
-    this.#weights.copy(start, end, weights);
-    return { k, v, weights };
-  }
+/** Arrays of `frameRows` rows of a source (of tiles no longer than the source), one more than calls may be in flight. */
+export interface FrameMemory {
+  frames(source: TensorSource): readonly FloatArray[];
 }
 
-/** Reads keys and values beside the queries: `rows(start, end)` with both ends never decreasing. */
-export class NearReader implements AsyncDisposable {
-  readonly #held: NearRows;
+/**
+ * Reads keys and values in tiles, each into a frame behind the rows of the frame before that are still near: a tile is read to where
+ * kernels use it, and only the rows that two tiles share are copied.
+ *
+ *     frame of tile t:   [ behind + ahead rows of frame t − 1 | rows t·T + ahead … (t + 1)·T + ahead − 1 ]
+ */
+export class NearReader implements AsyncDisposable, TileMemory {
+  /** Tile of the current frame. */
+  #tile = -1;
+  /** Rows read so far. */
+  #end = 0;
   readonly #tiles: AsyncIterator<KeyTiles>;
-  #done = false;
+  readonly #sources: readonly TensorSource[];
 
-  constructor(inputs: Inputs, tileRows: number, precision: Precision, memory: NearMemory) {
-    this.#held = new NearRows(memory);
-    // Rows are copied as they pass: one tile of memory per tensor does.
-    const tiles = new Map<TensorSource, FloatArray[]>();
-    const reused: TileMemory = {
-      for(source) {
-        const { rows, heads, width } = source.info;
-        const own = tiles.get(source) ?? [floats(precision, Math.min(tileRows, rows) * heads * width)];
-        tiles.set(source, own);
-        return own;
-      },
-    };
-    this.#tiles = inputs.tiles(tileRows, precision, null, reused)[Symbol.asyncIterator]();
+  /**
+   * @param others where tiles of queries go when they are read in step (causal attention); null: keys and values were checked when
+   * they passed before, and queries are read elsewhere
+   */
+  constructor(
+    readonly inputs: Inputs,
+    readonly plan: NearFarPlan,
+    readonly reach: Reach,
+    readonly precision: Precision,
+    readonly memory: FrameMemory,
+    readonly others: TileMemory | null,
+  ) {
+    const { k, v, weights } = inputs;
+    this.#sources = [...new Set([k, v, ...(weights ? [weights] : [])])];
+    this.#tiles = this.#read(plan.tileRows, { start: Math.min(reach.ahead, k.info.rows), end: k.info.rows });
   }
 
-  async rows(start: number, end: number): Promise<KeyRows> {
-    while (this.#held.end < end && !this.#done) {
-      const next = await this.#tiles.next();
-      if (next.done) this.#done = true;
-      else this.#held.push(next.value);
+  #read(tileRows: number, range: RowRange): AsyncIterator<KeyTiles> {
+    const { inputs, precision, others } = this;
+    const tiles = others
+      ? inputs.tiles(tileRows, precision, inputs.q, this, range)
+      : inputs.tilesAgain(tileRows, precision, this, range);
+    return tiles[Symbol.asyncIterator]();
+  }
+
+  /** Where tiles are read to: their part of the frames, or for the rows before the first tile's own that of the first frame. */
+  for(source: TensorSource): readonly FloatArray[] | undefined {
+    if (!this.#sources.includes(source)) return this.others?.for(source);
+    const { behind, ahead } = this.reach;
+    const cols = colsOf(source);
+    const frames = this.memory.frames(source);
+    return this.#tile < 0
+      ? [frames[0].subarray(behind * cols)]
+      : frames.map((frame) => frame.subarray((behind + ahead) * cols));
+  }
+
+  /**
+   * The next tile of keys and values, and of queries when they are read in step; null after the last.
+   * Valid until their frame's next turn, as are the rows near them.
+   */
+  async next(): Promise<KeyTiles | null> {
+    const { ahead } = this.reach;
+    if (this.#tile < 0 && ahead > 0) {
+      const rows = Math.min(ahead, this.inputs.k.info.rows);
+      const first = this.#read(rows, { start: 0, end: rows });
+      const { value } = await first.next();
+      if (value) this.#land(value);
+      await first.return?.();
+      this.#end = rows;
     }
-    return this.#held.take(Math.min(start, this.#held.end), Math.min(end, this.#held.end));
+    this.#tile++;
+    if (this.#tile > 0) { for (const source of this.#sources) this.#carry(source); }
+    const { done, value } = await this.#tiles.next();
+    if (done) return null;
+    this.#land(value);
+    this.#end = value.k.start + value.k.rows;
+    return value;
+  }
+
+  /** Brings rows to their frames from sources that deliver to memory of their own. */
+  #land({ k, v, weights }: KeyTiles): void {
+    const { inputs } = this;
+    const places: [TensorSource | null, FloatArray | undefined][] = [
+      [inputs.k, k.data],
+      [inputs.v, v.data],
+      [inputs.weights, weights],
+    ];
+    for (const [source, data] of places) {
+      if (!source || !data) continue;
+      const frames = this.for(source)!;
+      const frame = frames[Math.max(0, this.#tile) % frames.length];
+      if (data.buffer !== frame.buffer || data.byteOffset !== frame.byteOffset) frame.set(data);
+    }
+  }
+
+  /** Copies the rows that the next frame shares with this one. */
+  #carry(source: TensorSource): void {
+    const { reach: { behind, ahead }, plan: { tileRows } } = this;
+    const cols = colsOf(source);
+    const frames = this.memory.frames(source);
+    const [from, to] = [this.#tile - 1, this.#tile].map((tile) => frames[tile % frames.length]);
+    to.set(from.subarray(tileRows * cols, (tileRows + behind + ahead) * cols));
+  }
+
+  /** All queries, bidirectionally: those that are the keys lie in the frames already. Each tile is valid as `next` says. */
+  async *queries(memory: TileMemory): AsyncGenerator<Tile> {
+    const { inputs, plan: { tileRows }, precision } = this;
+    if (inputs.q === inputs.k) {
+      const { rows } = inputs.q.info;
+      for (let start = 0; start < rows; start += tileRows) {
+        await this.next();
+        yield this.#rows(inputs.k, start, Math.min(start + tileRows, rows));
+      }
+    } else {
+      for await (const q of inputs.queryTiles(tileRows, precision, memory)) {
+        await this.next();
+        yield q;
+      }
+    }
+  }
+
+  /** Rows `start … end − 1` of a source in the current frame. */
+  #rows(source: TensorSource, start: number, end: number): Tile {
+    const cols = colsOf(source);
+    const frames = this.memory.frames(source);
+    const at = this.#tile * this.plan.tileRows - this.reach.behind; // of the frame's first row
+    const data = frames[this.#tile % frames.length].subarray((start - at) * cols, (end - at) * cols);
+    return { start, rows: end - start, cols, data };
+  }
+
+  /** Keys and values near the queries `start … end − 1`, which lie in the tile read last. */
+  near(start: number, end: number): KeyRows {
+    const { inputs, plan } = this;
+    const wanted = nearRows(plan, start, end, inputs.k.info.rows);
+    const last = Math.min(wanted.end, this.#end);
+    const first = Math.min(wanted.start, last);
+    const k = this.#rows(inputs.k, first, last);
+    const v = inputs.v === inputs.k ? k : this.#rows(inputs.v, first, last);
+    return inputs.weights ? { k, v, weights: this.#rows(inputs.weights, first, last).data } : { k, v };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#tiles.return?.();
   }
 }
+
+const colsOf = ({ info: { heads, width } }: TensorSource): number => heads * width;

@@ -2,9 +2,9 @@
 import type { NearFarSettings } from "./attention.ts";
 import type { SessionCounts, Stage } from "./backend.ts";
 import type { FitSource } from "./fit_near_far.ts";
-import type { ErrorSummary } from "./metrics.ts";
+import type { ErrorSummary, RowSquares } from "./metrics.ts";
 import type { RulesName } from "./rules_table.ts";
-import type { Interval, LogHistogram } from "./statistics.ts";
+import type { Interval } from "./statistics.ts";
 
 /** Raised when a key of the JSON changes its meaning or goes away. */
 export const REPORT_SCHEMA = "performer-report/1";
@@ -17,8 +17,6 @@ export interface Refusal {
 export interface ErrorReport extends ErrorSummary {
   /** Mean ‖x_i + y_j‖² of scaled queries and keys: the number random features live or die by. */
   readonly phi: number;
-  /** How the relative L2 errors of the sampled rows and heads are spread. */
-  readonly rowErrors: LogHistogram;
   /** Error over independent draws of the projection on the same rows, when asked for. */
   readonly redraws:
     | (Interval & { readonly count: number; readonly logSd: number; readonly samples: readonly number[] })
@@ -163,5 +161,7 @@ export interface Report {
   readonly error: ErrorReport | null;
   /** With `--health`: how each head fares; null: not asked for, not checked, or the attention is exact itself. */
   readonly health: HealthReport | null;
+  /** For plots, where they were asked for (`keepRows`): too long for a report that is printed, and in none. */
+  readonly rowSquares?: RowSquares;
   readonly warnings: readonly Warning[];
 }

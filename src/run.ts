@@ -55,7 +55,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
   using run = isExact(attention) ? new ExactRun(options, sizes) : approximateRun(options, sizes);
   const counts = await run.attend();
   await options.sink?.finish();
-  const { error, health } = await run.check(counts);
+  const { error, health, rowSquares } = await run.check(counts);
   const seconds = run.watch.seconds();
   const { parameters, shape } = run;
   const { layer } = options;
@@ -124,6 +124,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
     counts,
     error,
     health,
+    ...(rowSquares ? { rowSquares } : {}),
     warnings: warningsFor(attention, sizes, error, counts, {
       fit,
       layered: layer !== undefined,

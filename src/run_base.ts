@@ -35,6 +35,8 @@ export interface AttendOptions {
   readonly redraws: number;
   /** Also look at each head: what its features are worth and what to do about it. */
   readonly health?: boolean;
+  /** Keep the squares of every sampled row and head in the report, for plots. */
+  readonly keepRows?: boolean;
   /** Where the output goes; null computes it all the same. */
   readonly sink:
     | (TensorSink & { readonly path: string; readonly dtype: string; readonly shape: readonly number[] })
@@ -169,12 +171,13 @@ export abstract class ApproximateRun extends Run {
 
   async check(counts: SessionCounts): Promise<Checked> {
     if (this.#rows.length === 0 || this.sizes.keyRows === 0) return { error: null, health: null };
-    const { backend, attention, inputs, redraws, signal, layer, health = false, chosen = false } = this.options;
+    const { backend, attention, inputs, redraws, signal, layer, health = false, chosen = false, keepRows } =
+      this.options;
     const { sizes, shape, inputScale, fit } = this;
     const [rows, queries, approx] = [this.#rows, this.#queries, this.#approx];
     const { lambda } = this.options;
     const what = { backend, attention, sizes, shape, fit, inputScale, inputs, lambda, memory: this.store };
-    const wish = { redraws, health, layered: layer !== undefined, chosen, counts };
+    const wish = { redraws, health, layered: layer !== undefined, chosen, counts, keepRows };
     return await this.watch.time("check", () => checkError({ ...what, ...wish, rows, queries, approx, signal }));
   }
 }

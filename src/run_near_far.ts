@@ -9,10 +9,11 @@ import type { KeyRows, NearFarSession, SessionCounts } from "./backend.ts";
 import { UnsupportedError, UsageError } from "./errors.ts";
 import { fitNearFar, type FittedNearFar } from "./fit_near_far.ts";
 import { InFlight } from "./in_flight.ts";
-import { BLOCK_ROWS, nearRows } from "./near_far.ts";
-import { type NearMemory, NearReader, NearRows } from "./near_rows.ts";
+import type { TileMemory } from "./inputs.ts";
+import { BLOCK_ROWS } from "./near_far.ts";
+import { type FrameMemory, frameRows, NearReader, type Reach, reachOf } from "./near_rows.ts";
 import { ApproximateRun, type AttendOptions, type Emitted } from "./run_base.ts";
-import type { FloatArray, Tile } from "./tensor.ts";
+import type { FloatArray, TensorSource, Tile } from "./tensor.ts";
 import { LentMemory } from "./tile_store.ts";
 import { timed } from "./timing.ts";
 
@@ -46,19 +47,24 @@ export class NearFarRun extends ApproximateRun {
     this.#fitted = await this.watch.time("compute", () => fitNearFar(attention, this.shape, inputs, backend, signal));
     const { plan } = this.#fitted;
     await using session = await backend.prepareNearFar(plan);
-    using near = new LentNear(this, plan);
+    const reach = reachOf(plan);
+    using frames = reach && new Frames(this, plan, reach);
     this.store.reserveOutputs(Math.min(plan.tileRows, queryRows) * heads * valueDim);
-    if (plan.causal) await this.#causal(session, near);
-    else await this.#bidirectional(session, near);
+    const others = plan.causal ? this.store : null;
+    await using reader = reach && frames &&
+      new NearReader(inputs, plan, reach, backend.limits.precision, frames, others);
+    if (plan.causal) await this.#causal(session, reader!);
+    else await this.#bidirectional(session, reader, frames ? { for: (source) => frames.frames(source) } : this.store);
     return { ...session.counts };
   }
 
-  async #bidirectional(session: NearFarSession, memory: NearMemory): Promise<void> {
+  /** `memory`: where the keys that only pass by are read to. */
+  async #bidirectional(session: NearFarSession, reader: NearReader | null, memory: TileMemory): Promise<void> {
     const { inputs, backend: { limits: { precision, inFlight } } } = this.options;
     const { watch, store, sizes, reading } = this;
     const { plan } = this.#fitted!;
     const absorbing = new InFlight<void>(inFlight);
-    const keys = timed(watch, reading, inputs.tiles(plan.tileRows, precision, null, store));
+    const keys = timed(watch, reading, inputs.tiles(plan.tileRows, precision, null, memory));
     for await (const { k, v, weights } of keys) {
       await absorbing.push(watch.time("compute", () => session.absorb(k, v, weights)));
       this.shrinkage?.absorb({ v, weights });
@@ -68,11 +74,10 @@ export class NearFarRun extends ApproximateRun {
     await absorbing.drain();
     const emitted: Emitted[] = [];
     const emitting = this.emitting(emitted);
-    await using reader = new NearReader(inputs, plan.tileRows, precision, memory);
-    for await (const q of timed(watch, reading, inputs.queryTiles(plan.tileRows, precision, store))) {
+    const queries = reader?.queries(store) ?? inputs.queryTiles(plan.tileRows, precision, store);
+    for await (const q of timed(watch, reading, queries)) {
       this.keepQueries(q);
-      const rows = nearRows(plan, q.start, q.start + q.rows, sizes.keyRows);
-      const near = plan.window > 0 ? await watch.time(reading, () => reader.rows(rows.start, rows.end)) : null;
+      const near = reader?.near(q.start, q.start + q.rows) ?? null;
       await emitting.push(this.#emit(session, q, near, null));
       await this.writeAll(emitted);
       this.step("queries", q.start + q.rows, sizes.queryRows);
@@ -89,20 +94,16 @@ export class NearFarRun extends ApproximateRun {
     });
   }
 
-  async #causal(session: NearFarSession, memory: NearMemory): Promise<void> {
-    const { inputs, backend: { limits: { precision } } } = this.options;
-    const { watch, store, sizes, reading } = this;
-    const { plan } = this.#fitted!;
+  async #causal(session: NearFarSession, reader: NearReader): Promise<void> {
+    const { watch, sizes, reading } = this;
     const emitted: Emitted[] = [];
     const emitting = this.emitting(emitted);
-    const held = new NearRows(memory);
-    for await (const tiles of timed(watch, reading, inputs.tiles(plan.tileRows, precision, inputs.q, store))) {
+    while (true) {
+      const tiles = await watch.time(reading, () => reader.next());
+      if (!tiles) break;
       const q = tiles.q!;
       this.keepQueries(q);
-      held.push(tiles);
-      const rows = nearRows(plan, q.start, q.start + q.rows, sizes.keyRows);
-      const near = held.take(rows.start, rows.end);
-      const outputs = this.#emit(session, q, near, tiles);
+      const outputs = this.#emit(session, q, reader.near(q.start, q.start + q.rows), tiles);
       const absorbed = watch.time("compute", () => session.absorb(tiles.k, tiles.v, tiles.weights));
       absorbed.catch(() => {}); // awaited with the outputs
       await emitting.push(outputs.then(async (done) => {
@@ -118,39 +119,39 @@ export class NearFarRun extends ApproximateRun {
   }
 }
 
-/** Near rows in the backend's own memory, as many of each as calls may be in flight, and one more. */
-class LentNear implements NearMemory, Disposable {
+/** Frames in the backend's own memory: rows near calls in flight, and those being read. */
+class Frames implements FrameMemory, Disposable {
   readonly #memory: LentMemory;
-  readonly #turns: Record<"k" | "v", FloatArray[]>;
+  readonly #frames = new Map<TensorSource, FloatArray[]>();
 
-  constructor(run: NearFarRun, plan: FittedNearFar["plan"]) {
-    const { backend } = run.options;
+  constructor(
+    { options: { backend, inputs }, sizes: { keyRows } }: NearFarRun,
+    plan: FittedNearFar["plan"],
+    reach: Reach,
+  ) {
     this.#memory = new LentMemory(backend);
-    const { kvHeads, headDim, valueDim, window, exactRows, tileRows, causal } = plan;
-    const around = Math.max(0, window - 1) * (causal ? 1 : 2);
-    const rows = window === 0 && !causal ? 0 : Math.min(
-      run.sizes.keyRows,
-      Math.min(tileRows, run.sizes.queryRows) + Math.max(around, exactRows),
-    );
-    const bytes = rows * kvHeads * Math.max(headDim, valueDim) * (backend.limits.precision === "f64" ? 8 : 4);
-    if (bytes > NEAR_BYTES) {
-      const [what, less] = exactRows > around
-        ? [`${plan.clusters?.count} clusters with --causal`, "fewer clusters"]
-        : [`--window ${window}`, "a smaller window"];
-      throw new UsageError(
-        `Cannot use ${what}: the keys near a tile take ${Math.ceil(bytes / 2 ** 20)} MiB, at most ` +
-          `${NEAR_BYTES / 2 ** 20} are taken; use ${less}, or --features softmax for exact attention`,
-      );
+    const { window, exactRows, tileRows, clusters } = plan;
+    const rows = frameRows(Math.min(tileRows, keyRows), reach);
+    const { k, v, weights } = inputs;
+    for (const source of new Set([k, v, ...(weights ? [weights] : [])])) {
+      const cols = source.info.heads * source.info.width;
+      const bytes = rows * cols * (backend.limits.precision === "f64" ? 8 : 4);
+      if (bytes > NEAR_BYTES) {
+        const [what, less] = exactRows >= window
+          ? [`${clusters?.count} clusters with --causal`, "fewer clusters"]
+          : [`--window ${window}`, "a smaller window"];
+        throw new UsageError(
+          `Cannot use ${what}: the keys near a tile take ${Math.ceil(bytes / 2 ** 20)} MiB, at most ` +
+            `${NEAR_BYTES / 2 ** 20} are taken; use ${less}, or --features softmax for exact attention`,
+        );
+      }
+      const count = backend.limits.inFlight + 1;
+      this.#frames.set(source, Array.from({ length: count }, () => this.#memory.array(rows * cols)));
     }
-    const take = (width: number) =>
-      Array.from({ length: backend.limits.inFlight + 1 }, () => this.#memory.array(rows * kvHeads * width));
-    this.#turns = { k: take(headDim), v: take(valueDim) };
   }
 
-  next(role: "k" | "v"): FloatArray {
-    const turns = this.#turns[role];
-    turns.push(turns.shift()!);
-    return turns.at(-1)!;
+  frames(source: TensorSource): readonly FloatArray[] {
+    return this.#frames.get(source)!;
   }
 
   [Symbol.dispose](): void {

@@ -25,10 +25,10 @@ export async function readKeys(
   let at = 0;
   for (const range of ranges) {
     const most = Math.min(tileRows, range.end - range.start);
-    for await (const tiles of inputs.tiles(most, precision, null, undefined, range)) {
-      data.set(tiles.k.data.subarray(0, tiles.k.rows * cols), at * cols);
-      if (tiles.weights) weights?.set(tiles.weights.subarray(0, tiles.k.rows), at);
-      at += tiles.k.rows;
+    for await (const { k, weights: own } of inputs.keyTiles(most, precision, range)) {
+      data.set(k.data.subarray(0, k.rows * cols), at * cols);
+      if (own) weights?.set(own.subarray(0, k.rows), at);
+      at += k.rows;
     }
   }
   return { k: { start: 0, rows, cols, data }, weights };

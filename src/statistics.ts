@@ -52,30 +52,6 @@ export function standardDeviation(values: ArrayLike<number>): number {
   return Math.sqrt(squares / (values.length - 1));
 }
 
-/** Numbers of at least 0 in cells of equal ratio: cell i lies from `edges[i]` to `edges[i + 1]`. */
-export interface LogHistogram {
-  readonly edges: readonly number[];
-  readonly counts: readonly number[];
-  /** Numbers that are 0, and that are not finite: in no cell. */
-  readonly zeros: number;
-  readonly undefineds: number;
-}
-
-/** Counts numbers in at most `cells` cells between the least and the greatest above 0. */
-export function logHistogram(values: ArrayLike<number>, cells = 20): LogHistogram {
-  const finite = Array.from(values).filter(Number.isFinite);
-  const positive = finite.filter((value) => value > 0);
-  const rest = { zeros: finite.length - positive.length, undefineds: values.length - finite.length };
-  if (positive.length === 0) return { edges: [], counts: [], ...rest };
-  let low = positive.reduce((least, value) => Math.min(least, value));
-  let high = positive.reduce((most, value) => Math.max(most, value));
-  if (!(high / low > 1.01)) [low, high] = [low / 1.1, high * 1.1];
-  const ratio = Math.log(high / low) / cells;
-  const counts = new Array<number>(cells).fill(0);
-  for (const value of positive) counts[Math.min(cells - 1, Math.floor(Math.log(value / low) / ratio))]++;
-  return { edges: Array.from({ length: cells + 1 }, (_, i) => low * Math.exp(i * ratio)), counts, ...rest };
-}
-
 /** A value with its 95 % interval. */
 export interface Interval {
   readonly value: number;

@@ -119,7 +119,8 @@ export class DeviceNearFar implements NearFarSession {
     });
     const { out, denominators, pairs } = await started.output;
     if (pairs !== undefined) this.counts.topPairs = (this.counts.topPairs ?? 0) + pairs;
-    for (const denominator of denominators) {
+    for (let i = 0; i < denominators.length; i++) { // an iterator over shared memory is slow
+      const denominator = denominators[i];
       if (denominator === 0) this.counts.emptyRows++;
       else if (!(denominator > 0 && denominator < Infinity)) this.counts.nonPositive++;
     }

@@ -10,6 +10,7 @@ import {
   decay,
   FORMAT_FLAG,
   fraction,
+  PLOT_FLAGS,
   REPORT_FLAG,
   THREADS_FLAG,
   wholeNumber,
@@ -135,6 +136,7 @@ const FLAGS: readonly Flag[] = [
   { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
   REPORT_FLAG,
   FORMAT_FLAG,
+  ...PLOT_FLAGS,
   ...COMMON_FLAGS,
 ];
 

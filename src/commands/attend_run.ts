@@ -6,6 +6,7 @@ import { UsageError } from "../errors.ts";
 import { EXPORTERS } from "../exporters/mod.ts";
 import type { ChooseOptions } from "../choose.ts";
 import { AUTO, featureMap } from "../feature_map.ts";
+import type { PlotStyle } from "../plots/style.ts";
 import type { Report } from "../report.ts";
 import { planFit, readsAhead } from "../fit.ts";
 import { attend, sizesOf } from "../run.ts";
@@ -14,24 +15,32 @@ import { attentionFrom, openInputs, openOutputFor } from "./attend_files.ts";
 import { chooseLayer, layerAttention, openLayer } from "./attend_layer.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
+import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 import { openReportPage } from "./report_page.ts";
 
 export async function runAttend(invocation: Invocation, terminal: Terminal): Promise<number> {
   await using page = await openReportPage(invocation, terminal);
+  const toStdout = invocation.flags.output !== "-";
+  const plot = plotStyle(invocation, terminal, { stdout: toStdout, usual: invocation.flags.verbose === true });
   const progress = new Progress(terminal, { enabled: !invocation.flags.quiet });
   let report: Report;
   try {
-    report = await run(invocation, terminal, progress);
+    report = await run(invocation, terminal, progress, plot !== null || page !== null);
   } finally {
     progress.clear();
   }
   if (page) await page.write(await (await import("../exporters/html_attend.ts")).attendPage(report, page.context));
-  await print(report, invocation.flags, terminal);
+  await print(report, invocation.flags, terminal, plot);
   return verdict(report, invocation.flags["max-error"] as number | undefined, terminal);
 }
 
-async function run(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<Report> {
+async function run(
+  invocation: Invocation,
+  terminal: Terminal,
+  progress: Progress,
+  keepRows: boolean,
+): Promise<Report> {
   const { flags } = invocation;
   const candidates = parseBackendList(String(flags.backend));
   await using chosen = await chooseLayer(invocation);
@@ -86,6 +95,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     check: Number(flags.check),
     redraws: Number(flags.redraws),
     health: flags.health === true,
+    keepRows,
     sink,
     encoding: (flags.encode as string | undefined) ?? null,
     peakBytes: terminal.peakBytes,
@@ -129,11 +139,20 @@ function refuseContradictions(flags: Invocation["flags"], attention: Attention):
 }
 
 /** The report goes to stdout, unless the tensor has it to itself. */
-async function print(report: Report, flags: Invocation["flags"], terminal: Terminal): Promise<void> {
+async function print(
+  report: Report,
+  flags: Invocation["flags"],
+  terminal: Terminal,
+  plot: PlotStyle | null,
+): Promise<void> {
   if (flags.quiet && !flags.json) return;
   const toStdout = flags.output !== "-";
   const exporter = await EXPORTERS[flags.json ? "json" : String(flags.format)]();
-  const text = exporter(report, { color: useColor(terminal, flags, toStdout), verbose: flags.verbose === true });
+  const picture = plot && (flags.plot === true || report.error) // asked for, it says why there is none
+    ? (await import("../exporters/plot_attend.ts")).plotAttend(report, plot)
+    : "";
+  const color = useColor(terminal, flags, toStdout);
+  const text = exporter(report, { color, verbose: flags.verbose === true, picture });
   if (toStdout) terminal.out(text);
   else terminal.err(text);
 }

@@ -3,7 +3,16 @@ import { UsageError } from "../errors.ts";
 import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import type { Command, Flag } from "./command.ts";
-import { COMMON_FLAGS, fraction, listOf, oneOf, positiveNumber, REPORT_FLAG, wholeNumber } from "./flags.ts";
+import {
+  COMMON_FLAGS,
+  fraction,
+  listOf,
+  oneOf,
+  PLOT_FLAGS,
+  positiveNumber,
+  REPORT_FLAG,
+  wholeNumber,
+} from "./flags.ts";
 
 /** "16_384" or "2^14". */
 export function lengthOf(text: string): number {
@@ -114,7 +123,7 @@ const FLAGS: readonly Flag[] = [
     default: "text",
   },
   REPORT_FLAG,
-  { name: "ascii", summary: "draw the chart in ASCII" },
+  ...PLOT_FLAGS,
   ...COMMON_FLAGS,
 ];
 

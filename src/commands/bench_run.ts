@@ -16,10 +16,12 @@ import { measureCopy, type OpenBackend, sweep } from "../bench_measure.ts";
 import { type ByteSink, openOutput, readText } from "../bytes.ts";
 import { UsageError } from "../errors.ts";
 import { BENCH_EXPORTERS } from "../exporters/bench.ts";
+import type { PlotStyle } from "../plots/style.ts";
 import { count } from "../words.ts";
 import { openBackends, rowsFor } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
+import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 import { openReportPage } from "./report_page.ts";
 
@@ -31,6 +33,7 @@ const COPY_SECONDS = 0.3;
 
 export async function runBench(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
+  const plot = plotStyle(invocation, terminal);
   const saved = flags.compare === undefined
     ? null
     : parseSaved(await readText(String(flags.compare)), String(flags.compare));
@@ -44,7 +47,7 @@ export async function runBench(invocation: Invocation, terminal: Terminal): Prom
   } finally {
     progress.clear();
   }
-  await print(report, flags, terminal);
+  await print(report, flags, terminal, plot);
   if (!report.complete) return 130; // what was saved before stays
   if (sink && format) await save(report, format, sink);
   if (page) await page.write(await (await import("../exporters/html_bench.ts")).benchPage(report, page.context));
@@ -220,21 +223,16 @@ function formatOf(path: string): string {
   return suffix;
 }
 
-async function print(report: BenchReport, flags: Flags, terminal: Terminal): Promise<void> {
+async function print(report: BenchReport, flags: Flags, terminal: Terminal, plot: PlotStyle | null): Promise<void> {
   if (flags.quiet && !flags.json) return;
   const exporter = await BENCH_EXPORTERS[flags.json ? "json" : String(flags.format)]();
-  const drawn = terminal.stdoutTTY && terminal.env.TERM !== "dumb";
-  terminal.out(exporter(report, {
-    color: useColor(terminal, flags),
-    verbose: flags.verbose === true,
-    chart: !drawn ? null : flags.ascii ? "ascii" : "braille",
-    columns: terminal.columns,
-  }));
+  const picture = plot ? (await import("../exporters/plot_bench.ts")).plotBench(report, plot) : "";
+  terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true, picture }));
 }
 
 async function save(report: BenchReport, format: string, sink: ByteSink): Promise<void> {
   const exporter = await BENCH_EXPORTERS[format]();
-  const text = exporter(report, { color: false, verbose: false, chart: null, columns: 100 });
+  const text = exporter(report, { color: false, verbose: false });
   await sink.write(new TextEncoder().encode(text), 0);
   await sink.commit();
 }

@@ -9,6 +9,7 @@ import {
   FORMAT_FLAG,
   listOf,
   oneOf,
+  PLOT_FLAGS,
   REPORT_FLAG,
   THREADS_FLAG,
   wholeNumber,
@@ -87,6 +88,7 @@ const FLAGS: readonly Flag[] = [
   { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
   REPORT_FLAG,
   FORMAT_FLAG,
+  ...PLOT_FLAGS,
   ...COMMON_FLAGS,
 ];
 

@@ -12,6 +12,7 @@ import { openBackends } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { nearFarFrom } from "./near_far_flags.ts";
+import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 import { openReportPage } from "./report_page.ts";
 
@@ -19,6 +20,7 @@ import { openReportPage } from "./report_page.ts";
 export async function runCompare(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
   await using page = await openReportPage(invocation, terminal);
+  const plot = plotStyle(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: CompareReport;
   try {
@@ -29,7 +31,8 @@ export async function runCompare(invocation: Invocation, terminal: Terminal): Pr
   if (page) await page.write(await (await import("../exporters/html_compare.ts")).comparePage(report, page.context));
   if (flags.quiet && !flags.json) return 0;
   const exporter = await COMPARE_EXPORTERS[flags.json ? "json" : String(flags.format)]();
-  terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true }));
+  const picture = plot ? (await import("../exporters/plot_compare.ts")).plotCompare(report, plot) : "";
+  terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true, picture }));
   return 0;
 }
 

@@ -155,6 +155,13 @@ export const THREADS_FLAG: Flag = {
   parse: wholeNumber(1),
 };
 
+/** Flags of commands that draw on a terminal. */
+export const PLOT_FLAGS: readonly Flag[] = [
+  { name: "plot", summary: "draw plots off the terminal as well (text only)" },
+  { name: "no-plot", summary: "draw no plots" },
+  { name: "ascii", summary: "draw in ASCII, as for TERM=dumb and locales other than UTF-8" },
+];
+
 /** Where speeds that `auto` measured are kept: `$XDG_CACHE_HOME/performer/speeds.json`; null where there is no home. */
 export function speedsFile(env: Readonly<Record<string, string | undefined>>): string | null {
   const folder = env.XDG_CACHE_HOME || (env.HOME ? `${env.HOME}/.cache` : "");

@@ -12,6 +12,7 @@ import { shellLine } from "../words.ts";
 import { attentionFrom, openInputs } from "./attend_files.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
+import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 import { openReportPage } from "./report_page.ts";
 
@@ -19,6 +20,7 @@ import { openReportPage } from "./report_page.ts";
 export async function runTune(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
   await using page = await openReportPage(invocation, terminal);
+  const plot = plotStyle(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: TuneReport;
   try {
@@ -28,7 +30,8 @@ export async function runTune(invocation: Invocation, terminal: Terminal): Promi
   }
   if (!flags.quiet || flags.json) {
     const exporter = await TUNE_EXPORTERS[flags.json ? "json" : String(flags.format)]();
-    terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true }));
+    const picture = plot ? (await import("../exporters/plot_tune.ts")).plotTune(report, plot) : "";
+    terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true, picture }));
   }
   if (page) await page.write(await (await import("../exporters/html_tune.ts")).tunePage(report, page.context));
   return report.chosen === null ? 1 : 0;

@@ -2,14 +2,8 @@
 import type { BenchReport } from "../bench.ts";
 import type { ExportOptions } from "./mod.ts";
 
-export interface BenchExportOptions extends ExportOptions {
-  /** Draw tokens/s over L below the table (text only). */
-  readonly chart: "braille" | "ascii" | null;
-  readonly columns: number;
-}
-
 /** Turns a report into text that ends with a newline. */
-export type BenchExporter = (report: BenchReport, options: BenchExportOptions) => string;
+export type BenchExporter = (report: BenchReport, options: ExportOptions) => string;
 
 export const BENCH_EXPORTERS: Readonly<Record<string, () => Promise<BenchExporter>>> = {
   text: async () => (await import("./bench_text.ts")).benchText,

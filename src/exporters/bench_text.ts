@@ -1,13 +1,12 @@
 /** A bench report for people. */
-import { type BenchReport, curvesOf } from "../bench.ts";
+import type { BenchReport } from "../bench.ts";
 import type { BenchExporter } from "./bench.ts";
 import { type BenchTable, benchTable } from "./bench_rows.ts";
 import { findingLines, type Line, settingLines } from "./bench_words.ts";
-import { drawChart } from "./chart.ts";
 
 const CODES = { bold: [1, 22], dim: [2, 22], green: [32, 39], red: [31, 39] } as const;
 
-export const benchText: BenchExporter = (report, { color, chart, columns }) => {
+export const benchText: BenchExporter = (report, { color, picture = "" }) => {
   const paint = (style: keyof typeof CODES, words: string) => {
     return color ? `\x1b[${CODES[style][0]}m${words}\x1b[${CODES[style][1]}m` : words;
   };
@@ -20,15 +19,9 @@ export const benchText: BenchExporter = (report, { color, chart, columns }) => {
       const verdict = text.endsWith("slower") ? "red" : text.endsWith("faster") ? "green" : null;
       return `  ${i === 0 ? paint("dim", text) : verdict ? paint(verdict, text) : text}\n`;
     }).join(""),
+    picture,
     findingLines(report, table.label).map(line).join(""),
   ];
-  if (chart) {
-    const curves = curvesOf(report.results).map((points) => ({
-      label: table.label(points[0]),
-      points: points.map(({ L, tokensPerSecond }) => [L, tokensPerSecond] as const),
-    }));
-    parts.push(drawChart(curves, { width: Math.min(72, columns - 12), height: 12, ascii: chart === "ascii" }));
-  }
   return parts.filter((part) => part !== "").join("\n");
 };
 

@@ -210,7 +210,7 @@ const CODES = {
   plain: [0, 0],
 } as const;
 
-const text: CompareExporter = (report, { color }) => {
+const text: CompareExporter = (report, { color, picture = "" }) => {
   const paint = (style: keyof typeof CODES, words: string) =>
     color && style !== "plain" ? `\x1b[${CODES[style][0]}m${words}\x1b[${CODES[style][1]}m` : words;
   const line = ([name, words]: Fact) => `  ${paint("dim", name.padEnd(8))} ${words}\n`;
@@ -220,6 +220,7 @@ const text: CompareExporter = (report, { color }) => {
   return [
     paint("bold", compareTitle(report)) + "\n" + facts(report).map(line).join(""),
     `  ${paint("dim", head)}\n` + body.map((words, i) => `  ${paint(lines[i].tone, words)}\n`).join(""),
+    ...(picture === "" ? [] : [picture]),
     findings(report).map(line).join("") + warnings.join(""),
   ].join("\n");
 };

@@ -1,7 +1,10 @@
 /** A page about one run of `attend`. */
 import type { Chart } from "../charts/chart.ts";
 import { EXACT } from "../feature_map.ts";
+import type { RowSquares } from "../metrics.ts";
+import { binsOf } from "../plots/histogram.ts";
 import type { ErrorReport, Report } from "../report.ts";
+import { quantile } from "../statistics.ts";
 import { bytesText, count, duration, figure } from "../words.ts";
 import { adviceLine, healthLine, healthTable } from "./health.ts";
 import {
@@ -23,6 +26,7 @@ const LISTED = 24;
 
 /** The page; draws its charts. */
 export async function attendPage(report: Report, context: PageContext): Promise<string> {
+  const { rowSquares, ...shown } = report; // squares of every row are for charts, not for the JSON
   const { input, attention, error, health } = report;
   const drawer = new ChartDrawer();
   const sections: { heading: string; body: Part[] }[] = [];
@@ -30,7 +34,10 @@ export async function attendPage(report: Report, context: PageContext): Promise<
     sections.push({
       heading: "Error against exact softmax",
       body: [
-        await drawer.draw(histogram(error)),
+        ...(rowSquares ? [await drawer.draw(histogram(rowSquares, error))] : []),
+        ...(rowSquares && rowSquares.rows.length >= FEWEST_ROWS
+          ? [await drawer.draw(overRows(rowSquares, input.firstRow))]
+          : []),
         ...(error.perHead.length > 1 ? [await drawer.draw(perHead(error)), headTable(error)] : []),
         ...(error.redraws ? [fragment`<p>${redrawWords(error.redraws)}</p>`] : []),
       ],
@@ -66,7 +73,7 @@ export async function attendPage(report: Report, context: PageContext): Promise<
     tiles: tiles(report),
     warnings: report.warnings,
     sections,
-    report,
+    report: shown,
     context,
   });
 }
@@ -143,31 +150,74 @@ function tiles({ error, seconds, tokensPerSecond, peakBytes, gflopsPerSecond }: 
   ];
 }
 
-function histogram({ rowErrors, rowsChecked, uniformBaseline, rowMedian, rowP95, perHead }: ErrorReport): Chart {
-  const { edges, counts, zeros, undefineds } = rowErrors;
-  const special = [
-    ...(zeros > 0 ? [`${count(zeros)} without any error have no place on a logarithmic axis`] : []),
-    ...(undefineds > 0 ? [`${count(undefineds)} have an exact output of 0, so that no relative error is defined`] : []),
-  ];
+/** Bars of the histogram, and stretches of the sequence, at most. */
+const [BARS, STRETCHES] = [24, 40];
+/** Rows fewer than these are no picture of a sequence. */
+const FEWEST_ROWS = 16;
+
+/** How many (row, head) pairs have an error of which size. */
+function histogram({ error, norm, heads, rows, population }: RowSquares, summary: ErrorReport): Chart {
+  const { uniformBaseline, rowMedian, rowP95 } = summary;
+  const errors = error.map((square, i) => Math.sqrt(square / norm[i]));
+  const sorted = errors.filter((value) => Number.isFinite(value) && value > 0).sort();
+  // A few rows that are all but exact, such as the first of a causal run, would take most of the width.
+  const floor = sorted.length > 0 ? quantile(sorted, 0.1) / 10 : 0;
+  const shown = sorted.filter((value) => value >= floor);
+  const few = (n: number, words: string) => n > 0 ? [`${count(n)} ${words}`] : [];
   return {
     title: "How the error is spread over rows",
     caption: [
-      `Relative L2 error of every sampled row${perHead.length > 1 ? " and head" : ""}: ${count(rowsChecked)} rows × ${
-        count(perHead.length)
-      } head${perHead.length === 1 ? "" : "s"}, median ${figure(Number(rowMedian))}, 95th percentile ${
+      `Relative L2 error of ${count(rows.length)} of ${count(population)} rows${
+        rows.length < population ? " (sampled)" : ""
+      } × ${count(heads)} head${heads === 1 ? "" : "s"}, median ${figure(Number(rowMedian))}, 95th percentile ${
         figure(Number(rowP95))
       }`,
-      ...special,
+      ...few(sorted.length - shown.length, `below ${figure(floor)} are not drawn`),
+      ...few(errors.filter((value) => value === 0).length, "without any error have no place on a logarithmic axis"),
+      ...few(
+        errors.filter((value) => !Number.isFinite(value)).length,
+        "have an exact output of 0, so that no relative error is defined",
+      ),
     ],
     panels: [{
       kind: "bars",
       title: "",
       x: { title: "relative L2 error of a row (1: as large as the exact output)", scale: "log" },
       y: { title: "rows × heads" },
-      bars: counts.map((count, i) => ({ from: edges[i], to: edges[i + 1], count })),
+      bars: binsOf(shown, BARS),
       rules: [
         { axis: "x", at: Number(rowMedian), label: "median" },
         { axis: "x", at: uniformBaseline, label: "mean of V" },
+      ],
+    }],
+  };
+}
+
+/** Where in the sequence the error is: each point stands for a stretch of sampled rows, over all heads. */
+function overRows({ error, norm, base, heads, rows }: RowSquares, firstRow: number): Chart {
+  const stretches = Math.min(STRETCHES, Math.floor(rows.length / 4));
+  const parts = Array.from({ length: stretches }, (_, i) => {
+    const [from, to] = [Math.floor(i * rows.length / stretches), Math.floor((i + 1) * rows.length / stretches)];
+    const sum = (squares: Float64Array) => squares.subarray(from * heads, to * heads).reduce((a, b) => a + b, 0);
+    const place = firstRow + (rows[from] + rows[to - 1]) / 2;
+    return { place, error: Math.sqrt(sum(error) / sum(norm)), base: Math.sqrt(sum(base) / sum(norm)) };
+  });
+  const points = (key: "error" | "base") => parts.map((part) => ({ x: part.place, y: part[key] }));
+  return {
+    title: "Where in the sequence the error is",
+    caption: [
+      `Relative L2 error of ${count(stretches)} stretches of about ${
+        count(rows.length / stretches)
+      } sampled rows each, over all heads`,
+    ],
+    panels: [{
+      kind: "lines",
+      title: "",
+      x: { title: "row", scale: "linear" },
+      y: { title: "relative L2 error", scale: "log" },
+      series: [
+        { name: "this attention", draw: "line", points: points("error") },
+        { name: "mean of V (ignores attention)", draw: "line", style: 4, points: points("base") },
       ],
     }],
   };

@@ -1,4 +1,4 @@
-/** One JSON object; numbers that JSON lacks (NaN, ±Infinity) become null. */
+/** One JSON object; numbers that JSON lacks (NaN, ±Infinity) become null. What is kept for plots is left out. */
 import type { Exporter } from "./mod.ts";
 
-export const json: Exporter = (report) => JSON.stringify(report, null, 2) + "\n";
+export const json: Exporter = ({ rowSquares: _, ...report }) => JSON.stringify(report, null, 2) + "\n";

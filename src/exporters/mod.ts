@@ -5,6 +5,8 @@ export interface ExportOptions {
   /** ANSI colours. */
   readonly color: boolean;
   readonly verbose: boolean;
+  /** Drawn already, for the text format to put where it reads best. */
+  readonly picture?: string;
 }
 
 /** Turns a report into text that ends with a newline. */

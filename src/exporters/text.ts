@@ -11,7 +11,7 @@ type Paint = (style: "bold" | "dim" | "green" | "yellow" | "red", text: string) 
 
 const CODES = { bold: [1, 22], dim: [2, 22], green: [32, 39], yellow: [33, 39], red: [31, 39] } as const;
 
-export const text: Exporter = (report, { color, verbose }) => {
+export const text: Exporter = (report, { color, verbose, picture = "" }) => {
   const paint: Paint = (style, words) => color ? `\x1b[${CODES[style][0]}m${words}\x1b[${CODES[style][1]}m` : words;
   const lines = [title(report, paint)];
   const line = (name: string, words: string) => lines.push(`  ${paint("dim", name.padEnd(12))} ${words}`);
@@ -34,6 +34,7 @@ export const text: Exporter = (report, { color, verbose }) => {
   }
   for (const [name, words] of errorLines(report, paint, verbose)) line(name, words);
   if (report.health) lines.push(...healthLines(report.health, paint));
+  if (picture !== "") lines.push("", picture.trimEnd(), ...(report.warnings.length > 0 ? [""] : []));
   for (const warning of report.warnings) {
     line(paint("yellow", "warning").padEnd(color ? 22 : 12), warning.message);
     line("", warning.remedy);

@@ -134,7 +134,7 @@ export function tuneFacts(report: TuneReport): [name: string, words: string][] {
 
 export const RIGHT = new Set(HEADER.slice(1, -1));
 
-const text: TuneExporter = (report, { color }) => {
+const text: TuneExporter = (report, { color, picture = "" }) => {
   const paint = (codes: readonly [number, number], words: string) =>
     color ? `\x1b[${codes[0]}m${words}\x1b[${codes[1]}m` : words;
   const line = ([name, words]: [string, string]) => `  ${paint([2, 22], name.padEnd(12))} ${words}\n`;
@@ -143,7 +143,7 @@ const text: TuneExporter = (report, { color }) => {
     `  ${paint([2, 22], head)}\n${
       body.map((row) => `  ${row.includes("chosen") ? paint([32, 39], row) : row}\n`).join("")
     }\n` +
-    tuneVerdict(report).map(line).join("");
+    (picture === "" ? "" : `${picture}\n`) + tuneVerdict(report).map(line).join("");
 };
 
 const md: TuneExporter = (report) => {

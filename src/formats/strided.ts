@@ -97,6 +97,7 @@ class BlockReader {
   readonly #precision: Precision;
   #raw = new Uint8Array(0);
   #staged: FloatArray = new Float32Array(0);
+  readonly #runs = new Runs();
 
   constructor(placement: Placement, precision: Precision) {
     this.#placement = placement;
@@ -172,12 +173,12 @@ class BlockReader {
       return decode(raw, dtype, littleEndian, span, into, to);
     }
     if (this.#native) {
-      const values = dtype === "f64" ? new Float64Array(raw.buffer, 0, span) : new Float32Array(raw.buffer, 0, span);
-      return scatter(steps, steps.length - 1, values, 0, into, to);
+      const values = dtype === "f64" ? new Float64Array(raw.buffer) : new Float32Array(raw.buffer);
+      return scatter(steps, steps.length - 1, this.#runs.of(values, inner.size), 0, into, to);
     }
     if (this.#staged.length < span) this.#staged = floats(this.#precision, span);
     decode(raw, dtype, littleEndian, span, this.#staged, 0);
-    scatter(steps, steps.length - 1, this.#staged, 0, into, to);
+    scatter(steps, steps.length - 1, this.#runs.of(this.#staged, inner.size), 0, into, to);
   }
 
   #readBytes(element: number, into: Uint8Array): Promise<void> {
@@ -212,20 +213,45 @@ function spans(steps: readonly Step[]): number[] {
   return result;
 }
 
-function scatter(
-  steps: readonly Step[],
-  k: number,
-  values: FloatArray,
-  from: number,
-  into: FloatArray,
-  to: number,
-): void {
+/** Shorter runs are copied number by number. */
+const LEAST_RUN = 16;
+
+/**
+ * Scratch numbers and views of their runs. Making a view costs as much as copying 64 numbers one by one, setting by one that exists a
+ * fifth (Bun, into wasm memory: 1.4 ns a number in a loop, 3.5 by fresh views, 0.24 by kept ones; Deno 0.46, 0.76, 0.30).
+ */
+class Runs {
+  values: FloatArray = new Float32Array(0);
+  #size = 0;
+  #turn = 0;
+  /** In the order of their use, which blocks of one shape share. */
+  readonly #views: FloatArray[] = [];
+  readonly #starts: number[] = [];
+
+  /** These numbers, whose runs have `size`; to be asked for from the first on. */
+  of(values: FloatArray, size: number): this {
+    if (values.buffer !== this.values.buffer || size !== this.#size) this.#views.length = this.#starts.length = 0;
+    [this.values, this.#size, this.#turn] = [values, size, 0];
+    return this;
+  }
+
+  /** The run that begins at `from`. */
+  next(from: number): FloatArray {
+    const turn = this.#turn++;
+    if (this.#starts[turn] === from) return this.#views[turn];
+    this.#starts[turn] = from;
+    return this.#views[turn] = this.values.subarray(from, from + this.#size);
+  }
+}
+
+function scatter(steps: readonly Step[], k: number, runs: Runs, from: number, into: FloatArray, to: number): void {
   const { size, from: fileStep, to: tileStep } = steps[k];
   if (k > 0) {
-    for (let i = 0; i < size; i++) scatter(steps, k - 1, values, from + i * fileStep, into, to + i * tileStep);
-  } else if (fileStep === 1 && tileStep === 1 && size >= 512) { // a view of a short row costs more than its numbers
-    into.set(values.subarray(from, from + size), to);
+    for (let i = 0; i < size; i++) scatter(steps, k - 1, runs, from + i * fileStep, into, to + i * tileStep);
+  } else if (fileStep === 1 && tileStep === 1 && size >= LEAST_RUN) {
+    into.set(runs.next(from), to);
   } else {
+    const { values } = runs;
     for (let i = 0; i < size; i++) into[to + i * tileStep] = values[from + i * fileStep];
   }
 }

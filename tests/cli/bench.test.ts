@@ -221,7 +221,7 @@ test.skipIf(!hasScript)("a terminal gets progress and a chart, in ASCII when ask
   };
   const screen = show();
   expect(screen).toContain("1/3 scalar hyperbolic, L 32");
-  expect(screen).toContain("tokens/s over L");
+  expect(screen).toContain("throughput against length");
   expect(screen).toMatch(/[\u2801-\u28ff]/);
   expect(show("--ascii")).not.toMatch(/[\u2801-\u28ff]/);
 });

@@ -20,7 +20,7 @@ const PAGES: Readonly<
   attend: {
     args: ["attend", path(HOSTILE), "--heads", "4", "--health", "--redraws", "2", ...WASM],
     heading: `Attention over ${HOSTILE}`,
-    charts: 2,
+    charts: 3,
   },
   compare: {
     args: [
@@ -123,6 +123,7 @@ test("what the pages say", () => {
       "skill",
       "uniform baseline",
       "How the error is spread over rows",
+      "Where in the sequence the error is",
       "Error of every head",
       "Health per head",
       "more draws of the projection",
@@ -165,11 +166,6 @@ describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {
     expect([code, stderr]).toEqual([0, ""]);
     const { error } = JSON.parse(stdout);
     expect(readFileSync(file, "utf8")).toContain(`&quot;skill&quot;: ${error.skill}`);
-    const { edges, counts, zeros, undefineds } = error.rowErrors;
-    expect([counts.length, edges.length]).toEqual([20, 21]);
-    expect(counts.reduce((a: number, b: number) => a + b) + zeros + undefineds).toBe(2 * error.rowsChecked);
-    expect([edges[0], edges.at(-1)].every((edge, i) => i === 0 ? edge > 0 : Math.abs(edge / error.rowMax - 1) < 1e-9))
-      .toBe(true);
   });
 });
 
@@ -183,7 +179,7 @@ describe("inputs that are hard to draw", () => {
     expect(page.length).toBeLessThan(1.5e6);
     if (!browser) return; // what follows needs Chromium
     const seen = await visit(browser, file, { width: 360, dark: false });
-    expect([seen.console, seen.charts.length]).toEqual([[], 2]);
+    expect([seen.console, seen.charts.length]).toEqual([[], 3]);
   }, 60_000);
 
   test("one row, values of 0, exact attention, no check: sentences in place of charts", async () => {

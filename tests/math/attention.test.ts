@@ -233,7 +233,7 @@ describe("D20 the exact path", () => {
     }
   });
 
-  test("D20 TV ≤ √(KL/2) for every row, and the one-pass KL is the dense one", async () => {
+  test("D20 TV ≤ √(KL/2) for every row, and one-pass KL and squared distance are the dense ones", async () => {
     // Values e_j make outputs the attention rows themselves.
     const unit = { ...at, weights: undefined, V: at.K.map((_, j) => at.K.map((_, c) => c === j ? 1 : 0)) };
     const p = bound("hyperbolic");
@@ -242,21 +242,28 @@ describe("D20 the exact path", () => {
     const kernel = kernelMatrix("hyperbolic", at, p);
     let apart = 0;
     for (let i = 0; i < L; i++) {
-      let tv = 0, kl = 0;
+      let tv = 0, kl = 0, squared = 0;
       for (let j = 0; j < L; j++) {
         tv += 0.5 * Math.abs(exact[i][j] - approximate[i][j]);
         kl += exact[i][j] * Math.log(exact[i][j] / approximate[i][j]);
+        squared += (exact[i][j] - approximate[i][j]) ** 2;
       }
       apart = Math.max(apart, tv);
       expect(kl).toBeGreaterThan(0);
       expect(tv).toBeLessThanOrEqual(Math.sqrt(kl / 2));
       // KL = Σ_j A_ij (t_ij − ln â_ij) − LSE_i + ln Σ_j â_ij: the average of one more value column under exact attention.
       const logits = at.K.map((k) => SCALE * dot(at.Q[i], k));
-      const column = logits.map((t, j) => [t - Math.log(kernel[i][j])]);
-      const [[average]] = await softmax(SCALE, { Q: [at.Q[i]], K: at.K, V: column });
+      const columns = logits.map((t, j) => [t - Math.log(kernel[i][j]), kernel[i][j]]);
+      const [[average, shared]] = await softmax(SCALE, { Q: [at.Q[i]], K: at.K, V: columns });
       const lse = Math.log(logits.reduce((sum, t) => sum + Math.exp(t), 0));
       const onePass = average - lse + Math.log(kernel[i].reduce((sum, a) => sum + a, 0));
       expect(Math.abs(onePass - kl)).toBeLessThan(1e-12);
+      // Σ_j (A − Â)² = Σe^{2t} / Z² − 2 Σ_j A_ij â_ij / Ẑ + Σâ² / Ẑ²: three sums of one pass, rescaled as Z is.
+      const doubled = logits.reduce((sum, t) => sum + Math.exp(2 * t), 0);
+      const total = kernel[i].reduce((sum, a) => sum + a, 0);
+      const squares = kernel[i].reduce((sum, a) => sum + a * a, 0);
+      const oneSquared = doubled * Math.exp(-2 * lse) - 2 * shared / total + squares / total ** 2;
+      expect(Math.abs(oneSquared - squared)).toBeLessThan(1e-12);
     }
     expect(apart).toBeGreaterThan(0.05); // the two differ: the inequality was not tested on zeros
   });

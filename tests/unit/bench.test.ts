@@ -10,7 +10,6 @@ import { InputError, UnsupportedError, UsageError } from "../../src/errors.ts";
 import { RandomStream } from "../../src/random.ts";
 import { mannWhitney, quantile, slopeOf } from "../../src/statistics.ts";
 import type { Tile } from "../../src/tensor.ts";
-import { drawChart } from "../../src/exporters/chart.ts";
 
 const SIZES = { heads: 2, kvHeads: 2, headDim: 4, valueDim: 4 };
 const AXES = { features: ["hyperbolic"], numFeatures: [8], projections: ["orthogonal"], causal: [false] };
@@ -481,36 +480,6 @@ function tail(a: readonly number[], b: readonly number[]): number {
   }
   return hits / ways;
 }
-
-describe("the chart", () => {
-  const curves = [
-    { label: "one", points: [[1024, 100], [4096, 100], [16384, 100]] as const },
-    { label: "two", points: [[1024, 1000], [4096, 250], [16384, 62.5]] as const },
-  ];
-
-  test("draws every point and its legend, in ASCII when asked", () => {
-    const chart = drawChart(curves, { width: 40, height: 10, ascii: true });
-    // deno-lint-ignore no-control-regex
-    expect(chart).toMatch(/^[\x00-\x7f]*$/);
-    expect(chart.match(/A/g)!.length).toBe(3 + 1);
-    expect(chart.match(/B/g)!.length).toBe(3 + 1);
-    expect(chart).toContain("1k");
-    expect(chart).toContain("16k");
-    const rows = chart.split("\n").filter((line) => line.includes("|")).map((line) =>
-      line.slice(line.indexOf("|") + 1)
-    );
-    expect(rows.length).toBe(10);
-    expect(rows[0][0]).toBe("B"); // fastest and shortest: top left
-    expect(rows[9][39]).toBe("B"); // slowest and longest: bottom right
-    expect(Math.max(...rows.map((row) => row.length))).toBeLessThanOrEqual(40);
-  });
-
-  test("draws braille lines otherwise, and survives single points", () => {
-    expect(drawChart(curves, { width: 40, height: 10, ascii: false })).toMatch(/[\u2801-\u28ff]/);
-    expect(drawChart([{ label: "x", points: [[5, 5]] }], { width: 40, height: 5, ascii: true })).toContain("A x");
-    expect(drawChart([], { width: 40, height: 10, ascii: true })).toBe("");
-  });
-});
 
 test("medians and quantiles are those of the samples", () => {
   const [result] = resultsOf([{ ...POINT, seconds: [5, 1, 4, 2, 3] }], [], null);

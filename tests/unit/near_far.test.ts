@@ -4,12 +4,12 @@ import fc from "fast-check";
 import { openFirst, parseBackendList } from "../../src/backends/mod.ts";
 import { findCentroids } from "../../src/centroids.ts";
 import { Inputs } from "../../src/inputs.ts";
-import { BLOCK_ROWS, FAR_FIELDS, nearRows } from "../../src/near_far.ts";
+import { BLOCK_ROWS, FAR_FIELDS, type NearFarPlan, nearRows } from "../../src/near_far.ts";
 import { nearFarFlops, windowPairs } from "../../src/near_far_flops.ts";
 import { clustersFor, exactRowsOf } from "../../src/near_far_sizes.ts";
-import { NearReader, NearRows } from "../../src/near_rows.ts";
+import { type FrameMemory, frameRows, NearReader, type Reach, reachOf } from "../../src/near_rows.ts";
 import { RandomStream } from "../../src/random.ts";
-import type { FloatArray, Tile } from "../../src/tensor.ts";
+import type { FloatArray, TensorSource, Tile } from "../../src/tensor.ts";
 import { memoryTensor } from "./memory_tensor.ts";
 
 const SETTINGS = { seed: 20200930 };
@@ -96,71 +96,86 @@ test("causal centroids make whole blocks of their prefix exact, never more rows 
 const slice = (data: ArrayLike<number>, cols: number, start: number, end: number) =>
   Array.from(data).slice(start * cols, Math.max(start, end) * cols);
 
-const fresh = { next: (_: "k" | "v", length: number): FloatArray => new Float64Array(length) };
+/** Frames as a run has them, filled with NaN. */
+function framesFor(tileRows: number, reach: Reach): FrameMemory {
+  const made = new Map<TensorSource, FloatArray[]>();
+  return {
+    frames(source) {
+      const { rows, heads, width } = source.info;
+      const length = frameRows(Math.min(tileRows, rows), reach) * heads * width;
+      const own = made.get(source) ?? Array.from({ length: 3 }, () => new Float64Array(length).fill(NaN));
+      made.set(source, own);
+      return own;
+    },
+  };
+}
 
-test("rows held near are the slices asked for, whatever the tiles, and every row is read once", async () => {
+const nearPlan = (tileRows: number, near: { window: number; exactRows: number; causal: boolean }): NearFarPlan => ({
+  ...near,
+  ...{ tileRows, heads: 2, kvHeads: 2, headDim: 2, valueDim: 3, scale: 1, heavy: 0, far: "none" },
+  ...{ centre: new Float64Array(4), clusters: null, decay: null },
+});
+
+/** Causal: the queries of tiles whose keys and values are theirs. */
+async function* inStep(reader: NearReader): AsyncGenerator<Tile> {
+  for (let tiles = await reader.next(); tiles; tiles = await reader.next()) {
+    expect([tiles.k.start, tiles.k.rows, tiles.v.rows]).toEqual([tiles.q!.start, tiles.q!.rows, tiles.q!.rows]);
+    yield tiles.q!;
+  }
+}
+
+test("rows near each tile are those of the definition, whatever the sizes, and every row is read once", async () => {
   const cases = fc.record({
     rows: fc.integer({ min: 1, max: 60 }),
+    queries: fc.integer({ min: 1, max: 80 }),
     tileRows: fc.integer({ min: 1, max: 23 }),
-    steps: fc.array(fc.tuple(fc.nat(12), fc.nat(20)), { minLength: 1, maxLength: 12 }),
+    window: fc.integer({ min: 0, max: 70 }),
+    exactRows: fc.nat(50),
+    causal: fc.boolean(),
     weighted: fc.boolean(),
     same: fc.boolean(),
+    lends: fc.boolean(),
   });
   await fc.assert(
-    fc.asyncProperty(cases, async ({ rows, tileRows, steps, weighted, same }) => {
+    fc.asyncProperty(cases, async ({ rows, queries, tileRows, window, exactRows, causal, weighted, same, lends }) => {
       const numbers = (cols: number) => Float64Array.from({ length: rows * cols }, (_, i) => i + cols / 10);
       const [k, v, w] = [numbers(4), same ? numbers(4) : numbers(6), numbers(1)];
-      const keys = memoryTensor(k, 2, 2), weights = memoryTensor(w, 1, 1);
-      const values = same ? keys : memoryTensor(v, 2, 3);
-      const inputs = new Inputs(keys, keys, values, weighted ? weights : null);
-      await using reader = new NearReader(inputs, tileRows, "f64", fresh);
-      let start = 0, end = 0;
-      for (const [forward, length] of steps) {
-        start = Math.min(rows, start + forward);
-        end = Math.min(rows, Math.max(end, start + length));
-        const near = await reader.rows(start, end);
-        expect([near.k.start, near.k.rows, near.v.rows]).toEqual([start, end - start, end - start]);
-        expect(Array.from(near.k.data)).toEqual(slice(k, 4, start, end));
-        expect(Array.from(near.v.data)).toEqual(slice(v, same ? 4 : 6, start, end));
+      const keys = memoryTensor(k, 2, 2, lends), weights = memoryTensor(w, 1, 1, lends);
+      const values = same ? keys : memoryTensor(v, 2, 3, lends);
+      const asked = causal || same ? rows : queries;
+      const q = Float64Array.from({ length: asked * 4 }, (_, i) => -i);
+      const inputs = new Inputs(same ? keys : memoryTensor(q, 2, 2), keys, values, weighted ? weights : null);
+      const plan = nearPlan(tileRows, { window, exactRows: causal ? exactRows : 0, causal });
+      const reach = reachOf(plan);
+      expect(reach === null).toBe(window === 0 && !causal);
+      if (!reach) return;
+      const others = { for: () => undefined };
+      const memory = framesFor(tileRows, reach);
+      await using reader = new NearReader(inputs, plan, reach, "f64", memory, causal ? others : null);
+      const passing = causal ? inStep(reader) : reader.queries(others);
+      let start = 0;
+      for await (const tile of passing) {
+        const end = Math.min(start + tileRows, asked);
+        expect([tile.start, tile.rows]).toEqual([start, end - start]);
+        expect(Array.from(tile.data)).toEqual(slice(same ? k : q, 4, start, end));
+        const near = reader.near(start, end);
+        const wanted = nearRows(plan, start, end, rows);
+        expect([near.k.rows, near.v.rows]).toEqual(Array(2).fill(Math.max(0, wanted.end - wanted.start)));
+        if (near.k.rows > 0) expect(near.k.start).toBe(wanted.start);
+        expect(Array.from(near.k.data)).toEqual(slice(k, 4, wanted.start, wanted.end));
+        expect(Array.from(near.v.data)).toEqual(slice(v, same ? 4 : 6, wanted.start, wanted.end));
         expect(near.k.data === near.v.data).toBe(same);
-        if (weighted) expect(Array.from(near.weights!)).toEqual(slice(w, 1, start, end));
+        if (weighted) expect(Array.from(near.weights!)).toEqual(slice(w, 1, wanted.start, wanted.end));
         else expect(near.weights).toBeUndefined();
+        start = end;
       }
-      // No further than the last tile that was needed.
-      const most = Math.min(rows, Math.ceil(end / tileRows) * tileRows);
+      expect(start).toBe(asked);
+      const tiles = Math.ceil(asked / tileRows);
+      const most = Math.min(rows, tiles * tileRows + reach.ahead);
       expect(Array.from(keys.reads)).toEqual(Array.from({ length: rows }, (_, i) => i < most ? 1 : 0));
     }),
     SETTINGS,
   );
-});
-
-test("queries beyond the last key have no key near", async () => {
-  const keys = memoryTensor(new Float64Array(20), 1, 2);
-  await using reader = new NearReader(new Inputs(keys, keys, keys, null), 4, "f64", fresh);
-  const { start, end } = nearRows({ window: 3, exactRows: 0, causal: false }, 30, 40, 10);
-  expect((await reader.rows(start, end)).k.rows).toBe(0);
-});
-
-test("rows that have passed keep what they held when tiles come in sizes of their own", () => {
-  const held = new NearRows(fresh);
-  const sizes = [3, 1, 7, 2, 5];
-  let at = 0;
-  for (const rows of sizes) {
-    const tile: Tile = {
-      start: at,
-      rows,
-      cols: 2,
-      data: Float64Array.from({ length: rows * 2 }, (_, i) => at * 2 + i),
-    };
-    held.push({ k: tile, v: tile });
-    tile.data.fill(NaN); // tiles are lent
-    at += rows;
-    const from = Math.max(0, at - 6);
-    expect(Array.from(held.take(from, at).k.data)).toEqual(
-      Array.from({ length: (at - from) * 2 }, (_, i) => from * 2 + i),
-    );
-  }
-  expect(held.end).toBe(at);
 });
 
 const scalar = async () => (await openFirst(parseBackendList("scalar"))).backend;

@@ -38,6 +38,9 @@ export function targetsOf({ flags, sources }: Invocation, name: string): Target[
     return extra.length > 0 || printed ? extra : [{ path: `figure-${name}.svg`, kind: "svg" }];
   }
   const path = String(flags.output);
+  if (path === "-") {
+    throw new UsageError("Cannot use --output -: a figure is several files; numbers go to stdout with --json");
+  }
   const kind = kindOf(path);
   if (kind) return [{ path, kind }, ...extra];
   if (!path.endsWith("/") && !isFolder(path) && /\.\w+$/.test(path)) {

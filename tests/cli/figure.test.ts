@@ -212,6 +212,7 @@ describe("what cannot be drawn is refused before anything is computed, with the 
       ["figure", "2", "-o", "x.pdf"],
       "Cannot use --output x.pdf: expected a name that ends in .svg, .png, .json, .csv or .vl.json, or a folder",
     ],
+    ["a pipe", ["figure", "2", "-o", "-"], "numbers go to stdout with --json"],
     ["data of another kind", ["figure", "2", "--export-data", "x.svg"], "expected a name that ends in .json or .csv"],
     ["no input", ["figure", "heads"], "Missing INPUT: figure heads shows the heads of a file"],
     ["an input too many", ["figure", "4", "x.npy"], "it is made from formulas and seeded data; leave INPUT out"],

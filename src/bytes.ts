@@ -57,6 +57,20 @@ export async function openFile(path: string): Promise<ByteSource> {
   }
 }
 
+/** All bytes of a file. Throws InputError when it cannot be read. */
+export async function readBytes(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  await using file = await openFile(path);
+  const bytes = new Uint8Array(file.byteLength);
+  await file.read(bytes, 0);
+  return bytes;
+}
+
+/** A file's text (UTF-8). Throws InputError when it cannot be read. */
+export const readText = async (path: string): Promise<string> => new TextDecoder().decode(await readBytes(path));
+
+/** Whether a path names a folder that exists. */
+export const isFolder = (path: string): boolean => fs.statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+
 /** Reads standard input to its end and makes it readable at any position. */
 export function spoolStdin(): Promise<ByteSource> {
   return spoolDescriptor(0, "standard input");

@@ -39,6 +39,11 @@ export function plain(text: string, most = Infinity): string {
   return visible.length > most ? `${visible.slice(0, most)}…` : visible;
 }
 
+/** Words as a shell takes them. */
+export const shellLine = (words: readonly string[]): string => {
+  return words.map((word) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
+};
+
 /** Names with their values: "depth 2, shape [1,64]". */
 export function factsText(facts: Iterable<readonly [string, unknown]>): string {
   return [...facts].map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`)

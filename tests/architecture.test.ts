@@ -33,7 +33,7 @@ const LAYERS: readonly RegExp[] = [
   /^src\/plots\/|^src\/(bytes|disk|random|sobol|sobol_directions|closed_forms|predicted_error|feature_map|plan|decay|state|near_far|near_far_flops|near_far_sizes|far_state|rules_table|moments|symmetric|fitted|row_transform)\.ts$/,
   /^src\/(projection|attention|backend|metrics|rules_plan)\.ts$/,
   /^src\/(backends|formats)\//,
-  /^src\/(inputs|report|warnings|check|sampled_rows|sessions|compare(_\w+)?|run(_\w+)?|near_rows|sample|row_slice|shrink|health(_\w+)?|trial|candidates|choose|tune|setting_words|centroids|fit_near_far|fit|transformed|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/exporters\//,
+  /^src\/(inputs|report|warnings|check|sampled_rows|sessions|compare(_\w+)?|run(_\w+)?|near_rows|sample|row_slice|shrink|health(_\w+)?|trial|candidates|choose|tune|setting_words|centroids|fit_near_far|fit|transformed|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/(exporters|charts|figures)\//,
   /^src\/model\//,
   /^src\/commands\//,
   /^(cli|mod)\.ts$/,
@@ -83,7 +83,8 @@ test("the start loads no backend, no parser and no run loop", () => {
     staticImportsOf(file).filter((target) => TEXT.has(target)).forEach(visit);
   };
   visit("cli.ts");
-  expect([...loaded].filter((file) => /^src\/(backends|exporters|run|check)|^kernels/.test(file))).toEqual([]);
+  expect([...loaded].filter((file) => /^src\/(backends|exporters|charts|figures|run|check)|^kernels/.test(file)))
+    .toEqual([]);
   const packages = [...loaded].filter((file) => /^import\b[^;]*from "(?!\.|node:)/m.test(TEXT.get(file)!));
   expect(packages).toEqual([]);
 });

@@ -9,51 +9,14 @@
  * and not compared. Cells computed without chance must agree in every published digit.
  */
 import process from "node:process";
-import { attend } from "../../src/run.ts";
-import { type Attention } from "../../src/attention.ts";
-import type { Backend } from "../../src/backend.ts";
-import { openFirst, parseBackendList } from "../../src/backends/mod.ts";
 import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../../src/feature_map.ts";
-import { Inputs } from "../../src/inputs.ts";
+import { type DataSizes, gaussianData, inputsOf, Trials } from "../../src/figures/trials.ts";
+import type { Inputs } from "../../src/inputs.ts";
 import { RandomStream } from "../../src/random.ts";
 import { mean, quantile, standardDeviation } from "../../src/statistics.ts";
-import { floats, type TensorSource } from "../../src/tensor.ts";
+import type { TensorSource } from "../../src/tensor.ts";
 
-/** `rows × width` numbers as a tensor of one head. */
-export function inMemory(name: string, data: Float64Array, width: number): TensorSource {
-  const rows = data.length / width;
-  const info = { path: "memory", name, dtype: "f64", rows, heads: 1, width, firstRow: 0 } as const;
-  return {
-    info: { ...info, shape: [rows, width], byteLength: data.byteLength },
-    async *tiles(tileRows, { range, precision = "f32" } = {}) {
-      const end = range?.end ?? rows;
-      for (let from = range?.start ?? 0; from < end; from += tileRows) {
-        const count = Math.min(tileRows, end - from);
-        const tile = floats(precision, count * width);
-        tile.set(data.subarray(from * width, (from + count) * width));
-        yield { start: from, rows: count, cols: width, data: tile };
-      }
-    },
-    async [Symbol.asyncDispose]() {},
-  };
-}
-
-const inputsOf = (q: Float64Array, k: Float64Array, v: Float64Array, d: number, valueDim: number) =>
-  new Inputs(inMemory("q", q, d), inMemory("k", k, d), inMemory("v", v, valueDim), null);
-
-export interface DataSizes {
-  readonly length: number;
-  readonly headDim: number;
-  readonly valueDim: number;
-  readonly seed: number;
-}
-
-/** Queries and keys with independent N(0, sd²) entries, values N(0, 1). */
-export function gaussianData({ length, headDim, valueDim, seed, sd }: DataSizes & { sd: number }): Inputs {
-  const random = new RandomStream(seed, 0x7ab1e);
-  const rows = () => random.normals(length * headDim).map((value) => sd * value);
-  return inputsOf(rows(), rows(), random.normals(length * valueDim), headDim, valueDim);
-}
+export { type DataSizes, gaussianData, Trials };
 
 /**
  * Queries and keys around means of their own, N(0, `means`²) per coordinate, with standard deviations that fall geometrically over the
@@ -192,58 +155,6 @@ export async function defined({ q, k, v }: Inputs): Promise<Defined> {
   }
   const [uncentred, unguarded] = [errors[1], errors[2]].map((error) => Math.sqrt(error / errors[0]));
   return { sd: Math.sqrt(variance), max, uncentred, unguarded };
-}
-
-export interface Trial {
-  readonly features: string;
-  readonly numFeatures: number;
-  readonly projection: string;
-  readonly seed: number;
-  /** Whether keys are moved for random features; "off" where it is not said, as in most published tables. */
-  readonly centre?: "on" | "off";
-}
-
-/** Errors of attentions over data in memory, on the fastest backend. */
-export class Trials implements AsyncDisposable {
-  private constructor(readonly backend: Backend) {}
-
-  static async open(): Promise<Trials> {
-    const { backend } = await openFirst(parseBackendList("auto"), { work: 0 }); // small problems: no onnxruntime
-    return new Trials(backend);
-  }
-
-  /** Error against exact softmax on `check` sampled rows: relative L2, of the mean of V too, and mean square per output element; denominators ≤ 0. Far fields centre keys by definition. */
-  async error(inputs: Inputs, { features, numFeatures, projection, seed, centre = "off" }: Trial, check: number) {
-    const far = TAYLOR_MAPS.find((name) => name === features);
-    const attention: Attention = {
-      features,
-      nearFar: far ? { window: 0, heavy: 0, far, clusters: 0, top: 0 } : null,
-      fitting: { params: null, centre: far ? "auto" : centre },
-      numFeatures,
-      projection,
-      norms: "chi",
-      seed,
-      causal: false,
-      scale: null,
-      given: null,
-      compat: "exact",
-    };
-    const options = { inputs, attention, backend: this.backend, refused: [], check, redraws: 0, sink: null };
-    const { error, counts } = await attend({ ...options, encoding: null, peakBytes: () => 0 });
-    if (!error) throw new Error(`No error was measured of ${features}`);
-    const { nonPositive } = counts;
-    return {
-      nonPositive,
-      relativeL2: error.relativeL2.value,
-      uniform: error.uniformBaseline,
-      mse: Number(error.mse),
-      phi: error.phi,
-    };
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.backend[Symbol.asyncDispose]();
-  }
 }
 
 /** Whether this version has a map of that name: tables leave out columns of maps that it has not. */

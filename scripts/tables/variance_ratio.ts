@@ -2,27 +2,8 @@
  * `bun scripts/tables/variance_ratio.ts`: mean squared error of trigonometric over that of positive features at equal m, for
  * ‖x‖ = ‖y‖ = l at an angle ϕ (arXiv 2009.14794 Fig. 2 and Lemma 2), and the angle where they are equal. Closed forms, no chance.
  */
-import { relativeKernelError } from "../../src/closed_forms.ts";
+import { crossing, varianceRatio } from "../../src/figures/ratio.ts";
 import { judgeExact, show, type Table, TableBuilder } from "./harness.ts";
-
-/** The ratio for independent projections; m cancels. */
-export function varianceRatio(angle: number, length: number): number {
-  const pair = { s: 2 * length ** 2 * (1 + Math.cos(angle)), delta: 2 * length ** 2 * (1 - Math.cos(angle)) };
-  const error = (map: "trigonometric" | "positive") =>
-    relativeKernelError({ map, coupling: "iid", headDim: 1, projections: 1 }, pair);
-  return error("trigonometric") / error("positive");
-}
-
-/** The angle of ratio 1: below it trigonometric features are better, above it positive ones. The ratio grows with the angle. */
-export function crossing(length: number): number {
-  let low = 0.1, high = 3.1;
-  for (let step = 0; step < 60; step++) {
-    const middle = (low + high) / 2;
-    if (varianceRatio(middle, length) < 1) low = middle;
-    else high = middle;
-  }
-  return low;
-}
 
 const ANGLES = { "π/4": Math.PI / 4, "π/2": Math.PI / 2, "2π/3": 2 * Math.PI / 3, "3π/4": 3 * Math.PI / 4, "3.0": 3 };
 const PUBLISHED = [

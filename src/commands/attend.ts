@@ -11,6 +11,7 @@ import {
   FORMAT_FLAG,
   fraction,
   PLOT_FLAGS,
+  REPORT_FLAG,
   THREADS_FLAG,
   wholeNumber,
 } from "./flags.ts";
@@ -133,6 +134,7 @@ const FLAGS: readonly Flag[] = [
   },
   { name: "profile", summary: "measure and report the time of every stage of the computation (wasm)" },
   { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
+  REPORT_FLAG,
   FORMAT_FLAG,
   ...PLOT_FLAGS,
   ...COMMON_FLAGS,

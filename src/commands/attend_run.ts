@@ -17,17 +17,20 @@ import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
+import { openReportPage } from "./report_page.ts";
 
 export async function runAttend(invocation: Invocation, terminal: Terminal): Promise<number> {
+  await using page = await openReportPage(invocation, terminal);
   const toStdout = invocation.flags.output !== "-";
   const plot = plotStyle(invocation, terminal, { stdout: toStdout, usual: invocation.flags.verbose === true });
   const progress = new Progress(terminal, { enabled: !invocation.flags.quiet });
   let report: Report;
   try {
-    report = await run(invocation, terminal, progress, plot !== null);
+    report = await run(invocation, terminal, progress, plot !== null || page !== null);
   } finally {
     progress.clear();
   }
+  if (page) await page.write(await (await import("../exporters/html_attend.ts")).attendPage(report, page.context));
   await print(report, invocation.flags, terminal, plot);
   return verdict(report, invocation.flags["max-error"] as number | undefined, terminal);
 }

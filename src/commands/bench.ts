@@ -3,11 +3,20 @@ import { UsageError } from "../errors.ts";
 import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import type { Command, Flag } from "./command.ts";
-import { COMMON_FLAGS, fraction, listOf, oneOf, PLOT_FLAGS, positiveNumber, wholeNumber } from "./flags.ts";
+import {
+  COMMON_FLAGS,
+  fraction,
+  listOf,
+  oneOf,
+  PLOT_FLAGS,
+  positiveNumber,
+  REPORT_FLAG,
+  wholeNumber,
+} from "./flags.ts";
 import { NEAR_FAR_LIST_FLAGS } from "./near_far_flags.ts";
 
 /** "16_384" or "2^14". */
-function length(text: string): number {
+export function lengthOf(text: string): number {
   const power = /^2\^(\d{1,2})$/.exec(text);
   try {
     return power ? wholeNumber(1)(String(2 ** Number(power[1]))) : wholeNumber(1)(text);
@@ -33,7 +42,7 @@ const FLAGS: readonly Flag[] = [
     value: "LIST",
     summary: "rows, such as 1024,16_384,2^20",
     default: [1024, 4096, 16384],
-    parse: listOf(length),
+    parse: listOf(lengthOf),
   },
   {
     name: "features",
@@ -115,6 +124,7 @@ const FLAGS: readonly Flag[] = [
     choices: ["text", "json", "jsonl", "csv", "md"],
     default: "text",
   },
+  REPORT_FLAG,
   ...PLOT_FLAGS,
   ...COMMON_FLAGS,
 ];

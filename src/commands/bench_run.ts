@@ -14,7 +14,7 @@ import {
 import { compareReports, parseSaved, savedKeys, type SavedReport } from "../bench_compare.ts";
 import { crossoversOf, resultsOf, slopesOf } from "../bench_figures.ts";
 import { measureCopy, type OpenBackend, sweep } from "../bench_measure.ts";
-import { type ByteSink, openFile, openOutput } from "../bytes.ts";
+import { type ByteSink, openOutput, readText } from "../bytes.ts";
 import { UsageError } from "../errors.ts";
 import { BENCH_EXPORTERS } from "../exporters/bench.ts";
 import { TAYLOR_MAPS } from "../feature_map.ts";
@@ -26,6 +26,7 @@ import { speedsFile } from "./flags.ts";
 import { nearFarList } from "./near_far_flags.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
+import { openReportPage } from "./report_page.ts";
 
 type Flags = Invocation["flags"];
 
@@ -41,6 +42,7 @@ export async function runBench(invocation: Invocation, terminal: Terminal): Prom
     : parseSaved(await readText(String(flags.compare)), String(flags.compare));
   const format = flags.output === undefined ? null : formatOf(String(flags.output));
   await using sink = flags.output === undefined ? null : openOutput(String(flags.output));
+  await using page = await openReportPage(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: BenchReport;
   try {
@@ -51,6 +53,7 @@ export async function runBench(invocation: Invocation, terminal: Terminal): Prom
   await print(report, flags, terminal, plot);
   if (!report.complete) return 130; // what was saved before stays
   if (sink && format) await save(report, format, sink);
+  if (page) await page.write(await (await import("../exporters/html_bench.ts")).benchPage(report, page.context));
   return verdict(report, terminal);
 }
 
@@ -219,13 +222,6 @@ async function peaksOf(backends: readonly OpenBackend[], measure: boolean, progr
     });
   }
   return peaks;
-}
-
-async function readText(path: string): Promise<string> {
-  await using file = await openFile(path);
-  const bytes = new Uint8Array(file.byteLength);
-  await file.read(bytes, 0);
-  return new TextDecoder().decode(bytes);
 }
 
 /** The format of `--output` by its suffix. */

@@ -44,6 +44,8 @@ export interface Argument {
 export type Source = "flag" | "environment" | "project file" | "user file" | "default";
 
 export interface Invocation {
+  /** The words of the command line, the command's name first. */
+  readonly line: readonly string[];
   readonly arguments: readonly string[];
   /** Values by flag name; absent when neither given nor defaulted. */
   readonly flags: Readonly<Record<string, unknown>>;

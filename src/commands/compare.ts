@@ -3,7 +3,17 @@ import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { attend } from "./attend.ts";
 import type { Command, Flag } from "./command.ts";
-import { COMMON_FLAGS, doublings, FORMAT_FLAG, listOf, oneOf, PLOT_FLAGS, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import {
+  COMMON_FLAGS,
+  doublings,
+  FORMAT_FLAG,
+  listOf,
+  oneOf,
+  PLOT_FLAGS,
+  REPORT_FLAG,
+  THREADS_FLAG,
+  wholeNumber,
+} from "./flags.ts";
 import { INPUT_FLAGS } from "./input_flags.ts";
 import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
@@ -76,6 +86,7 @@ const FLAGS: readonly Flag[] = [
   ...NEAR_FAR_FLAGS,
   ...INPUT_FLAGS,
   { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
+  REPORT_FLAG,
   FORMAT_FLAG,
   ...PLOT_FLAGS,
   ...COMMON_FLAGS,

@@ -14,10 +14,12 @@ import { speedsFile } from "./flags.ts";
 import { nearFarList } from "./near_far_flags.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
+import { openReportPage } from "./report_page.ts";
 
 /** Runs `performer compare`; returns the exit code. */
 export async function runCompare(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
+  await using page = await openReportPage(invocation, terminal);
   const plot = plotStyle(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: CompareReport;
@@ -26,6 +28,7 @@ export async function runCompare(invocation: Invocation, terminal: Terminal): Pr
   } finally {
     progress.clear();
   }
+  if (page) await page.write(await (await import("../exporters/html_compare.ts")).comparePage(report, page.context));
   if (flags.quiet && !flags.json) return 0;
   const exporter = await COMPARE_EXPORTERS[flags.json ? "json" : String(flags.format)]();
   const picture = plot ? (await import("../exporters/plot_compare.ts")).plotCompare(report, plot) : "";

@@ -12,7 +12,20 @@ import type { Flag, Source, Terminal } from "./command.ts";
 import { COMMANDS } from "./mod.ts";
 
 /** Flags that describe one run and have no sensible default elsewhere. */
-const PER_RUN = new Set(["output", "q", "k", "v", "mask", "rows", "json", "no-color", "compare"]);
+const PER_RUN = new Set([
+  "output",
+  "q",
+  "k",
+  "v",
+  "mask",
+  "rows",
+  "json",
+  "no-color",
+  "compare",
+  "export-data",
+  "export-spec",
+  "report",
+]);
 const MAX_BYTES = 1 << 20;
 
 export interface Configuration {

@@ -134,6 +134,12 @@ export const BACKEND_FLAG: Flag = {
   default: "auto",
 };
 
+export const REPORT_FLAG: Flag = {
+  name: "report",
+  value: "FILE",
+  summary: "write a page to show as well: one .html file with charts, tables and settings",
+};
+
 export const FORMAT_FLAG: Flag = {
   name: "format",
   value: "NAME",

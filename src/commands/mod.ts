@@ -7,6 +7,7 @@ import { compare } from "./compare.ts";
 import { convert } from "./convert.ts";
 import { doctor } from "./doctor.ts";
 import { drift } from "./drift.ts";
+import { figure } from "./figure.ts";
 import { generate } from "./generate.ts";
 import { inspect } from "./inspect.ts";
 import { run } from "./run.ts";
@@ -20,6 +21,7 @@ export const COMMANDS: readonly Command[] = [
   generate,
   drift,
   bench,
+  figure,
   inspect,
   convert,
   backends,

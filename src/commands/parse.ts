@@ -33,7 +33,7 @@ export function parse(argv: readonly string[], terminal: Terminal): Parsed | num
       const given = new Set(
         command.flags.filter((flag) => sub.getOptionValueSource(keyOf(flag)) === "cli").map((flag) => flag.name),
       );
-      parsed = { command, invocation: { arguments: args, flags, sources: {} }, given };
+      parsed = { command, invocation: { line: argv, arguments: args, flags, sources: {} }, given };
     });
   }
   try {

@@ -1,7 +1,7 @@
 /** `performer tune INPUT --error E`: the cheapest setting that meets an error on these tensors. */
 import { attend } from "./attend.ts";
 import type { Command, Flag } from "./command.ts";
-import { fraction, listOf, wholeNumber } from "./flags.ts";
+import { fraction, listOf, REPORT_FLAG, wholeNumber } from "./flags.ts";
 
 /** Flags that say which tensors, shared with attend. */
 const SHARED = [
@@ -61,6 +61,7 @@ const FLAGS: readonly Flag[] = [
     default: 384,
     parse: wholeNumber(16),
   },
+  REPORT_FLAG,
   ...attend.flags.filter(({ name }) => SHARED.includes(name)),
 ];
 

@@ -8,15 +8,18 @@ import { FEATURE_MAPS } from "../feature_map.ts";
 import { sizesOf } from "../run.ts";
 import { settingFlags } from "../setting_words.ts";
 import { tune, TUNE_SCHEMA, type TuneReport } from "../tune.ts";
+import { shellLine } from "../words.ts";
 import { attentionFrom, openInputs } from "./attend_files.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
+import { openReportPage } from "./report_page.ts";
 
 /** Runs `performer tune`; returns the exit code: 1 when no setting tried reaches the error. */
 export async function runTune(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
+  await using page = await openReportPage(invocation, terminal);
   const plot = plotStyle(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: TuneReport;
@@ -30,6 +33,7 @@ export async function runTune(invocation: Invocation, terminal: Terminal): Promi
     const picture = plot ? (await import("../exporters/plot_tune.ts")).plotTune(report, plot) : "";
     terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true, picture }));
   }
+  if (page) await page.write(await (await import("../exporters/html_tune.ts")).tunePage(report, page.context));
   return report.chosen === null ? 1 : 0;
 }
 
@@ -116,8 +120,5 @@ function useOf(attention: Attention, { arguments: [path], flags, sources }: Invo
   const { start, end } = (flags.rows ?? {}) as { start?: number | null; end?: number | null };
   if (flags.rows) words.push("--rows", `${start ?? ""}:${end ?? ""}`);
   if (flags.causal) words.push("--causal");
-  return [...words, ...settingFlags(attention)].map(quoted).join(" ");
+  return shellLine([...words, ...settingFlags(attention)]);
 }
-
-/** A word as a shell takes it. */
-const quoted = (word: string) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;

@@ -80,10 +80,12 @@ const COLUMNS: readonly Column[] = [
     uniform: none,
   },
 ];
-const RIGHT = new Set(COLUMNS.filter(({ left }) => !left).map(({ name }) => name));
+export const RIGHT = new Set(COLUMNS.filter(({ left }) => !left).map(({ name }) => name));
 
 /** The table: exact attention first, then by error, with the mean of V in its place: rows below it are worse than ignoring attention. */
-function tableOf({ rows, exact, uniformBaseline, backends }: CompareReport): { header: string[]; lines: Line[] } {
+export function tableOf(
+  { rows, exact, uniformBaseline, backends }: CompareReport,
+): { header: string[]; lines: Line[] } {
   const columns = COLUMNS.filter(({ name }) => name !== "backend" || backends.length > 1);
   const line = (row: CompareRow): Line => ({
     tone: !(row.skill > 0) ? "useless" : row.pareto ? "front" : "plain",
@@ -101,7 +103,7 @@ function tableOf({ rows, exact, uniformBaseline, backends }: CompareReport): { h
 }
 
 /** "hyperbolic, m = 256, orthogonal", with the backend where there are several. */
-function nameOf({ features, numFeatures, projection, backend }: Contender, backends: number): string {
+export function nameOf({ features, numFeatures, projection, backend }: Contender, backends: number): string {
   return [
     features,
     ...(numFeatures === null ? [] : [`m = ${numFeatures}`]),
@@ -113,7 +115,7 @@ function nameOf({ features, numFeatures, projection, backend }: Contender, backe
 type Fact = readonly [name: string, words: string];
 
 /** What was measured and how. */
-function facts(report: CompareReport): Fact[] {
+export function facts(report: CompareReport): Fact[] {
   const { backends, refused, sampling, input, attention, seconds, peakBytes, phi } = report;
   const { rowsChecked, draws, rowsTimed } = sampling;
   const drawn: readonly Fact[] = draws === 1
@@ -147,7 +149,7 @@ const percent = (part: number) =>
   part > 0.9995 && part < 1 ? "over 99.9 %" : `${(100 * part).toFixed(part > 0.995 && part < 1 ? 1 : 0)} %`;
 
 /** Which is best, and whether it is of any use. */
-function findings({ best, rows, exact, uniformBaseline, backends }: CompareReport): Fact[] {
+export function findings({ best, rows, exact, uniformBaseline, backends }: CompareReport): Fact[] {
   if (!best) return [["best", "none: no setting has an error that is a number"]];
   const name = nameOf(best, backends.length);
   const against = `relative L2 ${figure(best.relativeL2)}, where the mean of V has ${figure(uniformBaseline)}`;
@@ -185,7 +187,7 @@ function nextWords({ next }: Best, backends: number): Fact[] {
   return [["", `next: ${nameOf(next, backends)} with ${figure(next.relativeL2)}${paired}`]];
 }
 
-function title({ input, attention }: CompareReport): string {
+export function compareTitle({ input, attention }: CompareReport): string {
   const keys = input.keyRows === input.rows ? "" : ` over ${count(input.keyRows)} keys`;
   const shared = input.kvHeads === input.heads ? "" : ` (${input.kvHeads} key heads)`;
   const width = input.headDim === input.valueDim ? `${input.headDim}` : `${input.headDim}→${input.valueDim}`;
@@ -216,7 +218,7 @@ const text: CompareExporter = (report, { color, picture = "" }) => {
   const [head, ...body] = aligned({ header, rows: lines.map(({ cells }) => cells), right: RIGHT });
   const warnings = report.warnings.map(({ message, remedy }) => `\nwarning: ${message}; ${remedy}\n`);
   return [
-    paint("bold", title(report)) + "\n" + facts(report).map(line).join(""),
+    paint("bold", compareTitle(report)) + "\n" + facts(report).map(line).join(""),
     `  ${paint("dim", head)}\n` + body.map((words, i) => `  ${paint(lines[i].tone, words)}\n`).join(""),
     ...(picture === "" ? [] : [picture]),
     findings(report).map(line).join("") + warnings.join(""),
@@ -228,7 +230,7 @@ const md: CompareExporter = (report) => {
     `* ${name && name !== "*" ? `${name}: ` : name === "*" ? "\\*: " : ""}${words}\n`;
   const { header, lines } = tableOf(report);
   return [
-    `${title(report)}\n`,
+    `${compareTitle(report)}\n`,
     facts(report).map(item).join(""),
     mdTable(header, lines.map(({ cells }) => cells), RIGHT),
     findings(report).map(item).join("") +

@@ -17,7 +17,7 @@ export const text: Exporter = (report, { color, verbose, picture = "" }) => {
   const line = (name: string, words: string) => lines.push(`  ${paint("dim", name.padEnd(12))} ${words}`);
   line("backend", `${report.backend.name} · ${report.backend.device}`);
   for (const { name, reason } of report.backend.refused) line("", paint("dim", `${name} refused: ${reason}`));
-  line("features", features(report) + chosenWords(report));
+  line("features", featureWords(report) + chosenWords(report));
   if (report.attention.shrink) line("shrinkage", `λ per head ${report.attention.shrink.map(figure).join(", ")}`);
   const { compat, params } = report.attention;
   if (params) line("fitted", fittedLine(params, verbose));
@@ -83,7 +83,8 @@ function decay(lambdas: readonly number[]): string {
   return least === most ? figure(most) : `${figure(least)} to ${figure(most)}`;
 }
 
-function features({ attention }: Report): string {
+/** The attention in words. */
+export function featureWords({ attention }: Report): string {
   if (attention.nearFar) {
     return nearFar(attention.nearFar) + (attention.seed === null ? "" : `, seed ${attention.seed}`);
   }
@@ -166,7 +167,7 @@ function errorLines(report: Report, paint: Paint, verbose: boolean): [string, st
       `relative L2 ${paint(tone, figure(value))}${interval} on ${count(error.rowsChecked)} rows · ` +
       `uniform baseline ${figure(error.uniformBaseline)} · skill ${paint(tone, error.skill.toFixed(3))}`,
     ],
-    ["", verdict(error, attention)],
+    ["", verdictWords(error, attention)],
   ];
   if (error.redraws) {
     const { count: n, value, low, high } = error.redraws;
@@ -194,7 +195,7 @@ function errorLines(report: Report, paint: Paint, verbose: boolean): [string, st
 }
 
 /** One sentence that says what the numbers mean. */
-function verdict(error: ErrorReport, { features: name, decay }: Report["attention"]): string {
+export function verdictWords(error: ErrorReport, { features: name, decay }: Report["attention"]): string {
   if (FEATURE_MAPS.find((map) => map.name === name)?.kernel === "own") {
     return `${name} is an attention of its own; this is its distance from softmax`;
   }

@@ -17,9 +17,9 @@ export const TUNE_EXPORTERS: Readonly<Record<string, () => Promise<TuneExporter>
   md: async () => md,
 };
 
-const HEADER = ["setting", "error", "95 % up to", "skill", "time", "tokens/s", "MFLOP/row", "state", ""];
+export const HEADER = ["setting", "error", "95 % up to", "skill", "time", "tokens/s", "MFLOP/row", "state", ""];
 
-function rowsOf({ tried, exact, input, chosen, uniformBaseline }: TuneReport): string[][] {
+export function rowsOf({ tried, exact, input, chosen, uniformBaseline }: TuneReport): string[][] {
   const shown = tried.map((one) => [
     settingName(one.attention),
     figure(one.error.relativeL2.value),
@@ -57,7 +57,7 @@ function notes({ meets, pareto, rows }: Tried, chosen: boolean, all: number): st
   return words.join(", ");
 }
 
-function title({ input, causal, target }: TuneReport): string {
+export function tuneTitle({ input, causal, target }: TuneReport): string {
   const parts = [
     `performer tune ${input.path}`,
     `${count(input.rows)} rows × ${input.heads} head${input.heads === 1 ? "" : "s"} × ${input.headDim}`,
@@ -68,7 +68,7 @@ function title({ input, causal, target }: TuneReport): string {
 }
 
 /** What the reader should do. */
-function verdict(
+export function tuneVerdict(
   { chosen, heldOut, exact, use, target, tried, prefer, input }: TuneReport,
 ): [name: string, words: string][] {
   const wanted = `${figure(100 * target)} %`;
@@ -123,7 +123,7 @@ function crossover(chosen: Tried, exact: TuneReport["exact"], rows: number): num
   return rows * chosen.seconds / exact.seconds;
 }
 
-function facts(report: TuneReport): [name: string, words: string][] {
+export function tuneFacts(report: TuneReport): [name: string, words: string][] {
   const { backend, seconds } = report;
   return [
     ["backend", `${backend.name} · ${backend.device}`],
@@ -132,24 +132,26 @@ function facts(report: TuneReport): [name: string, words: string][] {
   ];
 }
 
-const RIGHT = new Set(HEADER.slice(1, -1));
+export const RIGHT = new Set(HEADER.slice(1, -1));
 
 const text: TuneExporter = (report, { color, picture = "" }) => {
   const paint = (codes: readonly [number, number], words: string) =>
     color ? `\x1b[${codes[0]}m${words}\x1b[${codes[1]}m` : words;
   const line = ([name, words]: [string, string]) => `  ${paint([2, 22], name.padEnd(12))} ${words}\n`;
   const [head, ...body] = aligned({ header: HEADER, rows: rowsOf(report), right: RIGHT });
-  return paint([1, 22], title(report)) + "\n" + facts(report).map(line).join("") + "\n" +
+  return paint([1, 22], tuneTitle(report)) + "\n" + tuneFacts(report).map(line).join("") + "\n" +
     `  ${paint([2, 22], head)}\n${
       body.map((row) => `  ${row.includes("chosen") ? paint([32, 39], row) : row}\n`).join("")
     }\n` +
-    (picture === "" ? "" : `${picture}\n`) + verdict(report).map(line).join("");
+    (picture === "" ? "" : `${picture}\n`) + tuneVerdict(report).map(line).join("");
 };
 
 const md: TuneExporter = (report) => {
   const item = ([name, words]: [string, string]) => `* ${name}: ${words}\n`;
-  return `${title(report)}\n\n${facts(report).map(item).join("")}\n${mdTable(HEADER, rowsOf(report), RIGHT)}\n` +
-    verdict(report).map(item).join("");
+  return `${tuneTitle(report)}\n\n${tuneFacts(report).map(item).join("")}\n${
+    mdTable(HEADER, rowsOf(report), RIGHT)
+  }\n` +
+    tuneVerdict(report).map(item).join("");
 };
 
 /** One line per setting that ran. */

@@ -15,7 +15,8 @@ import {
   TableBuilder,
   Trials,
 } from "../../scripts/tables/harness.ts";
-import { crossing, table as varianceRatio, varianceRatio as ratio } from "../../scripts/tables/variance_ratio.ts";
+import { table as varianceRatio } from "../../scripts/tables/variance_ratio.ts";
+import { crossing, varianceRatio as ratio } from "../../src/figures/ratio.ts";
 import type { TensorSource } from "../../src/tensor.ts";
 import { Sample } from "./harness.ts";
 import { mseIid, norm2, pairOf } from "./oracles.ts";

@@ -32,6 +32,8 @@ export interface SweepOptions {
   readonly settings: readonly Setting[];
   readonly lengths: readonly number[];
   readonly tensors: BenchTensors;
+  /** λ per key head of causal attention (decay.ts); absent or null: none. */
+  readonly decay?: Float64Array | null;
   /** Seed of the projections. */
   readonly seed: number;
   readonly tileRows?: number;
@@ -100,13 +102,13 @@ async function measure(
   number: number,
   points: number,
 ): Promise<Measurement> {
-  const { tensors } = options;
+  const { tensors, decay } = options;
   const L = sizes.queryRows;
   const series = { backend: label, device: backend.device, threads: backend.threads ?? null, ...setting };
   const widest = Math.max(tensors.cols("q"), tensors.cols("k"), tensors.cols("v"), sizes.heads * sizes.valueDim);
   const tileRows = tileRowsFor(backend.limits, widest, options.tileRows);
   const { heads, kvHeads, headDim, valueDim } = sizes;
-  const shape = { heads, kvHeads, headDim, valueDim, causal: setting.causal, tileRows };
+  const shape = { heads, kvHeads, headDim, valueDim, causal: setting.causal, decay, tileRows };
   const { precision, inFlight } = backend.limits;
   // As where files are read: in the backend's own memory, if it lends some.
   using lent = new LentMemory(backend);

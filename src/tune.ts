@@ -2,7 +2,7 @@
  * The cheapest attention that meets an error on these tensors. Everything is measured: candidates run for real, first on a slice of a
  * long input, the promising ones on all of it, and the chosen one is checked again on rows that played no part in the choice.
  */
-import { type Attention, flopCount, type Sizes } from "./attention.ts";
+import { type Attention, decayFor, flopCount, type Sizes, withoutDecay } from "./attention.ts";
 import { UsageError } from "./errors.ts";
 import { EXACT } from "./feature_map.ts";
 import type { Refusal } from "./report.ts";
@@ -71,6 +71,8 @@ export interface Tuned {
   readonly heldOut: ErrorSummary | null;
   readonly exact: { readonly seconds: number; readonly flopsPerRow: number };
   readonly uniformBaseline: number;
+  /** Kinds of settings that were not tried, and why. */
+  readonly leftOut: readonly Refusal[];
 }
 
 /** Raised when a key of the JSON changes its meaning or goes away. */
@@ -88,6 +90,8 @@ export interface TuneReport extends Tuned {
     readonly headDim: number;
   };
   readonly causal: boolean;
+  /** λ per key head (decay.ts); null: none. */
+  readonly decay: readonly number[] | null;
   readonly target: number;
   readonly prefer: "time" | "memory";
   /** The command line of the chosen setting. */
@@ -119,12 +123,14 @@ export function stateBytes({ nearFar, numFeatures }: Attention, sizes: Sizes): n
 export async function tune(options: TuneOptions): Promise<Tuned> {
   const { inputs, base, sampled, backend, signal } = options;
   const sizes = sizesOf(inputs, base.causal);
-  const whole: TrialInputs = { inputs, sizes, backend, causal: base.causal, scale: base.scale, signal };
+  const decay = decayFor(base, sizes);
+  const whole: TrialInputs = { inputs, sizes, backend, causal: base.causal, scale: base.scale, decay, signal };
   const long = sizes.queryRows > SLICE_ROWS && sizes.queryRows === sizes.keyRows;
-  const tops = await takesTops(backend, sizes, base.causal);
+  const tops = decay === null && await takesTops(backend, sizes, base.causal);
   const most = long ? LONG_BUDGET * budgetOf(256, sizes) : Infinity;
   // Maps and numbers of features were asked for: they are tried in any case.
-  const candidates = candidatesFor({ ...options, sizes, tops })
+  const { leftOut, maps, near } = ableOf(options);
+  const candidates = candidatesFor({ ...options, sizes, maps, near, tops })
     .filter(({ attention, flopsPerRow }) => !attention.nearFar || flopsPerRow <= most);
   let done = 0;
   const total = candidates.length + (long ? FINALISTS : 0) + 2;
@@ -167,6 +173,23 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
     },
     uniformBaseline: compareOutputs(truth.uniform, truth.exact, truth.uniform, sizes.heads, sizes.queryRows)
       .uniformBaseline,
+    leftOut,
+  };
+}
+
+/** What can be tried, and why the rest cannot. */
+function ableOf(
+  { base: { decay }, maps }: TuneOptions,
+): { maps: readonly string[]; near: boolean; leftOut: Refusal[] } {
+  if (!decay) return { maps, near: true, leftOut: [] };
+  const reasons = maps.map((features) => ({ name: features, reason: withoutDecay({ features }) }));
+  return {
+    maps: maps.filter((_, i) => reasons[i].reason === null),
+    near: false,
+    leftOut: [
+      { name: "near keys and far fields", reason: "they have no decay" },
+      ...reasons.flatMap(({ name, reason }) => reason ? [{ name, reason }] : []),
+    ],
   };
 }
 

@@ -1,7 +1,7 @@
 /** Formats of a tune report by name. Adding one is its line here. */
 import { settingName } from "../setting_words.ts";
 import { byError, type Tried, type TuneReport } from "../tune.ts";
-import { bytesText, count, duration, figure } from "../words.ts";
+import { bytesText, count, decayText, duration, figure } from "../words.ts";
 import { aligned } from "./bench_text.ts";
 import { type Cell, csvText } from "./csv.ts";
 import { mdTable } from "./md.ts";
@@ -57,11 +57,12 @@ function notes({ meets, pareto, rows }: Tried, chosen: boolean, all: number): st
   return words.join(", ");
 }
 
-function title({ input, causal, target }: TuneReport): string {
+function title({ input, causal, decay, target }: TuneReport): string {
   const parts = [
     `performer tune ${input.path}`,
     `${count(input.rows)} rows × ${input.heads} head${input.heads === 1 ? "" : "s"} × ${input.headDim}`,
     causal ? "causal" : "bidirectional",
+    ...(decay ? [decayText(decay)] : []),
     `error ≤ ${figure(100 * target)} %`,
   ];
   return parts.join(" · ");
@@ -124,10 +125,11 @@ function crossover(chosen: Tried, exact: TuneReport["exact"], rows: number): num
 }
 
 function facts(report: TuneReport): [name: string, words: string][] {
-  const { backend, seconds } = report;
+  const { backend, leftOut, seconds } = report;
   return [
     ["backend", `${backend.name} · ${backend.device}`],
     ["errors", "relative L2 against exact softmax on sampled rows; skill 0 is the mean of V, 1 is exact"],
+    ...leftOut.map(({ name, reason }): [string, string] => ["left out", `${name}: ${reason}`]),
     ["time", duration(seconds.total)],
   ];
 }

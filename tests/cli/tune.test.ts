@@ -42,8 +42,8 @@ describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {
     expect([code, stderr]).toEqual([0, ""]);
     const report = JSON.parse(stdout);
     expect(Object.keys(report)).toEqual([
-      ...["schema", "command", "backend", "input", "causal", "target", "prefer", "tried", "chosen", "heldOut", "exact"],
-      ...["uniformBaseline", "use", "seconds"],
+      ...["schema", "command", "backend", "input", "causal", "decay", "target", "prefer", "tried", "chosen", "heldOut"],
+      ...["exact", "uniformBaseline", "leftOut", "use", "seconds"],
     ]);
     expect(report).toMatchObject({
       schema: "performer-tune/1",

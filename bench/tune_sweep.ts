@@ -1,13 +1,16 @@
 /**
- * `bun bench/tune_sweep.ts FOLDER…`: does what `tune` recommends hold on rows that it did not look at?
+ * `bun bench/tune_sweep.ts [--made] FOLDER…`: does what `tune` recommends hold on rows that it did not look at?
  *
  * Cases: q.npy, k.npy and v.npy of every FOLDER, all heads together and each alone (causal where the folder's name starts so), and data
  * of known law; times errors, goals and seeds. Each case runs `tune`, takes the flags it prints, runs `attend` with them, and measures
  * the error on query rows whose exact answer `tune` never asked for: it asks through the backend, which keeps count here.
  *
+ * `--made`: the data of known law; `--errors`, `--goals`, `--seeds`: lists; `--cases FILE`: every case as a line of a table.
+ *
  * met: the error of those rows is within what was asked. missed: it is not. refused: tune said that nothing tried reaches it, and the
  * most accurate setting does not on those rows either. overcautious: it does. Exit code 1 where fewer than 9 of 10 answers are right.
  */
+import { appendFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
@@ -205,8 +208,9 @@ const { values, positionals } = parseArgs({
     errors: { type: "string", default: "1%,2%,5%,10%,20%,30%" },
     goals: { type: "string", default: GOALS.join(",") },
     seeds: { type: "string", default: "0,1" },
+    threads: { type: "string" },
     made: { type: "boolean", default: false },
-    cases: { type: "boolean", default: false },
+    cases: { type: "string" },
   },
 });
 const errors = listOf(fraction)(values.errors);
@@ -215,9 +219,19 @@ const goals = GOALS.filter((goal) => values.goals.split(",").includes(goal));
 const sets = [...(await Promise.all(positionals.map(setsOf))).flat(), ...(values.made ? madeSets() : [])];
 if (sets.length === 0) throw new Error("Give folders with q.npy, k.npy and v.npy, or --made for data of known law");
 
-const { backend } = await openFirst(parseBackendList("wasm"), { nearFar: true });
+const { backend } = await openFirst(parseBackendList("wasm"), {
+  nearFar: true,
+  threads: values.threads === undefined ? undefined : wholeNumber(1)(values.threads),
+});
 const all: Outcome[] = [];
-const lines: string[] = [];
+/** Every case as a line of a file, as soon as it is known. */
+const note = (...cells: readonly (string | number)[]) => {
+  if (values.cases !== undefined) appendFileSync(values.cases, `| ${cells.join(" | ")} |\n`);
+};
+if (values.cases !== undefined) {
+  writeFileSync(values.cases, "| set | asked | goal | seed | answer | error of unseen rows | rows | setting |  |\n");
+  appendFileSync(values.cases, `|${"---|".repeat(9)}\n`);
+}
 console.log(`| set | ${errors.map(percent).join(" | ")} |\n|---|${"---|".repeat(errors.length)}`);
 for (const set of sets) {
   const cells: string[] = [];
@@ -228,8 +242,8 @@ for (const set of sets) {
         const outcome = await run(set, target, goal, seed, backend);
         here.push(outcome);
         const { verdict, setting, error, rows, exactIsFaster } = outcome;
-        const words = [set.name, percent(target), goal, seed, verdict, percent(error), rows, setting];
-        lines.push(`| ${words.join(" | ")} | ${exactIsFaster ? "exact is faster" : ""} |`);
+        const about = exactIsFaster ? "exact is faster" : "";
+        note(set.name, percent(target), goal, seed, verdict, percent(error), rows, setting, about);
       }
     }
     all.push(...here);
@@ -249,8 +263,4 @@ const of = (...verdicts: Verdict[]) => all.filter(({ verdict }) => verdicts.incl
 const share = (part: number, whole: number) => `${part} of ${whole} (${percent(part / whole)})`;
 console.log(`\nSettings that met the error: ${share(of("met"), of("met", "missed"))}`);
 console.log(`Answers that were right: ${share(of("met", "refused"), all.length)}; overcautious ${of("overcautious")}`);
-if (values.cases) {
-  console.log("\n| set | asked | goal | seed | answer | error of unseen rows | rows | setting |  |");
-  console.log(`|---|---|---|---|---|---|---|---|---|\n${lines.join("\n")}`);
-}
 if (of("met") < SHARE_WANTED * of("met", "missed")) process.exitCode = 1;

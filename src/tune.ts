@@ -1,6 +1,6 @@
 /**
  * The cheapest attention that meets an error on these tensors. Everything is measured: candidates run for real, first on a slice of a
- * long input, the promising ones on all of it, and the chosen one is checked again on rows that played no part in the choice.
+ * long input, the promising ones on all of it, and the cheapest that may do again with rows that played no part in finding it.
  */
 import { type Attention, decayFor, flopCount, type Sizes, withoutDecay } from "./attention.ts";
 import { UsageError } from "./errors.ts";
@@ -16,6 +16,8 @@ import { sizesOf } from "./run.ts";
 import { sampleRows } from "./sampled_rows.ts";
 import {
   errorOf,
+  errorOn,
+  joinedTruths,
   settled,
   takesTops,
   type Trial,
@@ -61,13 +63,14 @@ export interface Tried {
   readonly rows: number;
   /** No other is both faster and more accurate. */
   readonly pareto: boolean;
+  /** The 95 % interval of its error ends within the target: on the rows judged, and the fresh ones where it was looked at again. */
   readonly meets: boolean;
 }
 
 export interface Tuned {
   readonly tried: readonly Tried[];
   readonly chosen: Tried | null;
-  /** Error of the chosen setting on rows that played no part in finding it; on all rows where those few were all judged. */
+  /** Error of the chosen setting on rows that played no part in finding it alone; on all rows where those few were all judged. */
   readonly heldOut: ErrorSummary | null;
   readonly exact: { readonly seconds: number; readonly flopsPerRow: number };
   readonly uniformBaseline: number;
@@ -124,7 +127,10 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
   const { inputs, base, sampled, backend, signal } = options;
   const sizes = sizesOf(inputs, base.causal);
   const decay = decayFor(base, sizes);
-  const whole: TrialInputs = { inputs, sizes, backend, causal: base.causal, scale: base.scale, decay, signal };
+  const { causal, scale } = base;
+  // What is chosen is for rows beyond those of the sample; where all are judged there are no others.
+  const population = sampled < sizes.queryRows ? Infinity : sizes.queryRows;
+  const whole: TrialInputs = { inputs, sizes, backend, causal, scale, decay, population, signal };
   const long = sizes.queryRows > SLICE_ROWS && sizes.queryRows === sizes.keyRows;
   const tops = decay === null && await takesTops(backend, sizes, base.causal);
   const most = long ? LONG_BUDGET * budgetOf(256, sizes) : Infinity;
@@ -159,14 +165,13 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
     step();
   }
   const others = early.filter(({ candidate }) => !finalists.includes(candidate)).map(({ candidate: _, ...one }) => one);
-  const tried = markPareto([...late, ...others]);
-  const good = tried.filter(({ meets, rows }) => meets && rows === sizes.queryRows).sort(byCost(options.prefer));
-  const found = await firstThatHolds(good, options, whole, truth);
+  const found = await lookAgain(late, options, whole, truth);
+  const tried = markPareto([...found.late, ...others]);
   const pairs = base.causal ? (sizes.queryRows + 1) / 2 : sizes.keyRows;
   return {
     tried,
-    chosen: found?.chosen ?? null,
-    heldOut: found?.heldOut ?? null,
+    chosen: tried.find(({ attention }) => attention === found.chosen) ?? null,
+    heldOut: found.heldOut,
     exact: {
       seconds: truth.secondsPerPair * sizes.queryRows * pairs,
       flopsPerRow: flopCount({ ...base, features: EXACT, nearFar: null }, sizes, null) / sizes.queryRows,
@@ -260,25 +265,41 @@ function markPareto(tried: readonly Tried[]): Tried[] {
 }
 
 /**
- * The first of these whose error on fresh rows is within the target as well. Of many candidates near the target some meet it by the luck
- * of the sample. Where there are no fresh rows, all rows are judged once more, with the shrinkage that is to be used.
+ * Settings that ran on all rows, the cheapest hopeful ones looked at once more until one holds, which is what is chosen.
+ *
+ * Of many candidates near the target some meet it by the luck of the sample. A second look adds as many fresh rows: one meets the target
+ * when the 95 % interval of both samples together ends within it, and the error of the fresh rows alone, which played no part in finding
+ * it, is within it too. Taken is the first whose fresh rows have all of their own interval within the target, so that as many other rows
+ * will hardly exceed it; where there is none, the first that meets it. Its error becomes that of both samples, or of the fresh one where
+ * that fails it. Where there are no fresh rows, all rows are judged once more, with the shrinkage that is to be used.
  */
-async function firstThatHolds(
-  good: readonly Tried[],
-  { target, sampled, base: { causal, seed } }: TuneOptions,
+async function lookAgain(
+  late: readonly Tried[],
+  { target, prefer, sampled, base: { causal, seed } }: TuneOptions,
   whole: TrialInputs,
   judged: Truth,
-): Promise<{ chosen: Tried; heldOut: ErrorSummary } | null> {
-  if (good.length === 0) return null;
+): Promise<{ late: Tried[]; chosen: Attention | null; heldOut: ErrorSummary | null }> {
+  const looked = [...late];
+  const hopeful = late.filter((one) => errorOf(one) <= target).sort(byCost(prefer));
+  if (hopeful.length === 0) return { late: looked, chosen: null, heldOut: null };
+  const { heads, queryRows } = whole.sizes;
   const seen = new Set(judged.rows);
-  const others = Math.min(whole.sizes.queryRows, sampled + seen.size);
-  const fresh = sampleRows(whole.sizes.queryRows, others, causal, seed + 2).filter((row) => !seen.has(row));
-  const truth = fresh.length > 0 ? await truthOf(whole, thinned(fresh, sampled)) : judged;
-  for (const chosen of good) {
-    const { error } = await tryAttention(chosen.attention, whole, truth);
-    if (error.relativeL2.value <= target) return { chosen, heldOut: error };
+  const others = sampleRows(queryRows, Math.min(queryRows, sampled + seen.size), causal, seed + 2);
+  const fresh = thinned(others.filter((row) => !seen.has(row)), sampled);
+  const both = fresh.length > 0 ? joinedTruths(judged, await truthOf(whole, fresh)) : judged;
+  const places = Array.from({ length: both.rows.length }, (_, i) => i)
+    .filter((i) => fresh.length === 0 || !seen.has(both.rows[i]));
+  let first: { chosen: Attention; heldOut: ErrorSummary } | null = null;
+  for (const one of hopeful) {
+    const { error: all, approx } = await tryAttention(one.attention, whole, both);
+    const heldOut = errorOn(places, approx, both, heads, whole.population ?? queryRows);
+    const error = heldOut.relativeL2.value <= target ? all : heldOut;
+    const meets = error.relativeL2.high <= target;
+    looked[late.indexOf(one)] = { ...one, error, meets };
+    if (meets && heldOut.relativeL2.high <= target) return { late: looked, chosen: one.attention, heldOut };
+    if (meets) first ??= { chosen: one.attention, heldOut };
   }
-  return null;
+  return { late: looked, chosen: null, heldOut: null, ...first };
 }
 
 /** At most `most` of some rows, evenly. */

@@ -74,7 +74,8 @@ function verdict(
 ): [name: string, words: string][] {
   const wanted = `${figure(100 * target)} %`;
   if (!chosen) {
-    const best = [...tried].sort(byError)[0];
+    // What ran on a slice only says little about the whole.
+    const best = tried.filter(({ rows }) => rows === input.rows).sort(byError)[0];
     const words = best
       ? `none of the ${tried.length} settings tried reaches ${wanted} on this data; the most accurate was ` +
         `${settingName(best.attention)} at ${figure(best.error.relativeL2.value)}, at most ` +

@@ -1,4 +1,5 @@
 /** Formats of a tune report by name. Adding one is its line here. */
+import type { ErrorSummary } from "../metrics.ts";
 import { settingName } from "../setting_words.ts";
 import { byError, type Tried, type TuneReport } from "../tune.ts";
 import { bytesText, count, decayText, duration, figure } from "../words.ts";
@@ -112,12 +113,22 @@ function verdict(
       `relative L2 ${figure(value)}${interval} on ${rows} · ` +
       `uniform baseline ${figure(heldOut.uniformBaseline)} · skill ${heldOut.skill.toFixed(3)}`,
     ]);
+    if (heldOut.perHead.length > 1) lines.push(["per head", headsText(heldOut, target)]);
   }
   lines.push(["use", use ?? ""]);
   if (prefer === "time" && exact.seconds <= chosen.seconds) {
     lines.push(["or", "--features softmax instead: without error, and faster at this length"]);
   }
   return lines;
+}
+
+/** The same error of each head, and which of them exceed the target that all together meet. */
+function headsText({ perHead }: ErrorSummary, target: number): string {
+  const above = perHead.flatMap(({ relativeL2 }, head) => relativeL2 > target ? [head] : []);
+  const words = perHead.map(({ relativeL2 }) => figure(relativeL2)).join(", ");
+  return above.length > 0
+    ? `${words}: above ${figure(100 * target)} % in head${above.length === 1 ? "" : "s"} ${above.join(", ")}`
+    : words;
 }
 
 /** Rows at which a setting of linear cost takes as long as exact attention, whose cost is quadratic. */

@@ -33,6 +33,8 @@ const SLICE_ROWS = 16_384;
 const FINALISTS = 4;
 /** Operations per row of a long input, in those of 256 random features, beyond which near and far settings take too long to try. */
 const LONG_BUDGET = 3;
+/** Operations of all rows up to which any setting is tried all the same: some 10 s of two cores with SIMD. */
+const LONG_WORK = 1e11;
 /** A slice is shorter than the whole: errors may grow by this much until a candidate is out of the running. */
 const SLICE_MARGIN = 1.5;
 
@@ -133,7 +135,7 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
   const whole: TrialInputs = { inputs, sizes, backend, causal, scale, decay, population, signal };
   const long = sizes.queryRows > SLICE_ROWS && sizes.queryRows === sizes.keyRows;
   const tops = decay === null && await takesTops(backend, sizes, base.causal);
-  const most = long ? LONG_BUDGET * budgetOf(256, sizes) : Infinity;
+  const most = long ? Math.max(LONG_BUDGET * budgetOf(256, sizes), LONG_WORK / sizes.queryRows) : Infinity;
   // Maps and numbers of features were asked for: they are tried in any case.
   const { leftOut, maps, near } = ableOf(options);
   const candidates = candidatesFor({ ...options, sizes, maps, near, tops })

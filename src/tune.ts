@@ -13,6 +13,7 @@ import type { Inputs } from "./inputs.ts";
 import { compareOutputs, type ErrorSummary } from "./metrics.ts";
 import { sliceInputs, sliceOf } from "./row_slice.ts";
 import { sizesOf } from "./run.ts";
+import { settingName } from "./setting_words.ts";
 import { sampleRows } from "./sampled_rows.ts";
 import {
   errorOf,
@@ -137,9 +138,11 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
   const tops = decay === null && await takesTops(backend, sizes, base.causal);
   const most = long ? Math.max(LONG_BUDGET * budgetOf(256, sizes), LONG_WORK / sizes.queryRows) : Infinity;
   // Maps and numbers of features were asked for: they are tried in any case.
-  const { leftOut, maps, near } = ableOf(options);
-  const candidates = candidatesFor({ ...options, sizes, maps, near, tops })
-    .filter(({ attention, flopsPerRow }) => !attention.nearFar || flopsPerRow <= most);
+  const { leftOut: unable, maps, near } = ableOf(options);
+  const all = candidatesFor({ ...options, sizes, maps, near, tops });
+  const dear = all.filter(({ attention, flopsPerRow }) => attention.nearFar && flopsPerRow > most);
+  const candidates = all.filter((candidate) => !dear.includes(candidate));
+  const leftOut = [...unable, ...(dear.length > 0 ? [tooDear(dear)] : [])];
   let done = 0;
   const total = candidates.length + (long ? FINALISTS : 0) + 2;
   const step = () => options.progress?.(Math.min(total, ++done), total);
@@ -198,6 +201,12 @@ function ableOf(
       ...reasons.flatMap(({ name, reason }) => reason ? [{ name, reason }] : []),
     ],
   };
+}
+
+/** Why settings of much arithmetic are not tried on long inputs. */
+function tooDear(dear: readonly Candidate[]): Refusal {
+  const reason = "too much arithmetic to try on so many rows; performer attend --check measures the error of one";
+  return { name: dear.map(({ attention }) => settingName(attention)).join("; "), reason };
 }
 
 /** A candidate that ran on a slice. */

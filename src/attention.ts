@@ -89,8 +89,18 @@ export function logitScale(attention: Attention, headDim: number): number {
   return scale;
 }
 
+/** Why attention of a kind has no decay; null where it has. What sweeps leave out by. */
+export function withoutDecay({ nearFar, features }: Pick<Attention, "nearFar" | "features">): string | null {
+  if (nearFar) return "near keys and far fields have no decay";
+  if (features !== EXACT && featureMap(features).angular) return "it weighs distances by itself and has no decay";
+  return null;
+}
+
 /** λ per key head; null without decay. Throws UsageError where it cannot be had. */
-export function decayFor(attention: Attention, { heads, kvHeads }: Sizes): Float64Array | null {
+export function decayFor(
+  attention: Pick<Attention, "decay" | "causal" | "compat" | "nearFar" | "features">,
+  { heads, kvHeads }: Pick<Sizes, "heads" | "kvHeads">,
+): Float64Array | null {
   const { decay, causal, compat, nearFar, features } = attention;
   if (!decay) return null;
   const refuse = (why: string) =>
@@ -101,7 +111,7 @@ export function decayFor(attention: Attention, { heads, kvHeads }: Sizes): Float
     throw refuse(" with near keys and a far field, which have none: use random features or --features softmax");
   }
   if (features === AUTO) throw refuse(" with --features auto, whose near keys have none: name a feature map");
-  if (!isExact(attention) && featureMap(features).angular) {
+  if (features !== EXACT && featureMap(features).angular) {
     throw refuse(` with --features ${features}, which weighs distances by itself: use another map`);
   }
   if (decay === "alibi") {

@@ -153,6 +153,8 @@ export interface BenchSettings extends BenchSizes, Required<Axes> {
   /** "synthetic", or the file the rows are from. */
   readonly input: string;
   readonly lengths: readonly number[];
+  /** λ per key head of causal attention (decay.ts); null: none. */
+  readonly decay: readonly number[] | null;
   readonly seed: number;
   /** Standard deviation of synthetic entries; null for a file. */
   readonly spread: number | null;

@@ -17,7 +17,10 @@ import { mannWhitney, mean, quantile } from "./statistics.ts";
 export const ALPHA = 0.05;
 
 /** What a comparison needs of a saved report. */
-export type SavedReport = Pick<BenchReport, "date" | "machine" | "results">;
+export type SavedReport = Pick<BenchReport, "date" | "machine" | "results"> & {
+  /** Absent where a file has been cut down to its results. */
+  readonly settings?: { readonly decay?: readonly number[] | null };
+};
 
 /** Reads a saved report from its text; throws InputError for what is none. */
 export function parseSaved(text: string, path: string): SavedReport {
@@ -39,7 +42,7 @@ export function parseSaved(text: string, path: string): SavedReport {
   if (!Array.isArray(results) || !results.every(isMeasured) || typeof saved.machine !== "object" || !saved.machine) {
     throw new InputError(`Cannot compare with "${path}": its results are damaged, expected seconds for every row`);
   }
-  return saved as BenchReport;
+  return saved as SavedReport;
 }
 
 function isMeasured(result: unknown): boolean {

@@ -43,6 +43,8 @@ export interface SweepOptions {
   readonly settings: readonly Setting[];
   readonly lengths: readonly number[];
   readonly tensors: BenchTensors;
+  /** λ per key head of causal attention (decay.ts); absent or null: none. */
+  readonly decay?: Float64Array | null;
   /** Seed of the projections. */
   readonly seed: number;
   readonly tileRows?: number;
@@ -144,14 +146,14 @@ async function measure(
 async function openRun(
   backend: Backend,
   { attention, sizes, parameters }: Point,
-  { tensors, tileRows: wish, signal }: SweepOptions,
+  { tensors, tileRows: wish, decay, signal }: SweepOptions,
   memory: (length: number) => FloatArray,
 ): Promise<Run & AsyncDisposable> {
   const { heads, kvHeads, headDim, valueDim, queryRows } = sizes;
   const widest = Math.max(tensors.cols("q"), tensors.cols("k"), tensors.cols("v"), heads * valueDim);
   const shapeFor = (wish: number | undefined) => {
     const tileRows = tileRowsFor(backend.limits, widest, wish);
-    return { heads, kvHeads, headDim, valueDim, causal: attention.causal, tileRows };
+    return { heads, kvHeads, headDim, valueDim, causal: attention.causal, decay, tileRows };
   };
   const room = { memory, lends: backend.allocate !== undefined, breathe: breather(signal) };
   if (attention.nearFar) {

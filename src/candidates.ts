@@ -54,6 +54,8 @@ export interface GridOptions {
   readonly base: Attention;
   /** Most operations per row; none dearer than exact attention is taken in any case. */
   readonly budget?: number;
+  /** Whether to try near keys and far fields (default). */
+  readonly near?: boolean;
   /** Whether the backend takes clusters' keys exactly. */
   readonly tops: boolean;
   /** Feature maps to try, by name, at each of these numbers of features. */
@@ -65,7 +67,7 @@ export interface GridOptions {
 
 /** The candidates, by arithmetic. */
 export function candidatesFor(options: GridOptions): Candidate[] {
-  const { sizes, base, budget = Infinity, tops, maps, numFeatures, exactRows } = options;
+  const { sizes, base, budget = Infinity, near = true, tops, maps, numFeatures, exactRows } = options;
   const perRow = (attention: Attention) => {
     const parameters = attention.nearFar || isExact(attention) ? null : parametersFor(attention, sizes);
     return flopCount(attention, sizes, parameters) / Math.max(1, sizes.queryRows);
@@ -74,7 +76,7 @@ export function candidatesFor(options: GridOptions): Candidate[] {
   const exact = perRow({ ...plain, features: EXACT });
   const attentions: Attention[] = [
     ...maps.flatMap((features) => numFeatures.map((count) => ({ ...plain, features, numFeatures: count }))),
-    ...nearFarGrid(sizes.keyRows, sizes.headDim, tops).map((nearFar) => {
+    ...(near ? nearFarGrid(sizes.keyRows, sizes.headDim, tops) : []).map((nearFar) => {
       return { ...plain, features: nearFar.far, nearFar: exactRows ? { ...nearFar, exactRows } : nearFar };
     }),
   ];

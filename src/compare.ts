@@ -161,6 +161,8 @@ export interface CompareReport extends CompareFindings {
   readonly attention: {
     readonly causal: boolean;
     readonly scale: number;
+    /** λ per key head (decay.ts); null: none. */
+    readonly decay: readonly number[] | null;
     readonly masked: boolean;
     readonly norms: string;
     readonly seed: number;
@@ -240,9 +242,10 @@ export function bestOf(rows: readonly CompareRow[], exact: Pick<ExactCost, "seco
   };
 }
 
-/** What a reader must be told. */
+/** What a reader must be told; near keys and far fields are no remedy where there is decay. */
 export function compareWarnings(
   { rows, best, phi, exact }: Pick<CompareFindings, "rows" | "best" | "phi" | "exact">,
+  decays = false,
 ): Warning[] {
   const warnings: Warning[] = [];
   const most = Math.max(0, ...rows.map(({ numFeatures }) => numFeatures ?? 0));
@@ -250,8 +253,10 @@ export function compareWarnings(
     ? `queries and keys are large (mean ‖x+y‖² = ${phi.toFixed(1)}; random features need about 4 or less). `
     : "";
   const remedy =
-    `${why}Try more features (-m ${4 * most}), performer attend --window 64 --heavy 64 --far taylor1, or exact ` +
-    `attention (--features softmax, about ${duration(exact.secondsEstimated)})`;
+    `${why}Try more features (-m ${4 * most})${
+      decays ? "" : ", performer attend --window 64 --heavy 64 --far taylor1,"
+    } ` +
+    `or exact attention (--features softmax, about ${duration(exact.secondsEstimated)})`;
   if (!best || !best.betterThanUniform) {
     warnings.push({
       code: "no-skill",

@@ -4,7 +4,7 @@
  * Feature maps are watched by passes over the keys, up to PASS_SESSIONS sessions each, and only the sampled queries are asked; the
  * references watch the first pass. Near keys and far fields need the rows beside a query, so they run over all rows, as `attend` does.
  */
-import { type Attention, flopCount, logitScale, type Sizes } from "./attention.ts";
+import { type Attention, decayFor, flopCount, logitScale, type Sizes } from "./attention.ts";
 import type { OpenBackend } from "./bench_measure.ts";
 import type { Contender, Entrant } from "./compare.ts";
 import { UnsupportedError } from "./errors.ts";
@@ -26,7 +26,7 @@ const PASS_SESSIONS = 8;
 export interface ErrorOptions {
   readonly inputs: Inputs;
   readonly sizes: Sizes;
-  /** At least one; they share causality, scale and seed. */
+  /** At least one; they share causality, scale, decay and seed. */
   readonly entrants: readonly Entrant[];
   /** Query rows to check against exact softmax, at least 1. */
   readonly check: number;
@@ -91,7 +91,7 @@ export async function errorsOn(
   const { causal } = attention;
   const widest = Math.max(heads, kvHeads) * Math.max(headDim, valueDim);
   const tileRows = tileRowsFor(backend.limits, widest, options.tileRows);
-  const shape = { heads, kvHeads, headDim, valueDim, causal, tileRows };
+  const shape = { heads, kvHeads, headDim, valueDim, causal, decay: decayFor(attention, sizes), tileRows };
   const rows = sampleRows(queryRows, options.check, causal, attention.seed);
   using memory = new TileStore(backend, tileRows, backend.limits.inFlight + 1);
   const what = { backend, shape, inputs, memory, rows, signal };

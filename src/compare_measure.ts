@@ -3,7 +3,7 @@
  *
  * Speed is measured apart, by the loops of `bench` on rows in memory, so that neither reading nor the other settings count.
  */
-import { type Attention, flopCount } from "./attention.ts";
+import { type Attention, decayFor, flopCount } from "./attention.ts";
 import { type OpenBackend, sweep } from "./bench_measure.ts";
 import { tensorsFrom } from "./bench_tensors.ts";
 import { bestOf, type CompareFindings, type CompareRow, type Contender, type ExactCost, ranked } from "./compare.ts";
@@ -72,6 +72,7 @@ async function speedsOf(
 ): Promise<{ speeds: ReadonlyMap<string, number>; exact: ExactCost }> {
   const { inputs, sizes, backends, entrants: [{ attention }] } = options;
   const { causal, seed } = attention;
+  const decay = decayFor(attention, sizes);
   const tensors = await tensorsFrom(inputs, sizes, rowsTimed);
   const exactRows = Math.min(rowsTimed, EXACT_ROWS);
   const mapped = options.entrants.filter((entrant) => !entrant.attention.nearFar);
@@ -88,6 +89,7 @@ async function speedsOf(
       settings: [{ features, numFeatures, projection, causal, nearFar: null }],
       lengths: [L],
       tensors,
+      decay,
       seed,
       tileRows: options.tileRows,
       samples: SAMPLES,

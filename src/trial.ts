@@ -23,6 +23,8 @@ export interface TrialInputs {
   readonly scale: number | null;
   /** λ per key head (decay.ts); absent or null: none. */
   readonly decay?: Float64Array | null;
+  /** Rows that intervals of errors are about, of which those judged are a sample; absent: those of the inputs. */
+  readonly population?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -96,6 +98,8 @@ export async function takesTops(backend: Backend, sizes: Sizes, causal: boolean)
 export interface Trial {
   readonly attention: Attention;
   readonly error: ErrorSummary;
+  /** Its outputs of the truth's rows. */
+  readonly approx: Tile;
   /** Rows that were treated specially, of all rows. */
   readonly counts: SessionCounts;
   /** λ per head of the best shrinkage, and the error with it, fitted on even sampled rows and measured on odd ones. */
@@ -110,7 +114,7 @@ export interface Trial {
 /** Runs an attention over all rows and compares it on the truth's. */
 export async function tryAttention(
   attention: Attention,
-  { inputs, sizes, backend, signal }: TrialInputs,
+  { inputs, sizes, backend, population = sizes.queryRows, signal }: TrialInputs,
   truth: Truth,
 ): Promise<Trial> {
   const options = {
@@ -134,13 +138,13 @@ export async function tryAttention(
   const approx = run.approx;
   const compare = (from: Tile, pick: (row: number) => boolean) => {
     const places = Array.from({ length: exact.rows }, (_, i) => i).filter(pick);
-    const part = (tile: Tile) => pickRows(tile, places);
-    return compareOutputs(part(from), part(exact), part(uniform), heads, queryRows);
+    return errorOn(places, from, truth, heads, population);
   };
   const lambda = fitShrinkage(approx, exact, uniform, heads, (row) => row % 2 === 0);
   return {
     attention,
     error: compare(approx, () => true),
+    approx,
     counts,
     shrinkage: {
       lambda: [...fitShrinkage(approx, exact, uniform, heads)],
@@ -152,6 +156,35 @@ export async function tryAttention(
         ? countedFlops(attention, sizes, counts.topPairs)
         : flopCount(attention, sizes, parametersFor(attention, sizes))) / Math.max(1, queryRows),
     rows: queryRows,
+  };
+}
+
+/** Error of outputs of the truth's rows, on those in some places of it. */
+export function errorOn(
+  places: ArrayLike<number>,
+  outputs: Tile,
+  { exact, uniform }: Truth,
+  heads: number,
+  population: number,
+): ErrorSummary {
+  const [part, of, mean] = [outputs, exact, uniform].map((tile) => pickRows(tile, places));
+  return compareOutputs(part, of, mean, heads, population);
+}
+
+/** Two truths as one, of all their rows. */
+export function joinedTruths(a: Truth, b: Truth): Truth {
+  const places = [...a.rows, ...b.rows].map((row, at) => ({ row, at })).sort((x, y) => x.row - y.row);
+  const join = (first: Tile, second: Tile): Tile => {
+    const data = new Float64Array(first.data.length + second.data.length);
+    data.set(first.data);
+    data.set(second.data, first.data.length);
+    return pickRows({ ...first, rows: first.rows + second.rows, data }, places.map(({ at }) => at));
+  };
+  return {
+    rows: Float64Array.from(places, ({ row }) => row),
+    exact: join(a.exact, b.exact),
+    uniform: join(a.uniform, b.uniform),
+    secondsPerPair: Math.min(a.secondsPerPair, b.secondsPerPair),
   };
 }
 

@@ -1,8 +1,8 @@
 /**
  * The cheapest attention that meets an error on these tensors. Everything is measured: candidates run for real, first on a slice of a
- * long input, the promising ones on all of it, and the chosen one is checked again on rows that played no part in the choice.
+ * long input, the promising ones on all of it, and the cheapest that may do again with rows that played no part in finding it.
  */
-import { type Attention, flopCount, type Sizes } from "./attention.ts";
+import { type Attention, decayFor, flopCount, type Sizes, withoutDecay } from "./attention.ts";
 import { UsageError } from "./errors.ts";
 import { EXACT } from "./feature_map.ts";
 import type { Refusal } from "./report.ts";
@@ -13,9 +13,12 @@ import type { Inputs } from "./inputs.ts";
 import { compareOutputs, type ErrorSummary } from "./metrics.ts";
 import { sliceInputs, sliceOf } from "./row_slice.ts";
 import { sizesOf } from "./run.ts";
+import { settingName } from "./setting_words.ts";
 import { sampleRows } from "./sampled_rows.ts";
 import {
   errorOf,
+  errorOn,
+  joinedTruths,
   settled,
   takesTops,
   type Trial,
@@ -31,6 +34,8 @@ const SLICE_ROWS = 16_384;
 const FINALISTS = 4;
 /** Operations per row of a long input, in those of 256 random features, beyond which near and far settings take too long to try. */
 const LONG_BUDGET = 3;
+/** Operations of all rows up to which any setting is tried all the same: some 10 s of two cores with SIMD. */
+const LONG_WORK = 1e11;
 /** A slice is shorter than the whole: errors may grow by this much until a candidate is out of the running. */
 const SLICE_MARGIN = 1.5;
 
@@ -61,16 +66,19 @@ export interface Tried {
   readonly rows: number;
   /** No other is both faster and more accurate. */
   readonly pareto: boolean;
+  /** The 95 % interval of its error ends within the target: on the rows judged, and the fresh ones where it was looked at again. */
   readonly meets: boolean;
 }
 
 export interface Tuned {
   readonly tried: readonly Tried[];
   readonly chosen: Tried | null;
-  /** Error of the chosen setting on rows that played no part in finding it; on all rows where those few were all judged. */
+  /** Error of the chosen setting on rows that played no part in finding it alone; on all rows where those few were all judged. */
   readonly heldOut: ErrorSummary | null;
   readonly exact: { readonly seconds: number; readonly flopsPerRow: number };
   readonly uniformBaseline: number;
+  /** Kinds of settings that were not tried, and why. */
+  readonly leftOut: readonly Refusal[];
 }
 
 /** Raised when a key of the JSON changes its meaning or goes away. */
@@ -88,6 +96,8 @@ export interface TuneReport extends Tuned {
     readonly headDim: number;
   };
   readonly causal: boolean;
+  /** λ per key head (decay.ts); null: none. */
+  readonly decay: readonly number[] | null;
   readonly target: number;
   readonly prefer: "time" | "memory";
   /** The command line of the chosen setting. */
@@ -119,13 +129,20 @@ export function stateBytes({ nearFar, numFeatures }: Attention, sizes: Sizes): n
 export async function tune(options: TuneOptions): Promise<Tuned> {
   const { inputs, base, sampled, backend, signal } = options;
   const sizes = sizesOf(inputs, base.causal);
-  const whole: TrialInputs = { inputs, sizes, backend, causal: base.causal, scale: base.scale, signal };
+  const decay = decayFor(base, sizes);
+  const { causal, scale } = base;
+  // What is chosen is for rows beyond those of the sample; where all are judged there are no others.
+  const population = sampled < sizes.queryRows ? Infinity : sizes.queryRows;
+  const whole: TrialInputs = { inputs, sizes, backend, causal, scale, decay, population, signal };
   const long = sizes.queryRows > SLICE_ROWS && sizes.queryRows === sizes.keyRows;
-  const tops = await takesTops(backend, sizes, base.causal);
-  const most = long ? LONG_BUDGET * budgetOf(256, sizes) : Infinity;
+  const tops = decay === null && await takesTops(backend, sizes, base.causal);
+  const most = long ? Math.max(LONG_BUDGET * budgetOf(256, sizes), LONG_WORK / sizes.queryRows) : Infinity;
   // Maps and numbers of features were asked for: they are tried in any case.
-  const candidates = candidatesFor({ ...options, sizes, tops })
-    .filter(({ attention, flopsPerRow }) => !attention.nearFar || flopsPerRow <= most);
+  const { leftOut: unable, maps, near } = ableOf(options);
+  const all = candidatesFor({ ...options, sizes, maps, near, tops });
+  const dear = all.filter(({ attention, flopsPerRow }) => attention.nearFar && flopsPerRow > most);
+  const candidates = all.filter((candidate) => !dear.includes(candidate));
+  const leftOut = [...unable, ...(dear.length > 0 ? [tooDear(dear)] : [])];
   let done = 0;
   const total = candidates.length + (long ? FINALISTS : 0) + 2;
   const step = () => options.progress?.(Math.min(total, ++done), total);
@@ -153,21 +170,43 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
     step();
   }
   const others = early.filter(({ candidate }) => !finalists.includes(candidate)).map(({ candidate: _, ...one }) => one);
-  const tried = markPareto([...late, ...others]);
-  const good = tried.filter(({ meets, rows }) => meets && rows === sizes.queryRows).sort(byCost(options.prefer));
-  const found = await firstThatHolds(good, options, whole, truth);
+  const found = await lookAgain(late, options, whole, truth);
+  const tried = markPareto([...found.late, ...others]);
   const pairs = base.causal ? (sizes.queryRows + 1) / 2 : sizes.keyRows;
   return {
     tried,
-    chosen: found?.chosen ?? null,
-    heldOut: found?.heldOut ?? null,
+    chosen: tried.find(({ attention }) => attention === found.chosen) ?? null,
+    heldOut: found.heldOut,
     exact: {
       seconds: truth.secondsPerPair * sizes.queryRows * pairs,
       flopsPerRow: flopCount({ ...base, features: EXACT, nearFar: null }, sizes, null) / sizes.queryRows,
     },
     uniformBaseline: compareOutputs(truth.uniform, truth.exact, truth.uniform, sizes.heads, sizes.queryRows)
       .uniformBaseline,
+    leftOut,
   };
+}
+
+/** What can be tried, and why the rest cannot. */
+function ableOf(
+  { base: { decay }, maps }: TuneOptions,
+): { maps: readonly string[]; near: boolean; leftOut: Refusal[] } {
+  if (!decay) return { maps, near: true, leftOut: [] };
+  const reasons = maps.map((features) => ({ name: features, reason: withoutDecay({ features }) }));
+  return {
+    maps: maps.filter((_, i) => reasons[i].reason === null),
+    near: false,
+    leftOut: [
+      { name: "near keys and far fields", reason: "they have no decay" },
+      ...reasons.flatMap(({ name, reason }) => reason ? [{ name, reason }] : []),
+    ],
+  };
+}
+
+/** Why settings of much arithmetic are not tried on long inputs. */
+function tooDear(dear: readonly Candidate[]): Refusal {
+  const reason = "too much arithmetic to try on so many rows; performer attend --check measures the error of one";
+  return { name: dear.map(({ attention }) => settingName(attention)).join("; "), reason };
 }
 
 /** A candidate that ran on a slice. */
@@ -237,25 +276,41 @@ function markPareto(tried: readonly Tried[]): Tried[] {
 }
 
 /**
- * The first of these whose error on fresh rows is within the target as well. Of many candidates near the target some meet it by the luck
- * of the sample. Where there are no fresh rows, all rows are judged once more, with the shrinkage that is to be used.
+ * Settings that ran on all rows, the cheapest hopeful ones looked at once more until one holds, which is what is chosen.
+ *
+ * Of many candidates near the target some meet it by the luck of the sample. A second look adds as many fresh rows: one meets the target
+ * when the 95 % interval of both samples together ends within it, and the error of the fresh rows alone, which played no part in finding
+ * it, is within it too. Taken is the first whose fresh rows have all of their own interval within the target, so that as many other rows
+ * will hardly exceed it; where there is none, the first that meets it. Its error becomes that of both samples, or of the fresh one where
+ * that fails it. Where there are no fresh rows, all rows are judged once more, with the shrinkage that is to be used.
  */
-async function firstThatHolds(
-  good: readonly Tried[],
-  { target, sampled, base: { causal, seed } }: TuneOptions,
+async function lookAgain(
+  late: readonly Tried[],
+  { target, prefer, sampled, base: { causal, seed } }: TuneOptions,
   whole: TrialInputs,
   judged: Truth,
-): Promise<{ chosen: Tried; heldOut: ErrorSummary } | null> {
-  if (good.length === 0) return null;
+): Promise<{ late: Tried[]; chosen: Attention | null; heldOut: ErrorSummary | null }> {
+  const looked = [...late];
+  const hopeful = late.filter((one) => errorOf(one) <= target).sort(byCost(prefer));
+  if (hopeful.length === 0) return { late: looked, chosen: null, heldOut: null };
+  const { heads, queryRows } = whole.sizes;
   const seen = new Set(judged.rows);
-  const others = Math.min(whole.sizes.queryRows, sampled + seen.size);
-  const fresh = sampleRows(whole.sizes.queryRows, others, causal, seed + 2).filter((row) => !seen.has(row));
-  const truth = fresh.length > 0 ? await truthOf(whole, thinned(fresh, sampled)) : judged;
-  for (const chosen of good) {
-    const { error } = await tryAttention(chosen.attention, whole, truth);
-    if (error.relativeL2.value <= target) return { chosen, heldOut: error };
+  const others = sampleRows(queryRows, Math.min(queryRows, sampled + seen.size), causal, seed + 2);
+  const fresh = thinned(others.filter((row) => !seen.has(row)), sampled);
+  const both = fresh.length > 0 ? joinedTruths(judged, await truthOf(whole, fresh)) : judged;
+  const places = Array.from({ length: both.rows.length }, (_, i) => i)
+    .filter((i) => fresh.length === 0 || !seen.has(both.rows[i]));
+  let first: { chosen: Attention; heldOut: ErrorSummary } | null = null;
+  for (const one of hopeful) {
+    const { error: all, approx } = await tryAttention(one.attention, whole, both);
+    const heldOut = errorOn(places, approx, both, heads, whole.population ?? queryRows);
+    const error = heldOut.relativeL2.value <= target ? all : heldOut;
+    const meets = error.relativeL2.high <= target;
+    looked[late.indexOf(one)] = { ...one, error, meets };
+    if (meets && heldOut.relativeL2.high <= target) return { late: looked, chosen: one.attention, heldOut };
+    if (meets) first ??= { chosen: one.attention, heldOut };
   }
-  return null;
+  return { late: looked, chosen: null, heldOut: null, ...first };
 }
 
 /** At most `most` of some rows, evenly. */

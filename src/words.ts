@@ -95,3 +95,9 @@ function editDistance(a: string, b: string, enough: number): number {
   }
   return last[b.length];
 }
+
+/** λ of decay per key head: "decay 0.25", "decay 0.00391 to 0.25". */
+export function decayText(lambdas: readonly number[]): string {
+  const [least, most] = [Math.min(...lambdas), Math.max(...lambdas)];
+  return `decay ${least === most ? figure(most) : `${figure(least)} to ${figure(most)}`}`;
+}

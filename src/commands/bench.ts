@@ -3,6 +3,7 @@ import { UsageError } from "../errors.ts";
 import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import type { Command, Flag } from "./command.ts";
+import { attend } from "./attend.ts";
 import {
   COMMON_FLAGS,
   fraction,
@@ -75,6 +76,7 @@ const FLAGS: readonly Flag[] = [
     parse: listOf(oneOf(MODES)),
   },
   { name: "causal", summary: "the same as --mode causal" },
+  ...attend.flags.filter(({ name }) => name === "decay"),
   {
     name: "threads",
     value: "LIST",

@@ -1,11 +1,13 @@
 /** The story of `bench`: open the backends, prepare the rows, measure their peaks and the sweep, report, compare. */
 import * as os from "node:os";
+import { type Attention, decayFor, withoutDecay } from "../attention.ts";
 import {
   type Axes,
   BENCH_SCHEMA,
   type BenchPeak,
   type BenchReport,
   type BenchSettings,
+  type BenchSizes,
   type Measurement,
   pointKey,
   type Setting,
@@ -17,8 +19,9 @@ import { measureCopy, type OpenBackend, sweep } from "../bench_measure.ts";
 import { type ByteSink, openOutput, readText } from "../bytes.ts";
 import { UsageError } from "../errors.ts";
 import { BENCH_EXPORTERS } from "../exporters/bench.ts";
-import { TAYLOR_MAPS } from "../feature_map.ts";
+import { EXACT, TAYLOR_MAPS } from "../feature_map.ts";
 import type { PlotStyle } from "../plots/style.ts";
+import type { Refusal } from "../report.ts";
 import { count } from "../words.ts";
 import { openBackends, rowsFor } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
@@ -74,7 +77,7 @@ async function run(
     nearFar: nearFarList(invocation, wanted),
   };
   const rows = await rowsFor(invocation, terminal);
-  const settings = settingsOf(axes, rows.sizes.headDim);
+  const { settings, decay, leftOut } = decaying(settingsOf(axes, rows.sizes.headDim), invocation, rows.sizes);
   await using open = new AsyncDisposableStack();
   const { backends, refused } = await openBackends(
     flags,
@@ -82,7 +85,8 @@ async function run(
     open,
     axes.nearFar.length > 0,
   );
-  if (saved) refuseStrangers(saved, String(flags.compare), { settings, backends, ...rows });
+  refused.push(...leftOut);
+  if (saved) refuseStrangers(saved, String(flags.compare), { settings, backends, decay, ...rows });
   const tensors = await rows.load();
   const measured: Measurement[] = [];
   let last: unknown = null;
@@ -93,6 +97,7 @@ async function run(
       settings,
       lengths: rows.lengths,
       tensors,
+      decay,
       seed: Number(flags.seed),
       tileRows: flags.tile as number | undefined,
       samples: Number(flags.samples),
@@ -129,7 +134,7 @@ async function run(
     command: "bench",
     date,
     machine,
-    settings: settingsFor(invocation, axes, rows),
+    settings: settingsFor(invocation, axes, decay, rows),
     complete,
     refused,
     peaks,
@@ -149,13 +154,33 @@ function modes({ flags, sources }: Invocation): boolean[] {
   return [true];
 }
 
+/** The settings that can decay, where that is asked for, and why the others cannot. Throws UsageError where none can. */
+function decaying(
+  all: readonly Setting[],
+  { flags }: Invocation,
+  sizes: BenchSizes,
+): { settings: Setting[]; decay: Float64Array | null; leftOut: Refusal[] } {
+  const wish = (flags.decay as Attention["decay"] | undefined) ?? null;
+  const causal = all.every((setting) => setting.causal);
+  const decay = decayFor({ decay: wish, causal, features: EXACT, compat: "exact" }, sizes);
+  const leftOut: Refusal[] = [];
+  const settings = all.filter(({ features, nearFar }) => {
+    const reason = decay ? withoutDecay({ features, nearFar }) : null;
+    if (reason) leftOut.push({ name: features, reason });
+    return !reason;
+  });
+  if (settings.length > 0) return { settings, decay, leftOut };
+  throw new UsageError(`Cannot use --decay with --features ${leftOut[0].name}: ${leftOut[0].reason}; name another map`);
+}
+
 type Sweep = Pick<BenchSettings, "lengths"> & { sizes: { heads: number; headDim: number; valueDim: number } };
 
 /** A saved report that shares no point is refused before anything is measured. */
 function refuseStrangers(
   saved: SavedReport,
   path: string,
-  { settings, backends, lengths, sizes: { heads, headDim, valueDim } }: Sweep & {
+  { settings, backends, decay, lengths, sizes: { heads, headDim, valueDim } }: Sweep & {
+    readonly decay: Float64Array | null;
     readonly settings: readonly Setting[];
     readonly backends: readonly OpenBackend[];
   },
@@ -169,6 +194,13 @@ function refuseStrangers(
       );
     });
   });
+  const text = (lambdas: ArrayLike<number> | null) => lambdas ? Array.from(lambdas).join(",") : "none";
+  const before = text(saved.settings?.decay ?? null);
+  if (shared && before !== text(decay)) {
+    throw new UsageError(
+      `Cannot compare with "${path}": its decay is ${before}, that of this sweep ${text(decay)}; give the same --decay`,
+    );
+  }
   if (shared) return;
   throw new UsageError(
     `Cannot compare with "${path}": it holds none of the points of this sweep; use the flags it was saved with`,
@@ -186,6 +218,7 @@ const machineOf = ({ runtime }: Terminal): BenchReport["machine"] => ({
 function settingsFor(
   { arguments: [path], flags }: Invocation,
   axes: Required<Axes>,
+  decay: Float64Array | null,
   { lengths, sizes }: Awaited<ReturnType<typeof rowsFor>>,
 ): BenchSettings {
   const { heads, kvHeads, headDim, valueDim } = sizes;
@@ -193,6 +226,7 @@ function settingsFor(
     input: path ?? "synthetic",
     lengths,
     ...axes,
+    decay: decay && [...decay],
     heads,
     kvHeads,
     headDim,

@@ -60,7 +60,7 @@ const FLAGS: readonly Flag[] = [
     choices: ["chi", "sqrtd"],
     default: "chi",
   },
-  ...attend.flags.filter(({ name }) => name === "params" || name === "centre"),
+  ...attend.flags.filter(({ name }) => ["params", "centre", "decay"].includes(name)),
   {
     name: "redraws",
     value: "R",
@@ -101,6 +101,7 @@ export const compare: Command = {
   examples: [
     "performer compare input.npy --heads 8",
     "performer compare qkv.npz --causal --features hyperbolic,positive -m 64..1024 --projection orthogonal,iid",
+    "performer compare qkv.npz --causal --decay alibi",
     "performer compare qkv.npz --features hyperbolic,taylor1,taylor2 --window 64 --heavy 64",
     "performer compare genome.fa --encode kmer:6 --format csv > table.csv",
   ],

@@ -1,11 +1,13 @@
 /** The story of `compare`: open the input and the backends, measure every setting on both, report. */
-import { logitScale } from "../attention.ts";
-import { COMPARE_SCHEMA, type CompareReport, compareWarnings, drawsFor, entrantsOf } from "../compare.ts";
+import { type Attention, decayFor, logitScale, withoutDecay } from "../attention.ts";
+import { COMPARE_SCHEMA, type CompareReport, compareWarnings, drawsFor, type Entrant, entrantsOf } from "../compare.ts";
 import { compareSettings } from "../compare_measure.ts";
+import { variantName } from "../drift.ts";
 import { UsageError } from "../errors.ts";
 import { COMPARE_EXPORTERS } from "../exporters/compare.ts";
 import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
 import type { RowNorms } from "../projection.ts";
+import type { Refusal } from "../report.ts";
 import { sizesOf } from "../run.ts";
 import { fitWish, openInputs } from "./attend_files.ts";
 import { openBackends } from "./bench_open.ts";
@@ -61,6 +63,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     seed: Number(flags.seed),
     causal,
     scale: (flags.scale as number | undefined) ?? null,
+    decay: (flags.decay as Attention["decay"] | undefined) ?? null,
     given: null,
     fitting: fitWish(flags),
     compat: "exact" as const,
@@ -71,16 +74,18 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     projections: flags.projection as string[],
     nearFar,
   };
-  const entrants = entrantsOf(axes, sizes.headDim, common);
+  const decay = decayFor({ ...common, features: EXACT }, sizes);
+  const { entrants, leftOut } = decaying(entrantsOf(axes, sizes.headDim, common));
   await using open = new AsyncDisposableStack();
   const threads = flags.threads === undefined ? undefined : [flags.threads];
-  const needsNearFar = nearFar.length > 0;
+  const needsNearFar = entrants.some(({ attention }) => attention.nearFar);
   const { backends, refused } = await openBackends(
     { ...flags, threads },
     speedsFile(terminal.env),
     open,
     needsNearFar,
   );
+  refused.push(...leftOut);
   const found = await compareSettings({
     inputs,
     sizes,
@@ -114,6 +119,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     attention: {
       causal,
       scale: logitScale(entrants[0].attention, sizes.headDim),
+      decay: decay && [...decay],
       masked: inputs.weights !== null,
       norms: common.norms,
       seed: common.seed,
@@ -121,6 +127,19 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     ...found,
     seconds: { ...found.seconds, total: (performance.now() - started) / 1000 },
     peakBytes: terminal.peakBytes(),
-    warnings: compareWarnings(found),
+    warnings: compareWarnings(found, decay !== null),
   };
+}
+
+/** Those that can decay, where there is decay, and why the others cannot. Throws UsageError where none can. */
+function decaying(all: readonly Entrant[]): { entrants: Entrant[]; leftOut: Refusal[] } {
+  const leftOut: Refusal[] = [];
+  const entrants = all.filter((entrant) => {
+    const reason = entrant.attention.decay ? withoutDecay(entrant.attention) : null;
+    if (reason) leftOut.push({ name: variantName(entrant), reason });
+    return !reason;
+  });
+  if (entrants.length > 0) return { entrants, leftOut };
+  const names = leftOut.map(({ name, reason }) => `${name}: ${reason}`).join("; ");
+  throw new UsageError(`Cannot use --decay with these features alone (${names}): name a map such as hyperbolic`);
 }

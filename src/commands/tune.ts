@@ -9,6 +9,7 @@ const SHARED = [
   "threads",
   "seed",
   "causal",
+  "decay",
   "heads",
   "kv-heads",
   "scale",

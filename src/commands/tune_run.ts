@@ -1,5 +1,5 @@
 /** The story of `tune`: open the inputs and a backend, try settings for real, say which one to use. */
-import type { Attention } from "../attention.ts";
+import { type Attention, decayFor } from "../attention.ts";
 import { openFirst, parseBackendList } from "../backends/mod.ts";
 import { TRIED_MAPS } from "../candidates.ts";
 import { UsageError } from "../errors.ts";
@@ -51,13 +51,14 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   const { inputs } = opened;
   const base = await baseOf(invocation);
   const sizes = sizesOf(inputs, base.causal);
+  const lambdas = decayFor(base, sizes);
   if (sizes.queryRows === 0 || sizes.keyRows === 0) {
     throw new UsageError("Cannot tune on an empty input: it has no rows");
   }
   const { backend, refused } = await openFirst(candidates, {
     threads: flags.threads as number | undefined,
     speeds: speedsFile(terminal.env),
-    nearFar: true,
+    nearFar: base.decay === null,
   });
   await using _backend = backend;
   const prefer = flags.memory ? "memory" : "time";
@@ -85,6 +86,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
       headDim: sizes.headDim,
     },
     causal: base.causal,
+    decay: lambdas && [...lambdas],
     target: Number(flags.error),
     prefer,
     ...found,
@@ -113,7 +115,21 @@ async function baseOf({ flags, sources }: Invocation): Promise<Attention> {
 function useOf(attention: Attention, { arguments: [path], flags, sources }: Invocation): string {
   const words = ["performer", "attend", ...(path === undefined ? [] : [path])];
   for (
-    const name of ["q", "k", "v", "heads", "kv-heads", "layout", "dtype", "encode", "mask", "scale", "seed", "backend"]
+    const name of [
+      "q",
+      "k",
+      "v",
+      "heads",
+      "kv-heads",
+      "layout",
+      "dtype",
+      "encode",
+      "mask",
+      "scale",
+      "decay",
+      "seed",
+      "backend",
+    ]
   ) {
     if (flags[name] !== undefined && sources[name] !== "default") words.push(`--${name}`, String(flags[name]));
   }

@@ -2,6 +2,7 @@
 import type { BenchReport } from "../bench.ts";
 import type { BenchExporter } from "./bench.ts";
 import { type BenchTable, benchTable } from "./bench_rows.ts";
+import { decayText } from "../words.ts";
 import { findingLines, type Line, settingLines } from "./bench_words.ts";
 
 const CODES = { bold: [1, 22], dim: [2, 22], green: [32, 39], red: [31, 39] } as const;
@@ -27,11 +28,12 @@ export const benchText: BenchExporter = (report, { color, picture = "" }) => {
 
 /** One line about what was measured. */
 export function benchTitle({ settings }: BenchReport): string {
-  const { input, seed, spread, heads, kvHeads, headDim, valueDim } = settings;
+  const { input, decay, seed, spread, heads, kvHeads, headDim, valueDim } = settings;
   const rows = input === "synthetic" ? `synthetic rows, seed ${seed}, spread ${spread}` : `${input}, seed ${seed}`;
   const shared = kvHeads === heads ? "" : ` (${kvHeads} key heads)`;
   const width = headDim === valueDim ? `${headDim}` : `${headDim}→${valueDim}`;
-  return `performer bench · ${rows} · ${heads} head${heads === 1 ? "" : "s"}${shared} × ${width}`;
+  return `performer bench · ${rows} · ${heads} head${heads === 1 ? "" : "s"}${shared} × ${width}` +
+    (decay ? ` · ${decayText(decay)}` : "");
 }
 
 /** Lines of a table whose columns are aligned, the header first. */

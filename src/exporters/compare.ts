@@ -1,7 +1,7 @@
 /** Formats of a comparison by name. Adding one is its line here. */
 import type { Best, CompareReport, CompareRow, Contender, ExactCost } from "../compare.ts";
 import { EXACT } from "../feature_map.ts";
-import { bytesText, count, duration, figure } from "../words.ts";
+import { bytesText, count, decayText, duration, figure } from "../words.ts";
 import { aligned } from "./bench_text.ts";
 import { time } from "./bench_rows.ts";
 import { type Cell, csvText } from "./csv.ts";
@@ -195,6 +195,7 @@ export function compareTitle({ input, attention }: CompareReport): string {
     `performer compare ${input.path}`,
     `${count(input.rows)} rows${keys} × ${input.heads} head${input.heads === 1 ? "" : "s"}${shared} × ${width}`,
     attention.causal ? "causal" : "bidirectional",
+    ...(attention.decay ? [decayText(attention.decay)] : []),
     ...(attention.masked ? ["masked"] : []),
     ...(input.encoding ? [input.encoding] : []),
     ...(attention.norms === "chi" ? [] : [`norms ${attention.norms}`]),

@@ -2,7 +2,7 @@
 import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
 import type { ErrorReport, HealthReport, Report } from "../report.ts";
 import { rulesNamed } from "../rules_table.ts";
-import { bytesText, count, duration, figure } from "../words.ts";
+import { bytesText, count, decayText, duration, figure } from "../words.ts";
 import { aligned } from "./bench_text.ts";
 import { adviceLine, healthLine, healthTable } from "./health.ts";
 import type { Exporter } from "./mod.ts";
@@ -70,17 +70,11 @@ function title({ command, input, attention }: Report, paint: Paint): string {
     `performer ${command} ${input.path}`,
     `${count(input.rows)} rows${keys} × ${input.heads} head${input.heads === 1 ? "" : "s"}${shared} × ${width}`,
     attention.causal ? "causal" : "bidirectional",
-    ...(attention.decay ? [`decay ${decay(attention.decay)}`] : []),
+    ...(attention.decay ? [decayText(attention.decay)] : []),
     ...(attention.masked ? ["masked"] : []),
     ...(input.encoding ? [input.encoding] : []),
   ];
   return paint("bold", parts[0]) + " · " + parts.slice(1).join(" · ");
-}
-
-/** λ per key head in words. */
-function decay(lambdas: readonly number[]): string {
-  const [least, most] = [Math.min(...lambdas), Math.max(...lambdas)];
-  return least === most ? figure(most) : `${figure(least)} to ${figure(most)}`;
 }
 
 /** The attention in words. */

@@ -1,7 +1,8 @@
 /** Formats of a tune report by name. Adding one is its line here. */
+import type { ErrorSummary } from "../metrics.ts";
 import { settingName } from "../setting_words.ts";
 import { byError, type Tried, type TuneReport } from "../tune.ts";
-import { bytesText, count, duration, figure } from "../words.ts";
+import { bytesText, count, decayText, duration, figure } from "../words.ts";
 import { aligned } from "./bench_text.ts";
 import { type Cell, csvText } from "./csv.ts";
 import { mdTable } from "./md.ts";
@@ -57,11 +58,12 @@ function notes({ meets, pareto, rows }: Tried, chosen: boolean, all: number): st
   return words.join(", ");
 }
 
-export function tuneTitle({ input, causal, target }: TuneReport): string {
+export function tuneTitle({ input, causal, decay, target }: TuneReport): string {
   const parts = [
     `performer tune ${input.path}`,
     `${count(input.rows)} rows × ${input.heads} head${input.heads === 1 ? "" : "s"} × ${input.headDim}`,
     causal ? "causal" : "bidirectional",
+    ...(decay ? [decayText(decay)] : []),
     `error ≤ ${figure(100 * target)} %`,
   ];
   return parts.join(" · ");
@@ -73,7 +75,8 @@ export function tuneVerdict(
 ): [name: string, words: string][] {
   const wanted = `${figure(100 * target)} %`;
   if (!chosen) {
-    const best = [...tried].sort(byError)[0];
+    // What ran on a slice only says little about the whole.
+    const best = tried.filter(({ rows }) => rows === input.rows).sort(byError)[0];
     const words = best
       ? `none of the ${tried.length} settings tried reaches ${wanted} on this data; the most accurate was ` +
         `${settingName(best.attention)} at ${figure(best.error.relativeL2.value)}, at most ` +
@@ -110,6 +113,7 @@ export function tuneVerdict(
       `relative L2 ${figure(value)}${interval} on ${rows} · ` +
       `uniform baseline ${figure(heldOut.uniformBaseline)} · skill ${heldOut.skill.toFixed(3)}`,
     ]);
+    if (heldOut.perHead.length > 1) lines.push(["per head", headsText(heldOut, target)]);
   }
   lines.push(["use", use ?? ""]);
   if (prefer === "time" && exact.seconds <= chosen.seconds) {
@@ -118,16 +122,26 @@ export function tuneVerdict(
   return lines;
 }
 
+/** The same error of each head, and which of them exceed the target that all together meet. */
+function headsText({ perHead }: ErrorSummary, target: number): string {
+  const above = perHead.flatMap(({ relativeL2 }, head) => relativeL2 > target ? [head] : []);
+  const words = perHead.map(({ relativeL2 }) => figure(relativeL2)).join(", ");
+  return above.length > 0
+    ? `${words}: above ${figure(100 * target)} % in head${above.length === 1 ? "" : "s"} ${above.join(", ")}`
+    : words;
+}
+
 /** Rows at which a setting of linear cost takes as long as exact attention, whose cost is quadratic. */
 function crossover(chosen: Tried, exact: TuneReport["exact"], rows: number): number {
   return rows * chosen.seconds / exact.seconds;
 }
 
 export function tuneFacts(report: TuneReport): [name: string, words: string][] {
-  const { backend, seconds } = report;
+  const { backend, leftOut, seconds } = report;
   return [
     ["backend", `${backend.name} · ${backend.device}`],
     ["errors", "relative L2 against exact softmax on sampled rows; skill 0 is the mean of V, 1 is exact"],
+    ...leftOut.map(({ name, reason }): [string, string] => ["left out", `${name}: ${reason}`]),
     ["time", duration(seconds.total)],
   ];
 }

@@ -125,3 +125,108 @@ test("ALiBi's slopes belong to query heads: shared key heads need numbers", asyn
   const numbers = await performer(["attend", ...inputs, ...heads, "--decay", "0.1,0.2"]);
   expect(JSON.parse(numbers.stdout).attention.decay).toEqual([0.1, 0.2]);
 });
+
+/** Any of the commands on the inputs of this file. */
+const command = (name: string, args: readonly string[]) => {
+  const inputs = ["--q", path("q.npy"), "--k", path("k.npy"), "--v", path("v.npy"), "--heads", String(HEADS)];
+  return performer([name, ...inputs, "--causal", ...args, ...SCALAR]);
+};
+
+test("compare: errors are those of attend under the same decay; what cannot decay is left out, with the reason", async () => {
+  const decay = ["--decay", "0.5,0.1,0.02,0"];
+  const maps = ["--features", "hyperbolic,taylor1,cosformer", "-m", "32", "--redraws", "2"];
+  const { code, stdout, stderr } = await command("compare", [...decay, ...maps, "--json"]);
+  expect([code, stderr]).toEqual([0, ""]);
+  const { rows, refused, attention, uniformBaseline } = JSON.parse(stdout);
+  expect(attention.decay).toEqual([0.5, 0.1, 0.02, 0]);
+  expect(refused.map(({ name }: { name: string }) => name).sort()).toEqual(["cosformer 16", "taylor1"]);
+  for (const { reason } of refused) expect(reason).toContain("no decay");
+  expect(rows).toHaveLength(1);
+  const { error } = JSON.parse(
+    (await run([...decay, "-m", "32", "--redraws", "1", ...SCALAR, "--json"].concat("--causal"))).stdout,
+  );
+  // Float64, but for the order of sums: rows come in tiles, and a state falls by λ per row whatever the cut.
+  [error.relativeL2.value, ...error.redraws.samples].forEach((wanted: number, draw: number) => {
+    expect(Math.abs(rows[0].draws.samples[draw] / wanted - 1)).toBeLessThan(1e-10);
+  });
+  expect(Math.abs(uniformBaseline / error.uniformBaseline - 1)).toBeLessThan(1e-12);
+  const text = (await command("compare", ["--decay", "alibi", ...maps])).stdout;
+  expect(text).toContain("causal · decay 0.00391 to 0.25");
+  expect(text).not.toContain("--window");
+});
+
+test("tune: features are judged against the decayed truth, near keys are left out, and the line it prints repeats the decay", async () => {
+  const args = ["--decay", "alibi", "--features", "hyperbolic,cosformer", "-m", "16,48", "--sample", "1000"];
+  const { code, stdout, stderr } = await command("tune", [...args, "--error", "60%", "--json"]);
+  expect([code, stderr]).toEqual([0, ""]);
+  const { chosen, heldOut, use, decay, leftOut, tried } = JSON.parse(stdout);
+  expect(decay).toEqual([0.25, 0.0625, 2 ** -6, 2 ** -8]);
+  expect(leftOut.map(({ name }: { name: string }) => name)).toEqual(["near keys and far fields", "cosformer"]);
+  for (const { attention } of tried) expect([attention.features, attention.nearFar]).toEqual(["hyperbolic", null]);
+  expect(chosen.attention.decay).toBe("alibi");
+  expect(use).toContain(" --decay alibi ");
+  const used = JSON.parse((await performer([...use.split(" ").slice(1), "--check", "1000", "--json"])).stdout);
+  expect(used.attention.decay).toEqual(decay);
+  // λ of shrinkage is printed with three digits: half a thousandth of Ô − v̄, which is no longer than a few times O.
+  expect(Math.abs(used.error.relativeL2.value - heldOut.relativeL2.value)).toBeLessThan(3e-3);
+  const text = (await command("tune", [...args, "--error", "60%"])).stdout;
+  expect(text).toContain("left out     near keys and far fields: they have no decay");
+});
+
+test("bench: decay is of causal sweeps, is reported, and two runs are compared under one decay only", async () => {
+  const sweep = [
+    "--heads",
+    "2",
+    "--head-dim",
+    "8",
+    "-L",
+    "64",
+    "-m",
+    "16",
+    "--seconds",
+    "0.01",
+    "--samples",
+    "3",
+    ...SCALAR,
+  ];
+  const bench = (args: readonly string[]) => performer(["bench", ...sweep, ...args]);
+  const maps = ["--features", "hyperbolic,softmax,cosformer"];
+  const { code, stdout, stderr } = await bench(["--causal", "--decay", "0.5,0", ...maps, "--json"]);
+  expect([code, stderr]).toEqual([0, ""]);
+  const { settings, results, refused } = JSON.parse(stdout);
+  expect(settings.decay).toEqual([0.5, 0]);
+  expect(results.map(({ features }: { features: string }) => features)).toEqual(["hyperbolic", "softmax"]);
+  expect(refused).toEqual([{ name: "cosformer", reason: "it weighs distances by itself and has no decay" }]);
+  writeFileSync(path("decayed.json"), stdout);
+  const other = await bench(["--causal", "--decay", "0.5", "--compare", path("decayed.json")]);
+  expect(other.code).toBe(2);
+  expect(other.stderr).toContain("its decay is 0.5,0, that of this sweep 0.5,0.5; give the same --decay");
+  const same = await bench(["--causal", "--decay", "0.5,0", "--compare", path("decayed.json"), "--regression", "100"]);
+  expect([same.code, same.stderr]).toEqual([0, ""]);
+  expect(same.stdout).toContain("decay 0 to 0.5");
+});
+
+test.each(["compare", "tune", "bench"])(
+  "%s refuses decay of bidirectional attention, and of nothing that can decay",
+  async (name) => {
+    const inputs = name === "bench"
+      ? []
+      : ["--q", path("q.npy"), "--k", path("k.npy"), "--v", path("v.npy"), "--heads", "4"];
+    const plain = await performer([name, ...inputs, "--decay", "alibi", ...SCALAR]);
+    expect([plain.code, plain.stdout]).toEqual([2, ""]);
+    expect(plain.stderr).toContain("--causal");
+    if (name === "tune") return; // it says what it left out, and that nothing is cheaper than exact attention
+    const none = await performer([
+      name,
+      ...inputs,
+      "--causal",
+      "--decay",
+      "alibi",
+      "--features",
+      "cosformer",
+      ...SCALAR,
+    ]);
+    expect([none.code, none.stdout]).toEqual([2, ""]);
+    expect(none.stderr).toContain("cosformer");
+  },
+);

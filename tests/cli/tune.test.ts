@@ -1,9 +1,11 @@
 /** `performer tune` as a process: what it promises is kept by the command line it prints. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { RandomStream } from "../../src/random.ts";
-import { npyBytes, performer, ROOT, RUNTIMES, scratch } from "./process.ts";
+import { sampleRows } from "../../src/sampled_rows.ts";
+import { relativeL2 } from "../../src/statistics.ts";
+import { npyBytes, performer, readNpyBytes, ROOT, RUNTIMES, scratch } from "./process.ts";
 
 const { path, remove } = scratch();
 const L = 500, D = 16, HEADS = 2;
@@ -42,8 +44,8 @@ describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {
     expect([code, stderr]).toEqual([0, ""]);
     const report = JSON.parse(stdout);
     expect(Object.keys(report)).toEqual([
-      ...["schema", "command", "backend", "input", "causal", "target", "prefer", "tried", "chosen", "heldOut", "exact"],
-      ...["uniformBaseline", "use", "seconds"],
+      ...["schema", "command", "backend", "input", "causal", "decay", "target", "prefer", "tried", "chosen", "heldOut"],
+      ...["exact", "uniformBaseline", "leftOut", "use", "seconds"],
     ]);
     expect(report).toMatchObject({
       schema: "performer-tune/1",
@@ -124,6 +126,42 @@ test("trained heads: 10 % is within reach of near keys, not of random features, 
   const random = tried.filter((one: typeof chosen) => !one.attention.nearFar);
   expect(random.length).toBeGreaterThan(0);
   for (const one of random) expect(one.error.skill).toBeLessThan(0.5);
+});
+
+test("what it recommends, run as printed, holds on rows that it did not look at", async () => {
+  const [rows, heads, width, sample, target] = [360, 2, 64, 72, 0.15];
+  for (const [name, mode] of [["masked_layer0", []], ["causal_layer0", ["--causal"]]] as const) {
+    const folder = join(ROOT, "tests/fixtures/heads", name);
+    const tensors = ["q", "k", "v"].flatMap((name) => [`--${name}`, join(folder, `${name}.npy`)]);
+    const files = [...tensors, "--rows", `:${rows}`];
+    const wish = ["--error", String(target), "--memory", "--sample", String(sample), "--json"];
+    const { code, stdout } = await performer(["tune", ...files, ...mode, ...WASM, ...SMALL, ...wish]);
+    expect(code).toBe(0);
+    const outputs = async (args: readonly string[]) => {
+      const file = [...args, "--check", "0", "-o", path("out.npy"), "--output-dtype", "f32", "--quiet"];
+      expect((await performer(file)).code).toBe(0);
+      return readNpyBytes(new Uint8Array(readFileSync(path("out.npy")))).data;
+    };
+    const approx = await outputs(words(JSON.parse(stdout).use).slice(1));
+    const exact = await outputs(["attend", ...files, ...mode, ...WASM, "--features", "softmax"]);
+    // All rows that either of its two samples may have taken (seeds 0 + 1 and 0 + 2, the second of twice as many).
+    const seen = new Set([1, 2].flatMap((seed) => [...sampleRows(rows, seed * sample, mode.length > 0, seed)]));
+    const others = Array.from({ length: rows }, (_, row) => row).filter((row) => !seen.has(row));
+    expect(others.length).toBeGreaterThan(rows - 3 * sample - 1);
+    const sum = (row: number, of: (at: number) => number) => {
+      let total = 0;
+      for (let h = 0; h < heads; h++) {
+        for (let c = 0; c < width; c++) total += of((h * rows + row) * width + c) ** 2;
+      }
+      return total;
+    };
+    const errors = Float64Array.from(others, (row) => sum(row, (at) => approx[at] - exact[at]));
+    const norms = Float64Array.from(others, (row) => sum(row, (at) => exact[at]));
+    // What is taken has the 95 % interval of its fresh rows within the target; other rows may exceed it by their own sampling noise.
+    const { value, low } = relativeL2(errors, norms, Infinity);
+    expect(low).toBeLessThanOrEqual(target);
+    expect(value).toBeGreaterThan(0);
+  }
 });
 
 test("csv and markdown hold the same settings", async () => {

@@ -73,6 +73,11 @@ test("the choice is checked on rows that did not make it, spread over all of the
     expect(found.chosen!.meets).toBeTrue();
     expect(found.heldOut!.relativeL2.value).toBeLessThanOrEqual(0.2);
     expect(found.heldOut!.rowsChecked).toBe(40);
+    // What it is judged by in the end is both samples, as rows of any number: the interval has width, and ends within the target.
+    expect(found.chosen!.error.rowsChecked).toBe(80);
+    expect(found.chosen!.error.relativeL2.high).toBeLessThanOrEqual(0.2);
+    expect(found.chosen!.error.relativeL2.high).toBeGreaterThan(found.chosen!.error.relativeL2.value);
+    expect(found.tried).toContain(found.chosen!);
   }
 });
 
@@ -158,6 +163,7 @@ describe("reports", () => {
     backend: { name: "wasm", device: "two threads", refused: [] },
     input: { path: "a.npy", rows: 1000, keyRows: 1000, heads: 1, headDim: D },
     causal: false,
+    decay: null,
     target: 0.05,
     prefer: "time",
     tried: [fast, slow],
@@ -165,6 +171,7 @@ describe("reports", () => {
     heldOut: error(0.041),
     exact: { seconds: 10, flopsPerRow: 2e6 },
     uniformBaseline: 0.9,
+    leftOut: [],
     use: "performer attend a.npy --window 8 --far taylor1",
     seconds: { total: 5 },
     ...changes,
@@ -186,6 +193,25 @@ describe("reports", () => {
     expect(text()).toContain("use          performer attend a.npy --window 8 --far taylor1\n");
     expect(text({ heldOut: error(0.041, 1000) })).toContain("on all rows");
     expect(text({ prefer: "memory" })).toContain("reaches 5 % with 2.00 kB of state");
+  });
+
+  test("several heads: the error of each, and which of them exceed what all together meet", () => {
+    const heads = (...errors: number[]): ErrorSummary => ({
+      ...error(0.041),
+      perHead: errors.map((relativeL2) => ({ relativeL2, uniformBaseline: 0.9, skill: 0.9 })),
+    });
+    expect(text({ heldOut: heads(0.03, 0.052, 0.05, 0.06) })).toContain(
+      "per head     0.03, 0.052, 0.05, 0.06: above 5 % in heads 1, 3\n",
+    );
+    expect(text({ heldOut: heads(0.03, 0.06) })).toContain("above 5 % in head 1\n");
+    expect(text({ heldOut: heads(0.03, 0.04) })).toContain("per head     0.03, 0.04\n");
+    expect(text({ heldOut: heads(0.041) })).not.toContain("per head");
+  });
+
+  test("what ran on a slice only is not called the most accurate", () => {
+    const slice = { ...slow, error: error(0.01), rows: 100 };
+    const words = text({ chosen: null, heldOut: null, use: null, tried: [slice, { ...fast, error: error(0.07) }] });
+    expect(words).toContain("the most accurate was window 8, taylor1 at 0.07");
   });
 
   test("exact attention is faster: that is said plainly, with the length from which it is not", () => {

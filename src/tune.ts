@@ -121,7 +121,7 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
   const sizes = sizesOf(inputs, base.causal);
   const whole: TrialInputs = { inputs, sizes, backend, causal: base.causal, scale: base.scale, signal };
   const long = sizes.queryRows > SLICE_ROWS && sizes.queryRows === sizes.keyRows;
-  const tops = await takesTops(backend, sizes, base.causal);
+  const tops = takesTops(backend, sizes, base.causal);
   const most = long ? LONG_BUDGET * budgetOf(256, sizes) : Infinity;
   // Maps and numbers of features were asked for: they are tried in any case.
   const candidates = candidatesFor({ ...options, sizes, tops })

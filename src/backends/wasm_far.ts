@@ -2,7 +2,7 @@
 import type { KeyRows } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
 import { copyFarState, emptyFarState, type FarSums, type HeavyKey } from "../far_state.ts";
-import { BLOCK_ROWS, type NearFarPlan } from "../near_far.ts";
+import { BLOCK_ROWS, type NearFarPlan, type NearFarShape } from "../near_far.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import type { NearFarKernels } from "./near_far_session.ts";
 import type { TileOutput } from "./tiled.ts";
@@ -65,6 +65,24 @@ interface Asked {
   readonly into?: FloatArray;
 }
 
+/** Rows that may be near those of a tile. */
+const mostNear = ({ tileRows, causal, window, exactRows }: NearFarShape) =>
+  tileRows + (causal ? Math.max(window, exactRows) : 2 * window);
+
+/** Throws UnsupportedError for what there are no kernels or no room for. */
+export function checkNear(shape: NearFarShape): void {
+  const { kvHeads, headDim, valueDim, window, causal, clusters } = shape;
+  if (causal && (clusters?.top ?? 0) > 0) {
+    throw new UnsupportedError("wasm", "it has no causal kernels for --top; leave it out, or use --backend scalar");
+  }
+  if (SLOTS * mostNear(shape) * kvHeads * (headDim + valueDim) * 4 > NEAR_BYTES) {
+    throw new UnsupportedError(
+      "wasm",
+      `the keys of a window of ${window} rows do not fit into its memory; use a smaller --window, or --features softmax`,
+    );
+  }
+}
+
 export class WasmFar implements NearFarKernels {
   readonly #area: PlanArea;
   readonly #layout: MomentLayout;
@@ -88,20 +106,12 @@ export class WasmFar implements NearFarKernels {
     readonly shared: SharedMemory,
     readonly kernels: Kernels,
   ) {
-    const { heads, kvHeads, headDim, valueDim, tileRows, window, exactRows, causal, heavy, clusters } = plan;
+    const { heads, kvHeads, headDim, valueDim, tileRows, causal, heavy, clusters } = plan;
     const top = clusters?.top ?? 0;
-    if (top > 0 && causal) {
-      throw new UnsupportedError("wasm", "it has no causal kernels for --top; leave it out, or use --backend scalar");
-    }
     this.#ids = new ClusterIds(kvHeads, clusters?.count ?? 0);
     this.#grouped = top > 0 ? new GroupedKeys(plan, shared) : null;
-    const nearRows = tileRows + (causal ? Math.max(window, exactRows) : 2 * window);
-    if (SLOTS * nearRows * kvHeads * (headDim + valueDim) * 4 > NEAR_BYTES) {
-      throw new UnsupportedError(
-        "wasm",
-        `the keys of a window of ${window} rows do not fit into its memory; use a smaller --window, or --features softmax`,
-      );
-    }
+    checkNear(plan);
+    const nearRows = mostNear(plan);
     this.#area = writeFarPlan(shared, plan);
     const bytes = kernels.farBytes(this.#area.at);
     this.#layout = new MomentLayout(shared, plan, bytes / 4);

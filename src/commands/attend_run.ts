@@ -9,9 +9,10 @@ import { AUTO, featureMap } from "../feature_map.ts";
 import type { Report } from "../report.ts";
 import { planFit, readsAhead } from "../fit.ts";
 import { attend, sizesOf } from "../run.ts";
+import { checkAccepted } from "../run_near_far.ts";
 import { lambdaOf } from "../trial.ts";
 import { attentionFrom, openInputs, openOutputFor } from "./attend_files.ts";
-import { chooseLayer, layerAttention, openLayer } from "./attend_layer.ts";
+import { chooseLayer, layerAttention, layerSizes, openLayer } from "./attend_layer.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { Progress, useColor } from "./progress.ts";
@@ -43,6 +44,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   // What does not fit is refused before a backend is open.
   const given = chosen ? null : sizesOf(opened.inputs, attention.causal);
   if (given) decayFor(attention, given);
+  const planned = given ?? layerSizes(chosen!, opened.inputs.q.info.rows);
   const work = given ? expectedWork(attention, given) : undefined;
   if (given && typeof attention.shrink === "object" && attention.shrink && attention.shrink.length !== given.heads) {
     throw new UsageError(
@@ -57,6 +59,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     speeds: speedsFile(terminal.env),
     work,
     nearFar: Boolean(attention.nearFar) || auto,
+    accept: (candidate) => checkAccepted(candidate, attention, planned, flags.tile as number | undefined),
     hybrid: attention.features === "hybrid",
   });
   await using _backend = backend;

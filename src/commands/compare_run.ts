@@ -7,6 +7,7 @@ import { COMPARE_EXPORTERS } from "../exporters/compare.ts";
 import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import type { RowNorms } from "../projection.ts";
 import { sizesOf } from "../run.ts";
+import { checkAccepted } from "../run_near_far.ts";
 import { fitWish, openInputs } from "./attend_files.ts";
 import { openBackends } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
@@ -68,12 +69,14 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   const entrants = entrantsOf(axes, sizes.headDim, common);
   await using open = new AsyncDisposableStack();
   const threads = flags.threads === undefined ? undefined : [flags.threads];
+  const tileRows = flags.tile as number | undefined;
   const needsNearFar = nearFar.length > 0;
   const { backends, refused } = await openBackends(
     { ...flags, threads },
     speedsFile(terminal.env),
     open,
     needsNearFar,
+    (backend) => entrants.forEach(({ attention }) => checkAccepted(backend, attention, sizes, tileRows)),
   );
   const found = await compareSettings({
     inputs,
@@ -83,7 +86,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     check: Number(flags.check),
     draws: (flags.redraws as number | undefined) ?? drawsFor(entrants, sizes, backends.length),
     rowsTimed: Number(flags["rows-timed"]),
-    tileRows: flags.tile as number | undefined,
+    tileRows,
     peakBytes: terminal.peakBytes,
     progress: (stage, done, total) => progress.update(stage, done, total),
     refuse: (refusal) => refused.push(refusal),

@@ -303,6 +303,39 @@ describe("auto on trained heads", () => {
   }
 });
 
+describe("a backend that opens but does not take the attention", () => {
+  const args = ["attend", path("walk.npy"), "--far", "clusters:8", "--top", "2"];
+  for (const runtime of Object.keys(RUNTIMES)) {
+    test(`${runtime}: a list goes on to the next and says why, a single name is refused`, async () => {
+      const alone = await performer([...args, "--backend", "webgpu"], { runtime });
+      expect([alone.code, alone.stdout]).toEqual([4, ""]); // no adapter, or no kernels for --top
+      const reason = alone.stderr.trim().split(" is not available: ")[1];
+      const listed = await performer([...args, "--backend", "webgpu,wasm", "--json"], { runtime });
+      expect(listed.code).toBe(0);
+      const { backend } = JSON.parse(listed.stdout);
+      expect(backend.name).toBe("wasm");
+      expect(backend.refused).toEqual([{ name: "webgpu", reason }]);
+    }, 60_000);
+  }
+
+  test("compare's auto takes one that does all lines", async () => {
+    const compare = [
+      "compare",
+      path("walk.npy"),
+      "-m",
+      "8",
+      "--features",
+      "positive",
+      "--far",
+      "clusters:8",
+      "--top",
+      "2",
+    ];
+    const auto = JSON.parse((await inside([...compare, "--json"])).stdout);
+    expect(auto.rows.some(({ nearFar }: { nearFar: unknown }) => nearFar !== null)).toBeTrue();
+  });
+});
+
 test("wrong wishes are refused with a way out", async () => {
   const wrong: [args: string[], code: number, words: string][] = [
     [["--window", "8", "--max-error", "1%", "--check", "0"], 2, "leave --check 0 out"],

@@ -31,17 +31,42 @@ describeBackends("near and far", (backend, slow) => {
     expectNear(await runNearFar(backend, problem, plan), denseNearFar(problem, plan), precision);
   };
 
-  /** Whether the backend has kernels for a plan; a refusal must name what it refuses. */
-  const takes = async (plan: NearFarPlan) => {
+  /** Why the backend has no kernels for a plan, null where it has; it says so before anything is prepared. */
+  const refusal = async (plan: NearFarPlan): Promise<string | null> => {
+    const reason = (error: unknown) => {
+      expect(error instanceof UnsupportedError).toBeTrue();
+      return (error as UnsupportedError).reason;
+    };
+    let before: string | null = null;
+    try {
+      backend.checkNearFar?.(plan);
+    } catch (error) {
+      before = reason(error);
+    }
     try {
       await (await backend.prepareNearFar!(plan))[Symbol.asyncDispose]();
-      return true;
+      expect(before).toBeNull();
     } catch (error) {
-      expect(error instanceof UnsupportedError).toBeTrue();
-      expect(/--top|top clusters/.test((error as UnsupportedError).reason)).toBeTrue();
-      return false;
+      expect(reason(error)).toBe(before!);
     }
+    return before;
   };
+
+  /** The same for clusters that are taken exactly; a refusal must name them. */
+  const takes = async (plan: NearFarPlan) => {
+    const reason = await refusal(plan);
+    if (reason !== null) expect(/--top|top clusters/.test(reason)).toBeTrue();
+    return reason === null;
+  };
+
+  test("a plan is refused before it is prepared, for the same reason as when it is, or not at all", async () => {
+    const problem = makeProblem({ keyRows: 66 });
+    for (const settings of SETTINGS) {
+      const plan = nearFarPlan(problem, settings, 64);
+      expect(await refusal(plan)).toBeNull();
+      await refusal({ ...plan, window: 10 ** 8 });
+    }
+  });
 
   for (const causal of [false, true]) {
     for (const settings of SETTINGS) {

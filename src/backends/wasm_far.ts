@@ -13,7 +13,7 @@ import type { SharedMemory } from "./wasm_memory.ts";
 import type { PlanArea } from "./wasm_plan.ts";
 import type { Pool } from "./wasm_pool.ts";
 import { Slots } from "./wasm_slots.ts";
-import { GroupedKeys } from "./wasm_top.ts";
+import { Order, TopKeys } from "./wasm_top.ts";
 import { causalPieces, freeRowTasks, rowPieces, rowTasks } from "./wasm_split.ts";
 
 /** Calls in flight that have areas of their own. */
@@ -39,6 +39,9 @@ interface Slot {
   readonly references: readonly number[];
   readonly out: number;
   readonly denominators: number;
+  /** With `top`, per key head: places of rows among those of their cluster, and where each cluster's keys lie. */
+  readonly places: readonly number[];
+  readonly directories: readonly number[];
   /** Pairs that whole clusters took, per query head. */
   readonly counters: number;
 }
@@ -63,18 +66,17 @@ interface Asked {
   readonly near: KeyRows | null;
   readonly heavy: readonly (readonly (readonly HeavyKey[])[])[];
   readonly into?: FloatArray;
+  /** With causal `top`: when the rows of the queries are added to those of their clusters. */
+  readonly turn: ReturnType<Order["take"]> | null;
 }
 
 /** Rows that may be near those of a tile. */
 const mostNear = ({ tileRows, causal, window, exactRows }: NearFarShape) =>
   tileRows + (causal ? Math.max(window, exactRows) : 2 * window);
 
-/** Throws UnsupportedError for what there are no kernels or no room for. */
+/** Throws UnsupportedError for what there is no room for. */
 export function checkNear(shape: NearFarShape): void {
-  const { kvHeads, headDim, valueDim, window, causal, clusters } = shape;
-  if (causal && (clusters?.top ?? 0) > 0) {
-    throw new UnsupportedError("wasm", "it has no causal kernels for --top; leave it out, or use --backend scalar");
-  }
+  const { kvHeads, headDim, valueDim, window } = shape;
   if (SLOTS * mostNear(shape) * kvHeads * (headDim + valueDim) * 4 > NEAR_BYTES) {
     throw new UnsupportedError(
       "wasm",
@@ -92,8 +94,13 @@ export class WasmFar implements NearFarKernels {
   /** Heavy records that fit per key head. */
   readonly #records: number;
   readonly #pieces: number;
-  /** With `top`: the keys by cluster. */
-  readonly #grouped: GroupedKeys | null;
+  /** With `top`: the keys by cluster, to which rows are added in the order of calls. */
+  readonly #top: TopKeys | null;
+  #order = new Order();
+  /** Causal: rows below it come with queries, which add them. */
+  #emitted = 0;
+  /** Queries that wait for a slot: later ones do not overtake them. */
+  #late = 0;
   #ids: ClusterIds;
   readonly #spare: FarSums[] = [];
   /** Rows whose clusters are being found. */
@@ -109,10 +116,10 @@ export class WasmFar implements NearFarKernels {
     const { heads, kvHeads, headDim, valueDim, tileRows, causal, heavy, clusters } = plan;
     const top = clusters?.top ?? 0;
     this.#ids = new ClusterIds(kvHeads, clusters?.count ?? 0);
-    this.#grouped = top > 0 ? new GroupedKeys(plan, shared) : null;
     checkNear(plan);
     const nearRows = mostNear(plan);
     this.#area = writeFarPlan(shared, plan);
+    const keys = this.#top = top > 0 ? new TopKeys(plan, shared, kernels.chunkBytes(this.#area.at)) : null;
     const bytes = kernels.farBytes(this.#area.at);
     this.#layout = new MomentLayout(shared, plan, bytes / 4);
     this.#records = heavy === 0 ? 0 : heavy + (causal ? tileRows : 0);
@@ -131,6 +138,8 @@ export class WasmFar implements NearFarKernels {
       references: perHead(kvHeads, (headDim + 4) * 4),
       out: this.#take(tileRows * heads * valueDim * 4),
       denominators: this.#take(tileRows * heads * 4),
+      places: keys ? perHead(kvHeads, tileRows * 4) : [],
+      directories: keys ? perHead(kvHeads, keys.directoryBytes) : [],
       counters: this.#take(heads * 4),
     })));
     const scratch = Math.max(kernels.nearFarScratch(this.#area.at), kernels.farScratch(this.#area.at));
@@ -164,41 +173,74 @@ export class WasmFar implements NearFarKernels {
   }
 
   async sums(keys: KeyRows, reference: Float64Array): Promise<FarSums> {
-    let slot = this.#slots.take();
+    const { start, rows } = keys.k, end = start + rows;
+    const ids = this.#ids;
+    // Causal rows are added by the queries that come with them, so that blocks of queries find those before them.
+    const turn = this.#top && end > this.#emitted ? this.#order.take() : null;
+    const alone = turn !== null && this.plan.causal;
+    let slot = alone ? null : this.#slots.take();
     let placed = slot && this.#place(slot, keys);
     if (!slot || !placed) {
       const kept = this.#keep(keys);
+      if (alone) await turn.before; // without a slot, which those before may need
       slot = await this.#slots.next();
       placed = this.#place(slot, kept);
     }
-    const ids = this.#ids;
-    const work = this.#sums(slot, placed, keys.k.rows, reference).then((sums) => {
-      if (slot.ids !== 0) this.#remember(slot, placed, keys, ids);
+    const assigned = this.#sums(slot, placed, rows, reference).then((sums) => {
+      if (slot.ids !== 0) ids.put(start, this.#idsOf(slot, rows, 0, rows));
       return sums;
     });
-    const assigning = { start: keys.k.start, end: keys.k.start + keys.k.rows, done: work.catch(() => {}) };
+    const assigning = { start, end, done: assigned.catch(() => {}) };
     this.#assigning.add(assigning);
     try {
-      return await work;
+      const sums = await assigned;
+      this.#assigning.delete(assigning);
+      if (turn) await this.#keepRows(slot, placed, { start, rows, from: 0, of: rows }, turn.before);
+      return sums;
     } finally {
+      turn?.done();
       this.#assigning.delete(assigning);
       this.#slots.give(slot);
     }
   }
 
-  /** Clusters of absorbed rows stay known, and with `top` the rows themselves. `keys` may be gone: the slot has them. */
-  #remember(slot: Slot, { k, v, weights }: Placed, keys: KeyRows, ids: ClusterIds): void {
-    const { rows } = keys.k;
-    const chosen = Array.from({ length: this.plan.kvHeads }, (_, head) => {
-      return this.shared.integers(slot.ids + head * rows * 4, rows);
+  /** Clusters of rows `from … from + rows − 1` of the `of` rows that a slot has, per key head. */
+  #idsOf(slot: Slot, of: number, from: number, rows: number): Int32Array[] {
+    return Array.from({ length: this.plan.kvHeads }, (_, head) => {
+      return this.shared.integers(slot.ids + (head * of + from) * 4, rows);
     });
-    ids.put(keys.k.start, chosen);
-    const tile = (from: Tile, at: number) => ({ ...from, data: this.shared.floats(at, rows * from.cols) });
-    this.#grouped?.keep({
-      k: tile(keys.k, k),
-      v: tile(keys.v, v),
-      weights: weights ? this.shared.floats(weights, rows) : undefined,
-    }, chosen);
+  }
+
+  /** With `top`: adds rows whose clusters are known to these, when all earlier ones have been. */
+  async #keepRows(
+    slot: Slot,
+    { k, v, weights }: Placed,
+    { start, rows, from, of }: { start: number; rows: number; from: number; of: number },
+    before: Promise<void>,
+  ): Promise<void> {
+    const { kvHeads, headDim, valueDim } = this.plan;
+    await before;
+    const weightsAt = weights && weights + from * 4;
+    const kept = await this.#top!.place(
+      {
+        start,
+        rows,
+        weights: weights ? this.shared.floats(weightsAt, rows) : null,
+        ids: this.#idsOf(slot, of, from, rows),
+      },
+      slot.places,
+      this.pool,
+    );
+    this.#top!.write(slot.directories);
+    if (!kept) return;
+    const keys = k + from * kvHeads * headDim * 4, values = v + from * kvHeads * valueDim * 4;
+    await this.pool.share(
+      freeRowTasks(kvHeads, rows, this.pool.threads).map(({ head, rows: piece }): Call[] => {
+        const where = [keys, values, weightsAt, start, piece.from, piece.to, slot.places[head]];
+        return [["keepRows", this.#area.at, head, ...where]];
+      }),
+      this.#scratch,
+    );
   }
 
   async #sums(slot: Slot, { k, v, weights }: Placed, rows: number, reference: Float64Array): Promise<FarSums> {
@@ -233,7 +275,8 @@ export class WasmFar implements NearFarKernels {
 
   forget(): void {
     this.#ids = new ClusterIds(this.plan.kvHeads, this.plan.clusters?.count ?? 0);
-    this.#grouped?.clear();
+    this.#top?.clear();
+    this.#emitted = 0;
   }
 
   emit(
@@ -242,8 +285,10 @@ export class WasmFar implements NearFarKernels {
     heavy: Asked["heavy"],
     into?: FloatArray,
   ): (sums: FarSums, version: number) => Promise<TileOutput> {
-    const asked: Asked = { q, near, heavy, into };
-    const slot = this.#slots.take();
+    const turn = this.#top && this.plan.causal ? this.#order.take() : null;
+    if (turn) this.#emitted = Math.max(this.#emitted, q.start + q.rows);
+    const asked: Asked = { q, near, heavy, into, turn };
+    const slot = this.#late === 0 ? this.#slots.take() : null;
     if (slot) {
       const placed = this.#pose(slot, asked);
       return (sums, version) => {
@@ -251,6 +296,7 @@ export class WasmFar implements NearFarKernels {
         return this.#answer(slot, asked, placed);
       };
     }
+    this.#late++;
     const kept: Asked = {
       ...asked,
       q: { ...q, data: this.shared.keep(q.data) },
@@ -260,6 +306,7 @@ export class WasmFar implements NearFarKernels {
     return async (sums, version) => {
       const copy = copyFarState({ ...emptyFarState(this.plan), sums }).sums;
       const slot = await this.#slots.next();
+      this.#late--;
       const placed = this.#pose(slot, kept);
       this.#upload(slot, copy, version);
       return await this.#answer(slot, kept, placed);
@@ -284,20 +331,25 @@ export class WasmFar implements NearFarKernels {
   }
 
   async #answer(slot: Slot, asked: Asked, placed: Posed): Promise<TileOutput> {
-    const { q, near, heavy, into } = asked;
+    const { q, near, into, turn } = asked;
     const { heads, valueDim } = this.plan;
     try {
       if (near) await this.#assign(slot, near.k, placed.k);
-      const grouped = this.#grouped && await this.#group(this.#grouped, slot.version, heavy[0]);
+      if (turn) {
+        const rows = { start: q.start, rows: q.rows, from: q.start - near!.k.start, of: near!.k.rows };
+        await this.#keepRows(slot, placed, rows, turn.before);
+        turn.done();
+      } else this.#top?.write(slot.directories);
       const length = q.rows * heads * valueDim;
       const mine = into?.subarray(0, length) as Float32Array | undefined;
       const lent = mine ? this.shared.addressOf(mine) : null;
       const counters = this.shared.integers(slot.counters, heads).fill(0);
-      await this.pool.share(this.#tasks(slot, asked, placed, grouped, lent ?? slot.out), this.#scratch);
+      await this.pool.share(this.#tasks(slot, asked, placed, lent ?? slot.out), this.#scratch);
       const denominators = this.shared.floats(slot.denominators, q.rows * heads).slice();
-      const pairs = this.#grouped ? counters.reduce((sum, taken) => sum + taken, 0) : undefined;
+      const pairs = this.#top ? counters.reduce((sum, taken) => sum + taken, 0) : undefined;
       return { out: lent === null ? this.shared.floats(slot.out, length).slice() : mine!, denominators, pairs };
     } finally {
+      turn?.done();
       this.#slots.give(slot);
     }
   }
@@ -323,13 +375,7 @@ export class WasmFar implements NearFarKernels {
     if (tasks.length > 0) await this.pool.share(tasks, this.#scratch);
   }
 
-  /** The grouped keys of this version; memory for them is taken while nobody computes. */
-  async #group(grouped: GroupedKeys, version: number, heavy: Asked["heavy"][number]): Promise<readonly number[]> {
-    await this.pool.idle();
-    return grouped.areas(version, heavy);
-  }
-
-  #tasks(slot: Slot, { q, near }: Asked, placed: Posed, grouped: readonly number[] | null, out: number): Call[][] {
+  #tasks(slot: Slot, { q, near }: Asked, placed: Posed, out: number): Call[][] {
     const { heads, kvHeads, causal } = this.plan;
     const rows = near?.k.rows ?? 0;
     const { threads } = this.pool;
@@ -344,7 +390,7 @@ export class WasmFar implements NearFarKernels {
       const heavy = [slot.heavy[keyHead], placed.records[keyHead]];
       const where = [
         slot.moments[keyHead],
-        grouped ? grouped[keyHead] : 0,
+        slot.directories[keyHead] ?? 0,
         out,
         slot.denominators,
         slot.counters + head * 4,
@@ -358,7 +404,7 @@ export class WasmFar implements NearFarKernels {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.pool.idle();
     this.#area.release();
-    this.#grouped?.release();
+    this.#top?.release();
     for (const at of this.#owned.splice(0)) this.shared.release(at);
   }
 }

@@ -98,7 +98,7 @@ export function nearFarScratch(p: usize): usize {
 /**
  * Outputs of one head for blocks `fromBlock … toBlock − 1` of a tile of queries whose row 0 is row `start`.
  * `k`, `v`, `weights` (or 0): rows near them, the first being row `nearStart`; `ids`: with clusters, the cluster of each of those rows.
- * `grouped`: 0, or the keys by cluster (near_top.ts), whose pairs are added to the int32 at `counter`. `heavy`: `count` records of (block, slot, row, ω, k, v), by block: what a slot holds from that block on. `moments`: one key head's.
+ * `directory`: 0, or where the keys of each cluster lie (near_top.ts); their pairs are added to the int32 at `counter`. `heavy`: `count` records of (block, slot, row, ω, k, v), by block: what a slot holds from that block on. `moments`: one key head's.
  */
 export function nearFar(
   p: usize,
@@ -118,7 +118,7 @@ export function nearFar(
   heavy: usize,
   count: i32,
   moments: usize,
-  grouped: usize,
+  directory: usize,
   out: usize,
   denominators: usize,
   counter: usize,
@@ -192,10 +192,9 @@ export function nearFar(
     }
     for (let slots = 0; slots < far.heavy(p); slots += BLOCK) addHeavy(slots, min(BLOCK, far.heavy(p) - slots));
     flush();
-    if (grouped) {
-      let taken = 0;
-      for (let i = 0; i < n; i++) taken += addTop(p, i, X, R, FIELD, sums, grouped, ACC, rest);
-      atomic.add<i32>(counter, taken);
+    if (directory) {
+      const limit = causal ? first : i32.MAX_VALUE, slots = far.heavy(p);
+      atomic.add<i32>(counter, addTop(p, n, X, R, FIELD, sums, directory, limit, slots, HEAVY_ROWS, HEAVY_OMEGA, ACC, rest));
       mark(EXP);
     }
     writeRows(n, out + <usize> row * plan.outputStep(p) + (<usize> (head * plan.valueDim(p)) << 2), denominators +

@@ -1,8 +1,7 @@
 /** Near-and-far attention on the wasm threads: NearFarKernels over shared memory (kernels/wasm/assembly/near_far.ts). */
 import type { KeyRows } from "../backend.ts";
-import { UnsupportedError } from "../errors.ts";
 import { copyFarState, emptyFarState, type FarSums, type HeavyKey } from "../far_state.ts";
-import { BLOCK_ROWS, type NearFarPlan, type NearFarShape } from "../near_far.ts";
+import { BLOCK_ROWS, type NearFarPlan } from "../near_far.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import type { NearFarKernels } from "./near_far_session.ts";
 import type { TileOutput } from "./tiled.ts";
@@ -12,39 +11,10 @@ import { ClusterIds } from "./wasm_ids.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
 import type { PlanArea } from "./wasm_plan.ts";
 import type { Pool } from "./wasm_pool.ts";
+import { checkNear, makeSlots, type Slot } from "./wasm_far_slots.ts";
 import { Slots } from "./wasm_slots.ts";
 import { Order, TopKeys } from "./wasm_top.ts";
 import { causalPieces, freeRowTasks, rowPieces, rowTasks } from "./wasm_split.ts";
-
-/** Calls in flight that have areas of their own. */
-const SLOTS = 3;
-/** Most bytes of shared memory for rows near the queries. */
-const NEAR_BYTES = 1 << 30;
-
-/** Areas of one call: addresses of row 0 of each tensor. */
-interface Slot {
-  readonly q: number;
-  readonly k: number;
-  readonly v: number;
-  readonly weights: number;
-  /** Per key head, the cluster of each near row. */
-  readonly ids: number;
-  /** Per key head, heavy records. */
-  readonly heavy: readonly number[];
-  /** Per key head, moments to answer by; and their version. */
-  readonly moments: readonly number[];
-  version: number;
-  /** Per piece of rows and key head, sums of keys; per key head, what they refer to. */
-  readonly sums: readonly number[];
-  readonly references: readonly number[];
-  readonly out: number;
-  readonly denominators: number;
-  /** With `top`, per key head: places of rows among those of their cluster, and where each cluster's keys lie. */
-  readonly places: readonly number[];
-  readonly directories: readonly number[];
-  /** Pairs that whole clusters took, per query head. */
-  readonly counters: number;
-}
 
 /** Where the rows of a call lie. */
 interface Placed {
@@ -68,21 +38,6 @@ interface Asked {
   readonly into?: FloatArray;
   /** With causal `top`: when the rows of the queries are added to those of their clusters. */
   readonly turn: ReturnType<Order["take"]> | null;
-}
-
-/** Rows that may be near those of a tile. */
-const mostNear = ({ tileRows, causal, window, exactRows }: NearFarShape) =>
-  tileRows + (causal ? Math.max(window, exactRows) : 2 * window);
-
-/** Throws UnsupportedError for what there is no room for. */
-export function checkNear(shape: NearFarShape): void {
-  const { kvHeads, headDim, valueDim, window } = shape;
-  if (SLOTS * mostNear(shape) * kvHeads * (headDim + valueDim) * 4 > NEAR_BYTES) {
-    throw new UnsupportedError(
-      "wasm",
-      `the keys of a window of ${window} rows do not fit into its memory; use a smaller --window, or --features softmax`,
-    );
-  }
 }
 
 export class WasmFar implements NearFarKernels {
@@ -113,37 +68,21 @@ export class WasmFar implements NearFarKernels {
     readonly shared: SharedMemory,
     readonly kernels: Kernels,
   ) {
-    const { heads, kvHeads, headDim, valueDim, tileRows, causal, heavy, clusters } = plan;
+    const { kvHeads, tileRows, causal, heavy, clusters } = plan;
     const top = clusters?.top ?? 0;
     this.#ids = new ClusterIds(kvHeads, clusters?.count ?? 0);
     checkNear(plan);
-    const nearRows = mostNear(plan);
     this.#area = writeFarPlan(shared, plan);
     const keys = this.#top = top > 0 ? new TopKeys(plan, shared, kernels.chunkBytes(this.#area.at)) : null;
     const bytes = kernels.farBytes(this.#area.at);
     this.#layout = new MomentLayout(shared, plan, bytes / 4);
     this.#records = heavy === 0 ? 0 : heavy + (causal ? tileRows : 0);
     this.#pieces = rowPieces(kvHeads, pool.threads);
-    const perHead = (count: number, size: number) => Array.from({ length: count }, () => this.#take(size));
-    this.#slots = new Slots(Array.from({ length: SLOTS }, (): Slot => ({
-      q: this.#take(tileRows * heads * headDim * 4),
-      k: this.#take(nearRows * kvHeads * headDim * 4),
-      v: this.#take(nearRows * kvHeads * valueDim * 4),
-      weights: this.#take(nearRows * 4),
-      ids: clusters ? this.#take(kvHeads * nearRows * 4) : 0,
-      heavy: perHead(kvHeads, this.#records * recordNumbers(plan) * 4),
-      moments: perHead(kvHeads, bytes),
-      version: -1,
-      sums: perHead(kvHeads * this.#pieces, bytes),
-      references: perHead(kvHeads, (headDim + 4) * 4),
-      out: this.#take(tileRows * heads * valueDim * 4),
-      denominators: this.#take(tileRows * heads * 4),
-      places: keys ? perHead(kvHeads, tileRows * 4) : [],
-      directories: keys ? perHead(kvHeads, keys.directoryBytes) : [],
-      counters: this.#take(heads * 4),
-    })));
+    const records = this.#records * recordNumbers(plan) * 4;
+    const sizes = { moments: bytes, pieces: this.#pieces, records, directory: keys?.directoryBytes ?? 0 };
+    this.#slots = new Slots(makeSlots(plan, sizes, (size) => this.#take(size)));
     const scratch = Math.max(kernels.nearFarScratch(this.#area.at), kernels.farScratch(this.#area.at));
-    this.#scratch = perHead(pool.threads, scratch);
+    this.#scratch = Array.from({ length: pool.threads }, () => this.#take(scratch));
   }
 
   #take(bytes: number): number {

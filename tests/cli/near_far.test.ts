@@ -52,8 +52,6 @@ afterAll(remove);
 const bytesOf = (name: string) => new Uint8Array(readFileSync(name));
 
 const WASM = ["--backend", "wasm"];
-/** Causal top clusters are not everywhere. */
-const backendFor = (settings: readonly string[]) => settings.includes("--top") ? ["--backend", "scalar"] : WASM;
 const GROUPED = [
   "--q",
   path("q4.npy"),
@@ -199,7 +197,7 @@ describe("outputs", () => {
           const args = [
             "attend",
             path(name),
-            ...backendFor(some),
+            ...WASM,
             "--causal",
             "-q",
             "--check",
@@ -239,7 +237,7 @@ describe("few rows", () => {
       "--shrink auto",
     ];
     for (const some of kinds.map((words) => words.split(" "))) {
-      const { data } = readNpyBytes(await output(path("one.npy"), ...backendFor(some), ...some));
+      const { data } = readNpyBytes(await output(path("one.npy"), ...WASM, ...some));
       // Random features: exp(·) in float32 divided by itself.
       data.forEach((x, i) => expect(Math.abs(x - value[i])).toBeLessThan(1e-5));
     }

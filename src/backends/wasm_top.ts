@@ -34,8 +34,13 @@ export class TopKeys {
   /** The rows that were placed last. */
   #placed = { start: 0, end: 0 };
 
-  /** `chunkBytes`: of a chunk, by the kernels. */
-  constructor(readonly plan: NearFarPlan, readonly shared: SharedMemory, readonly chunkBytes: number) {
+  /** `chunkBytes`: of a chunk, by the kernels; `mostBytes`: of all chunks. */
+  constructor(
+    readonly plan: NearFarPlan,
+    readonly shared: SharedMemory,
+    readonly chunkBytes: number,
+    readonly mostBytes = MOST_BYTES,
+  ) {
     const cells = plan.kvHeads * plan.clusters!.count;
     this.#counts = new Int32Array(cells);
     this.#first = new Uint32Array(cells);
@@ -110,7 +115,7 @@ export class TopKeys {
   }
 
   #grow(missing: number, rows: number): void {
-    const most = Math.floor(MOST_BYTES / this.chunkBytes);
+    const most = Math.floor(this.mostBytes / this.chunkBytes);
     const wanted = Math.max(missing, Math.ceil(this.#chunks / 2), Math.ceil(LEAST_BYTES / this.chunkBytes));
     const chunks = Math.min(wanted, most - this.#chunks);
     const refusal = (limit: string) =>
@@ -118,7 +123,7 @@ export class TopKeys {
         `Cannot keep the keys and values of more than ${rows} rows for --top: those of every cluster must be in memory, at most ${limit}; ` +
           "leave --top out, which needs none of them, or give fewer rows",
       );
-    if (chunks < missing) throw refusal(`${MOST_BYTES / 2 ** 30} GiB`);
+    if (chunks < missing) throw refusal(`${Math.ceil(this.mostBytes / 2 ** 20)} MiB`);
     try {
       this.#slabs.push({ at: this.shared.allocate(chunks * this.chunkBytes), chunks });
     } catch (error) {

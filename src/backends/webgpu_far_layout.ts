@@ -41,7 +41,7 @@ export function farLayoutOf(plan: NearFarShape, { maxBytes }: Pick<Device, "maxB
     throw new UnsupportedError(
       "webgpu",
       "keys are not grouped by cluster on the device, so no cluster's keys can all be near: " +
-        "use 0 top clusters and more heavy keys or a wider window in their place, or the backend scalar",
+        "use 0 top clusters and more heavy keys or a wider window in their place, or the backend wasm",
     );
   }
   const kind = far === "none" || far === "clusters" ? far : "taylor";

@@ -3,8 +3,9 @@ import { describe, expect, test } from "bun:test";
 import type { KeyRows } from "../../src/backend.ts";
 import { scalar } from "../../src/backends/scalar.ts";
 import { wasm, type WasmBackend } from "../../src/backends/wasm.ts";
+import { TopKeys } from "../../src/backends/wasm_top.ts";
 import { ClusterIds } from "../../src/backends/wasm_ids.ts";
-import { UnsupportedError } from "../../src/errors.ts";
+import { TransientError, UnsupportedError } from "../../src/errors.ts";
 import { type NearFarPlan, nearRows } from "../../src/near_far.ts";
 import type { Tile } from "../../src/tensor.ts";
 import { expectNear } from "../conformance/dense.ts";
@@ -281,6 +282,31 @@ describe("what is remembered of rows", () => {
       await expect(session.absorb(rowsOf(problem.k, 0, 128), rowsOf(problem.v, 0, 128))).rejects.toThrow("in order");
     }
     expect(free()).toBe(before);
+  });
+
+  test("with top, keys past the memory for them are refused with the way out", async () => {
+    await using backend = await wasm.open({ named: true, threads: 1 });
+    const plan = nearFarPlan(makeProblem({ keyRows: 128 }), { far: "clusters", clusters: 2, top: 1 }, 64);
+    const places = Array.from({ length: plan.kvHeads }, () => backend.shared.allocate(64 * 4));
+    const keys = new TopKeys(plan, backend.shared, 1 << 14, 8 * plan.kvHeads << 14); // 8 chunks of 32 keys per head
+    const rows = (start: number) => ({
+      start,
+      rows: 64,
+      weights: Float32Array.from({ length: 64 }, (_, i) => i % 2),
+      ids: places.map(() => Int32Array.from({ length: 64 }, (_, i) => (i >> 1) % 2)),
+    });
+    // Half of the keys have weight: tiles fill a chunk's worth, half of it in either cluster.
+    for (let start = 0; start < 8 * 64; start += 64) {
+      expect(await keys.place(rows(start), places, backend.pool)).toBeTrue();
+      expect(await keys.place(rows(start), places, backend.pool)).toBeFalse(); // they are there
+      const given = [...backend.shared.integers(places[0], 64)];
+      expect(given.map((place) => place > 0)).toEqual(given.map((_, i) => i % 2 === 1));
+    }
+    const more = keys.place(rows(8 * 64), places, backend.pool);
+    await expect(more).rejects.toThrow(TransientError);
+    await expect(more).rejects.toThrow("more than 512 rows for --top");
+    await expect(more).rejects.toThrow("leave --top out");
+    keys.release();
   });
 
   test("a ring of the last rows", () => {

@@ -1,6 +1,6 @@
 /** The narrow waist. This file runs nothing; backends implement it, run.ts uses it. */
 import type { FarState } from "./far_state.ts";
-import type { NearFarPlan } from "./near_far.ts";
+import type { NearFarPlan, NearFarShape } from "./near_far.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "./plan.ts";
 import type { State } from "./state.ts";
 import type { FloatArray, Tile } from "./tensor.ts";
@@ -51,6 +51,11 @@ export interface Backend extends AsyncDisposable {
   prepareExact(plan: ExactPlan): Promise<ExactSession>;
   /** Near keys exactly, far ones cheaply. Absent where there are no kernels for it; throws UnsupportedError for plans it cannot take. */
   prepareNearFar?(plan: NearFarPlan): Promise<NearFarSession>;
+  /**
+   * Throws the UnsupportedError that `prepareNearFar` has for a plan of this shape, so that another backend can be chosen before anything is
+   * fitted. Allocates nothing. Absent: plans of any shape are taken, or none.
+   */
+  checkNearFar?(shape: NearFarShape): void;
   /** A dense layer: packs or uploads its weights once. */
   prepareLinear(plan: LinearPlan): Promise<Linear>;
   /**

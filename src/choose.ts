@@ -79,7 +79,7 @@ async function candidates(
   exactRows?: number,
 ): Promise<Candidate[]> {
   const { numFeatures, causal } = attention;
-  const tops = await takesTops(backend, sizes, causal);
+  const tops = takesTops(backend, sizes, causal);
   const grid = { base: attention, tops, maps, numFeatures: [evenly(numFeatures)], exactRows };
   return candidatesFor({ ...grid, sizes, budget: budgetOf(numFeatures, sizes) });
 }

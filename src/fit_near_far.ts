@@ -1,9 +1,9 @@
 /** From the user's settings to the plan of near-and-far attention: what must be fitted is fitted to a few rows. */
-import { type Attention, logitScale } from "./attention.ts";
+import { type Attention, logitScale, type Sizes } from "./attention.ts";
 import type { Backend } from "./backend.ts";
 import { findCentroids } from "./centroids.ts";
 import type { Inputs } from "./inputs.ts";
-import { BLOCK_ROWS, type NearFarPlan } from "./near_far.ts";
+import { BLOCK_ROWS, type NearFarPlan, type NearFarShape } from "./near_far.ts";
 import { clustersFor, exactRowsOf } from "./near_far_sizes.ts";
 import type { AttentionShape } from "./plan.ts";
 import { type KeySample, readKeys } from "./sample.ts";
@@ -32,6 +32,27 @@ export interface FittedNearFar {
   readonly fit: FitSource;
 }
 
+/** What is known of the plan before anything is fitted. */
+export function nearFarShape(
+  attention: Attention,
+  shape: AttentionShape,
+  { queryRows, keyRows }: Pick<Sizes, "queryRows" | "keyRows">,
+): NearFarShape {
+  const { far, window, heavy, clusters: wanted, top } = attention.nearFar!;
+  const count = clustersFor(wanted, keyRows);
+  return {
+    ...shape,
+    tileRows: Math.ceil(shape.tileRows / BLOCK_ROWS) * BLOCK_ROWS,
+    scale: logitScale(attention, shape.headDim),
+    // More than all rows is all rows: memory is reserved by these.
+    window: Math.min(window, Math.max(keyRows, queryRows)),
+    heavy: Math.min(heavy, keyRows),
+    far,
+    clusters: far === "clusters" ? { count, top: Math.min(top, count) } : null,
+    exactRows: exactRowsOf(attention.nearFar!, keyRows, shape.causal),
+  };
+}
+
 /**
  * The plan for these inputs. Bidirectional: the mean of the keys (what heavy keys are far from) and centroids come from a sample spread
  * over the file. Causal: nothing looks ahead. Centroids come from the first rows, which are exact themselves, so that no row depends on
@@ -44,33 +65,25 @@ export async function fitNearFar(
   backend: Backend,
   signal?: AbortSignal,
 ): Promise<FittedNearFar> {
-  const { far, window, heavy, clusters: wanted, top } = attention.nearFar!;
   const { kvHeads, headDim, causal } = shape;
   const total = inputs.k.info.rows;
-  const count = clustersFor(wanted, total);
-  const exactRows = exactRowsOf(attention.nearFar!, total, causal);
-  const clustered = far === "clusters";
-  const needed = clustered || (!causal && heavy > 0);
-  const rows = causal ? exactRows : sampleFor(clustered ? count : 0, total, kvHeads * headDim);
+  const known = nearFarShape(attention, shape, { queryRows: inputs.q.info.rows, keyRows: total });
+  const { clusters, exactRows, heavy } = known;
+  const count = clusters?.count ?? 0;
+  const needed = clusters !== null || (!causal && heavy > 0);
+  const rows = causal ? exactRows : sampleFor(count, total, kvHeads * headDim);
   const kind = causal ? "prefix" : "sample";
   const sample = needed && rows > 0
     ? await readKeys(inputs, { kind, rows }, shape.tileRows, backend.limits.precision)
     : null;
-  const centroids = clustered && sample
+  const centroids = clusters && sample
     ? await findCentroids(backend, sample.k, sample.weights, { heads: kvHeads, count, seed: attention.seed, signal })
-    : new Float64Array(clustered ? kvHeads * count * headDim : 0);
+    : new Float64Array(kvHeads * count * headDim);
   return {
     plan: {
-      ...shape,
-      tileRows: Math.ceil(shape.tileRows / BLOCK_ROWS) * BLOCK_ROWS,
-      scale: logitScale(attention, headDim),
-      // More than all rows is all rows: memory is reserved by these.
-      window: Math.min(window, Math.max(total, inputs.q.info.rows)),
-      heavy: Math.min(heavy, total),
-      far,
+      ...known,
       centre: sample && !causal ? meanOf(sample, kvHeads * headDim) : new Float64Array(kvHeads * headDim),
-      clusters: clustered ? { count, centroids, top: Math.min(top, count) } : null,
-      exactRows,
+      clusters: clusters && { ...clusters, centroids },
     },
     fit: sample ? { source: kind, rows: sample.k.rows } : { source: "none", rows: 0 },
   };

@@ -55,6 +55,11 @@ export interface NearFarPlan extends AttentionShape {
   readonly exactRows: number;
 }
 
+/** A plan before anything is fitted: all that a backend needs to know whether it takes it. */
+export type NearFarShape = Omit<NearFarPlan, "centre" | "clusters"> & {
+  readonly clusters: Omit<Clusters, "centroids"> | null;
+};
+
 /** Rows of keys that queries `start … end − 1` of `total` may have near: what `NearFarSession.emit` is given. */
 export function nearRows(
   { window, exactRows, causal }: Pick<NearFarPlan, "window" | "exactRows" | "causal">,

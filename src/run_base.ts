@@ -6,7 +6,7 @@ import { coordinatesOf, FEATURE_MAPS } from "./feature_map.ts";
 import type { Fit } from "./fitted.ts";
 import { InFlight } from "./in_flight.ts";
 import type { Inputs } from "./inputs.ts";
-import { type AttentionShape, tileRowsFor } from "./plan.ts";
+import { type AttentionShape, type Limits, tileRowsFor } from "./plan.ts";
 import type { Refusal, Report } from "./report.ts";
 import type { RowTransform } from "./row_transform.ts";
 import { copySampled, sampleRows } from "./sampled_rows.ts";
@@ -50,6 +50,24 @@ export interface AttendOptions {
   readonly signal?: AbortSignal;
 }
 
+/** The shape of an attention on a backend with these limits. */
+export function shapeOf(attention: Attention, sizes: Sizes, limits: Limits, tileRows?: number): AttentionShape {
+  const { heads, kvHeads, headDim, valueDim } = sizes;
+  const map = FEATURE_MAPS.find(({ name }) => name === attention.features);
+  const seen = map ? coordinatesOf(map, headDim) : headDim;
+  const widest = Math.max(heads * seen, kvHeads * seen, kvHeads * valueDim, heads * valueDim);
+  const rows = tileRowsFor(limits, widest, tileRows);
+  return {
+    heads,
+    kvHeads,
+    headDim,
+    valueDim,
+    causal: attention.causal,
+    decay: decayFor(attention, sizes),
+    tileRows: rows,
+  };
+}
+
 /** What the kinds of attention share: settings, sizes, the clock, and memory for tiles. */
 export abstract class Run implements Disposable {
   /** Seconds per stage, where the backend measured them. */
@@ -74,15 +92,9 @@ export abstract class Run implements Disposable {
   constructor(readonly options: AttendOptions, readonly sizes: Sizes) {
     this.watch = options.layer?.watch ?? new Stopwatch();
     this.reading = options.layer ? "compute" : "read";
-    const { heads, kvHeads, headDim, valueDim } = sizes;
-    const map = FEATURE_MAPS.find(({ name }) => name === options.attention.features);
-    const seen = map ? coordinatesOf(map, headDim) : headDim;
-    const widest = Math.max(heads * seen, kvHeads * seen, kvHeads * valueDim, heads * valueDim);
-    const tileRows = tileRowsFor(options.backend.limits, widest, options.tileRows);
-    const { attention } = options;
-    const decay = decayFor(attention, sizes);
-    this.shape = { heads, kvHeads, headDim, valueDim, causal: attention.causal, decay, tileRows };
-    this.store = new TileStore(options.backend, tileRows, options.backend.limits.inFlight + 1);
+    const { limits } = options.backend;
+    this.shape = shapeOf(options.attention, sizes, limits, options.tileRows);
+    this.store = new TileStore(options.backend, this.shape.tileRows, limits.inFlight + 1);
   }
 
   /** No session may be at work. */

@@ -4,18 +4,31 @@
  *     bidirectional:  for (k, v): absorb          causal:  for (q, k, v): write(emit(q, near(q))); absorb
  *                     for q: write(emit(q, near(q)))
  */
-import type { Sizes } from "./attention.ts";
-import type { KeyRows, NearFarSession, SessionCounts } from "./backend.ts";
+import type { Attention, Sizes } from "./attention.ts";
+import type { Backend, KeyRows, NearFarSession, SessionCounts } from "./backend.ts";
 import { UnsupportedError, UsageError } from "./errors.ts";
-import { fitNearFar, type FittedNearFar } from "./fit_near_far.ts";
+import { fitNearFar, type FittedNearFar, nearFarShape } from "./fit_near_far.ts";
 import { InFlight } from "./in_flight.ts";
 import type { TileMemory } from "./inputs.ts";
 import { BLOCK_ROWS } from "./near_far.ts";
 import { type FrameMemory, frameRows, nearExcess, NearReader, type Reach, reachOf } from "./near_rows.ts";
-import { ApproximateRun, type AttendOptions, type Emitted } from "./run_base.ts";
+import { ApproximateRun, type AttendOptions, type Emitted, shapeOf } from "./run_base.ts";
 import type { FloatArray, TensorSource, Tile } from "./tensor.ts";
 import { LentMemory } from "./tile_store.ts";
 import { timed } from "./timing.ts";
+
+/**
+ * Throws UnsupportedError where a backend will not take an attention on tensors of these sizes, before anything is read. `tileRows`: rows
+ * per tile the user asked for. Attentions without near keys and far field are not looked at.
+ */
+export function checkAccepted(backend: Backend, attention: Attention, sizes: Sizes, tileRows?: number): void {
+  if (!attention.nearFar) return;
+  const { heads, kvHeads, headDim, valueDim, queryRows, keyRows } = sizes;
+  // A tensor without heads or columns is refused elsewhere, in words of its own.
+  if (Math.min(heads, kvHeads, headDim, valueDim) < 1) return;
+  const shape = shapeOf(attention, sizes, backend.limits, tileRows);
+  backend.checkNearFar?.(nearFarShape(attention, shape, { queryRows, keyRows }));
+}
 
 export class NearFarRun extends ApproximateRun {
   readonly parameters = null;

@@ -79,14 +79,12 @@ class TimedWatcher implements Watcher {
 }
 
 /** Whether the backend takes clusters' keys exactly. */
-export async function takesTops(backend: Backend, sizes: Sizes, causal: boolean): Promise<boolean> {
+export function takesTops(backend: Backend, sizes: Sizes, causal: boolean): boolean {
   const { heads, kvHeads, headDim, valueDim } = sizes;
   const shape = { heads, kvHeads, headDim, valueDim, causal, tileRows: BLOCK_ROWS };
-  const clusters = { count: 1, centroids: new Float64Array(kvHeads * headDim), top: 1 };
   const common = { scale: 1, window: 0, heavy: 0, far: "clusters", exactRows: 0 } as const;
   try {
-    const plan = { ...shape, ...common, centre: new Float64Array(kvHeads * headDim), clusters };
-    await (await backend.prepareNearFar!(plan))[Symbol.asyncDispose]();
+    backend.checkNearFar?.({ ...shape, ...common, clusters: { count: 1, top: 1 } });
     return true;
   } catch (error) {
     if (error instanceof UnsupportedError) return false;

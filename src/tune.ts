@@ -135,7 +135,7 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
   const population = sampled < sizes.queryRows ? Infinity : sizes.queryRows;
   const whole: TrialInputs = { inputs, sizes, backend, causal, scale, decay, population, signal };
   const long = sizes.queryRows > SLICE_ROWS && sizes.queryRows === sizes.keyRows;
-  const tops = decay === null && await takesTops(backend, sizes, base.causal);
+  const tops = decay === null && takesTops(backend, sizes, base.causal);
   const most = long ? Math.max(LONG_BUDGET * budgetOf(256, sizes), LONG_WORK / sizes.queryRows) : Infinity;
   // Maps and numbers of features were asked for: they are tried in any case.
   const { leftOut: unable, maps, near } = ableOf(options);

@@ -123,7 +123,7 @@ export class NearFarRows {
     }
     for (const key of state.heavy[head]) add(key.row, key.weight, key.k, 0, key.v, 0, true);
     for (const [g, chosen] of this.#far.top.entries()) {
-      if (!chosen) continue;
+      if (!chosen || exact) continue; // exact rows have every key already
       this.counts.topPairs = (this.counts.topPairs ?? 0) + this.kept[head * this.#far.top.length + g].length;
       for (const key of this.kept[head * this.#far.top.length + g]) add(key.row, key.weight, key.k, 0, key.v, 0, true);
     }

@@ -46,6 +46,8 @@ export type OpenSettings = Pick<OpenOptions, "threads" | "profile" | "eager"> & 
   readonly work?: number;
   /** Only backends with kernels for near keys and far fields will do. */
   readonly nearFar?: boolean;
+  /** Throws UnsupportedError where a backend, once open, will not do: the next is tried. */
+  readonly accept?: (backend: Backend) => void;
   /** Only backends with kernels for hybrid features will do. */
   readonly hybrid?: boolean;
 };
@@ -64,7 +66,7 @@ export const NO_HYBRID = "it has no kernels for hybrid features; scalar has";
 /** Opens the first that can be. Only UnsupportedError means "try the next"; when none is left, the last one escapes. */
 export async function openFirst(
   wishes: readonly Wish[],
-  { speeds = null, work = Infinity, nearFar = false, hybrid = false, ...options }: OpenSettings = {},
+  { speeds = null, work = Infinity, nearFar = false, accept, hybrid = false, ...options }: OpenSettings = {},
 ): Promise<{ backend: Backend; refused: { name: string; reason: string }[] }> {
   const refused: { name: string; reason: string }[] = [];
   let last: unknown;
@@ -88,9 +90,12 @@ export async function openFirst(
     const driver = await CANDIDATES.find((candidate) => candidate.name === name)!.load();
     try {
       const backend = await driver.open({ ...options, variant, named });
-      if (nearFar && !backend.prepareNearFar) {
+      try {
+        if (nearFar && !backend.prepareNearFar) throw new UnsupportedError(name, NO_NEAR_FAR);
+        accept?.(backend);
+      } catch (error) {
         await backend[Symbol.asyncDispose]();
-        throw new UnsupportedError(name, NO_NEAR_FAR);
+        throw error;
       }
       if (named || name !== "onnx") return { backend, refused };
       const chosen = await orWasm(backend, options, speeds);

@@ -3,7 +3,7 @@ import * as os from "node:os";
 import type { Backend, Driver, ExactSession, Linear, NearFarSession, OpenOptions, Peak, Session } from "../backend.ts";
 import { UsageError } from "../errors.ts";
 import { refuseDecay } from "../decay.ts";
-import type { NearFarPlan } from "../near_far.ts";
+import type { NearFarPlan, NearFarShape } from "../near_far.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
 import type { FloatArray } from "../tensor.ts";
 import { openExact, openTiled } from "./decayed.ts";
@@ -11,6 +11,7 @@ import { requireKernels } from "./tiled.ts";
 import { WasmDense } from "./wasm_dense.ts";
 import { DeviceNearFar } from "./near_far_session.ts";
 import { WasmFar } from "./wasm_far.ts";
+import { checkNear } from "./wasm_far_slots.ts";
 import { WasmExact } from "./wasm_exact.ts";
 import { SLOTS, WasmLinear } from "./wasm_linear.ts";
 import { SharedMemory } from "./wasm_memory.ts";
@@ -57,6 +58,10 @@ export class WasmBackend implements Backend {
     refuseDecay(plan);
     await this.pool.idle();
     return new DeviceNearFar(plan, new WasmFar(plan, this.pool, this.shared, this.kernels));
+  }
+
+  checkNearFar(shape: NearFarShape): void {
+    checkNear(shape);
   }
 
   async prepareLinear(plan: LinearPlan): Promise<Linear> {

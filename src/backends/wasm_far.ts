@@ -1,6 +1,5 @@
 /** Near-and-far attention on the wasm threads: NearFarKernels over shared memory (kernels/wasm/assembly/near_far.ts). */
 import type { KeyRows } from "../backend.ts";
-import { UnsupportedError } from "../errors.ts";
 import { copyFarState, emptyFarState, type FarSums, type HeavyKey } from "../far_state.ts";
 import { BLOCK_ROWS, type NearFarPlan } from "../near_far.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
@@ -12,36 +11,10 @@ import { ClusterIds } from "./wasm_ids.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
 import type { PlanArea } from "./wasm_plan.ts";
 import type { Pool } from "./wasm_pool.ts";
+import { checkNear, makeSlots, type Slot } from "./wasm_far_slots.ts";
 import { Slots } from "./wasm_slots.ts";
-import { GroupedKeys } from "./wasm_top.ts";
+import { Order, TopKeys } from "./wasm_top.ts";
 import { causalPieces, freeRowTasks, rowPieces, rowTasks } from "./wasm_split.ts";
-
-/** Calls in flight that have areas of their own. */
-const SLOTS = 3;
-/** Most bytes of shared memory for rows near the queries. */
-const NEAR_BYTES = 1 << 30;
-
-/** Areas of one call: addresses of row 0 of each tensor. */
-interface Slot {
-  readonly q: number;
-  readonly k: number;
-  readonly v: number;
-  readonly weights: number;
-  /** Per key head, the cluster of each near row. */
-  readonly ids: number;
-  /** Per key head, heavy records. */
-  readonly heavy: readonly number[];
-  /** Per key head, moments to answer by; and their version. */
-  readonly moments: readonly number[];
-  version: number;
-  /** Per piece of rows and key head, sums of keys; per key head, what they refer to. */
-  readonly sums: readonly number[];
-  readonly references: readonly number[];
-  readonly out: number;
-  readonly denominators: number;
-  /** Pairs that whole clusters took, per query head. */
-  readonly counters: number;
-}
 
 /** Where the rows of a call lie. */
 interface Placed {
@@ -63,6 +36,8 @@ interface Asked {
   readonly near: KeyRows | null;
   readonly heavy: readonly (readonly (readonly HeavyKey[])[])[];
   readonly into?: FloatArray;
+  /** With causal `top`: when the rows of the queries are added to those of their clusters. */
+  readonly turn: ReturnType<Order["take"]> | null;
 }
 
 export class WasmFar implements NearFarKernels {
@@ -74,8 +49,13 @@ export class WasmFar implements NearFarKernels {
   /** Heavy records that fit per key head. */
   readonly #records: number;
   readonly #pieces: number;
-  /** With `top`: the keys by cluster. */
-  readonly #grouped: GroupedKeys | null;
+  /** With `top`: the keys by cluster, to which rows are added in the order of calls. */
+  readonly #top: TopKeys | null;
+  #order = new Order();
+  /** Causal: rows below it come with queries, which add them. */
+  #emitted = 0;
+  /** Queries that wait for a slot: later ones do not overtake them. */
+  #late = 0;
   #ids: ClusterIds;
   readonly #spare: FarSums[] = [];
   /** Rows whose clusters are being found. */
@@ -88,43 +68,21 @@ export class WasmFar implements NearFarKernels {
     readonly shared: SharedMemory,
     readonly kernels: Kernels,
   ) {
-    const { heads, kvHeads, headDim, valueDim, tileRows, window, exactRows, causal, heavy, clusters } = plan;
+    const { kvHeads, tileRows, causal, heavy, clusters } = plan;
     const top = clusters?.top ?? 0;
-    if (top > 0 && causal) {
-      throw new UnsupportedError("wasm", "it has no causal kernels for --top; leave it out, or use --backend scalar");
-    }
     this.#ids = new ClusterIds(kvHeads, clusters?.count ?? 0);
-    this.#grouped = top > 0 ? new GroupedKeys(plan, shared) : null;
-    const nearRows = tileRows + (causal ? Math.max(window, exactRows) : 2 * window);
-    if (SLOTS * nearRows * kvHeads * (headDim + valueDim) * 4 > NEAR_BYTES) {
-      throw new UnsupportedError(
-        "wasm",
-        `the keys of a window of ${window} rows do not fit into its memory; use a smaller --window, or --features softmax`,
-      );
-    }
+    checkNear(plan);
     this.#area = writeFarPlan(shared, plan);
+    const keys = this.#top = top > 0 ? new TopKeys(plan, shared, kernels.chunkBytes(this.#area.at)) : null;
     const bytes = kernels.farBytes(this.#area.at);
     this.#layout = new MomentLayout(shared, plan, bytes / 4);
     this.#records = heavy === 0 ? 0 : heavy + (causal ? tileRows : 0);
     this.#pieces = rowPieces(kvHeads, pool.threads);
-    const perHead = (count: number, size: number) => Array.from({ length: count }, () => this.#take(size));
-    this.#slots = new Slots(Array.from({ length: SLOTS }, (): Slot => ({
-      q: this.#take(tileRows * heads * headDim * 4),
-      k: this.#take(nearRows * kvHeads * headDim * 4),
-      v: this.#take(nearRows * kvHeads * valueDim * 4),
-      weights: this.#take(nearRows * 4),
-      ids: clusters ? this.#take(kvHeads * nearRows * 4) : 0,
-      heavy: perHead(kvHeads, this.#records * recordNumbers(plan) * 4),
-      moments: perHead(kvHeads, bytes),
-      version: -1,
-      sums: perHead(kvHeads * this.#pieces, bytes),
-      references: perHead(kvHeads, (headDim + 4) * 4),
-      out: this.#take(tileRows * heads * valueDim * 4),
-      denominators: this.#take(tileRows * heads * 4),
-      counters: this.#take(heads * 4),
-    })));
+    const records = this.#records * recordNumbers(plan) * 4;
+    const sizes = { moments: bytes, pieces: this.#pieces, records, directory: keys?.directoryBytes ?? 0 };
+    this.#slots = new Slots(makeSlots(plan, sizes, (size) => this.#take(size)));
     const scratch = Math.max(kernels.nearFarScratch(this.#area.at), kernels.farScratch(this.#area.at));
-    this.#scratch = perHead(pool.threads, scratch);
+    this.#scratch = Array.from({ length: pool.threads }, () => this.#take(scratch));
   }
 
   #take(bytes: number): number {
@@ -154,41 +112,74 @@ export class WasmFar implements NearFarKernels {
   }
 
   async sums(keys: KeyRows, reference: Float64Array): Promise<FarSums> {
-    let slot = this.#slots.take();
+    const { start, rows } = keys.k, end = start + rows;
+    const ids = this.#ids;
+    // Causal rows are added by the queries that come with them, so that blocks of queries find those before them.
+    const turn = this.#top && end > this.#emitted ? this.#order.take() : null;
+    const alone = turn !== null && this.plan.causal;
+    let slot = alone ? null : this.#slots.take();
     let placed = slot && this.#place(slot, keys);
     if (!slot || !placed) {
       const kept = this.#keep(keys);
+      if (alone) await turn.before; // without a slot, which those before may need
       slot = await this.#slots.next();
       placed = this.#place(slot, kept);
     }
-    const ids = this.#ids;
-    const work = this.#sums(slot, placed, keys.k.rows, reference).then((sums) => {
-      if (slot.ids !== 0) this.#remember(slot, placed, keys, ids);
+    const assigned = this.#sums(slot, placed, rows, reference).then((sums) => {
+      if (slot.ids !== 0) ids.put(start, this.#idsOf(slot, rows, 0, rows));
       return sums;
     });
-    const assigning = { start: keys.k.start, end: keys.k.start + keys.k.rows, done: work.catch(() => {}) };
+    const assigning = { start, end, done: assigned.catch(() => {}) };
     this.#assigning.add(assigning);
     try {
-      return await work;
+      const sums = await assigned;
+      this.#assigning.delete(assigning);
+      if (turn) await this.#keepRows(slot, placed, { start, rows, from: 0, of: rows }, turn.before);
+      return sums;
     } finally {
+      turn?.done();
       this.#assigning.delete(assigning);
       this.#slots.give(slot);
     }
   }
 
-  /** Clusters of absorbed rows stay known, and with `top` the rows themselves. `keys` may be gone: the slot has them. */
-  #remember(slot: Slot, { k, v, weights }: Placed, keys: KeyRows, ids: ClusterIds): void {
-    const { rows } = keys.k;
-    const chosen = Array.from({ length: this.plan.kvHeads }, (_, head) => {
-      return this.shared.integers(slot.ids + head * rows * 4, rows);
+  /** Clusters of rows `from … from + rows − 1` of the `of` rows that a slot has, per key head. */
+  #idsOf(slot: Slot, of: number, from: number, rows: number): Int32Array[] {
+    return Array.from({ length: this.plan.kvHeads }, (_, head) => {
+      return this.shared.integers(slot.ids + (head * of + from) * 4, rows);
     });
-    ids.put(keys.k.start, chosen);
-    const tile = (from: Tile, at: number) => ({ ...from, data: this.shared.floats(at, rows * from.cols) });
-    this.#grouped?.keep({
-      k: tile(keys.k, k),
-      v: tile(keys.v, v),
-      weights: weights ? this.shared.floats(weights, rows) : undefined,
-    }, chosen);
+  }
+
+  /** With `top`: adds rows whose clusters are known to these, when all earlier ones have been. */
+  async #keepRows(
+    slot: Slot,
+    { k, v, weights }: Placed,
+    { start, rows, from, of }: { start: number; rows: number; from: number; of: number },
+    before: Promise<void>,
+  ): Promise<void> {
+    const { kvHeads, headDim, valueDim } = this.plan;
+    await before;
+    const weightsAt = weights && weights + from * 4;
+    const kept = await this.#top!.place(
+      {
+        start,
+        rows,
+        weights: weights ? this.shared.floats(weightsAt, rows) : null,
+        ids: this.#idsOf(slot, of, from, rows),
+      },
+      slot.places,
+      this.pool,
+    );
+    this.#top!.write(slot.directories);
+    if (!kept) return;
+    const keys = k + from * kvHeads * headDim * 4, values = v + from * kvHeads * valueDim * 4;
+    await this.pool.share(
+      freeRowTasks(kvHeads, rows, this.pool.threads).map(({ head, rows: piece }): Call[] => {
+        const where = [keys, values, weightsAt, start, piece.from, piece.to, slot.places[head]];
+        return [["keepRows", this.#area.at, head, ...where]];
+      }),
+      this.#scratch,
+    );
   }
 
   async #sums(slot: Slot, { k, v, weights }: Placed, rows: number, reference: Float64Array): Promise<FarSums> {
@@ -223,7 +214,8 @@ export class WasmFar implements NearFarKernels {
 
   forget(): void {
     this.#ids = new ClusterIds(this.plan.kvHeads, this.plan.clusters?.count ?? 0);
-    this.#grouped?.clear();
+    this.#top?.clear();
+    this.#emitted = 0;
   }
 
   emit(
@@ -232,8 +224,10 @@ export class WasmFar implements NearFarKernels {
     heavy: Asked["heavy"],
     into?: FloatArray,
   ): (sums: FarSums, version: number) => Promise<TileOutput> {
-    const asked: Asked = { q, near, heavy, into };
-    const slot = this.#slots.take();
+    const turn = this.#top && this.plan.causal ? this.#order.take() : null;
+    if (turn) this.#emitted = Math.max(this.#emitted, q.start + q.rows);
+    const asked: Asked = { q, near, heavy, into, turn };
+    const slot = this.#late === 0 ? this.#slots.take() : null;
     if (slot) {
       const placed = this.#pose(slot, asked);
       return (sums, version) => {
@@ -241,6 +235,7 @@ export class WasmFar implements NearFarKernels {
         return this.#answer(slot, asked, placed);
       };
     }
+    this.#late++;
     const kept: Asked = {
       ...asked,
       q: { ...q, data: this.shared.keep(q.data) },
@@ -250,6 +245,7 @@ export class WasmFar implements NearFarKernels {
     return async (sums, version) => {
       const copy = copyFarState({ ...emptyFarState(this.plan), sums }).sums;
       const slot = await this.#slots.next();
+      this.#late--;
       const placed = this.#pose(slot, kept);
       this.#upload(slot, copy, version);
       return await this.#answer(slot, kept, placed);
@@ -274,22 +270,27 @@ export class WasmFar implements NearFarKernels {
   }
 
   async #answer(slot: Slot, asked: Asked, placed: Posed): Promise<TileOutput> {
-    const { q, near, heavy, into } = asked;
+    const { q, near, into, turn } = asked;
     const { heads, valueDim } = this.plan;
     try {
       if (near) await this.#assign(slot, near.k, placed.k);
-      const grouped = this.#grouped && await this.#group(this.#grouped, slot.version, heavy[0]);
+      if (turn) {
+        const rows = { start: q.start, rows: q.rows, from: q.start - near!.k.start, of: near!.k.rows };
+        await this.#keepRows(slot, placed, rows, turn.before);
+        turn.done();
+      } else this.#top?.write(slot.directories);
       const length = q.rows * heads * valueDim;
       const mine = into?.subarray(0, length) as Float32Array | undefined;
       const lent = mine ? this.shared.addressOf(mine) : null;
       const counters = this.shared.integers(slot.counters, heads).fill(0);
-      await this.pool.share(this.#tasks(slot, asked, placed, grouped, lent ?? slot.out), this.#scratch);
+      await this.pool.share(this.#tasks(slot, asked, placed, lent ?? slot.out), this.#scratch);
       // Slices of shared memory are slow on Bun: 0.2 s at L = 65,536.
       const denominators = new Float32Array(q.rows * heads);
       denominators.set(this.shared.floats(slot.denominators, q.rows * heads));
-      const pairs = this.#grouped ? counters.reduce((sum, taken) => sum + taken, 0) : undefined;
+      const pairs = this.#top ? counters.reduce((sum, taken) => sum + taken, 0) : undefined;
       return { out: lent === null ? this.shared.floats(slot.out, length).slice() : mine!, denominators, pairs };
     } finally {
+      turn?.done();
       this.#slots.give(slot);
     }
   }
@@ -315,13 +316,7 @@ export class WasmFar implements NearFarKernels {
     if (tasks.length > 0) await this.pool.share(tasks, this.#scratch);
   }
 
-  /** The grouped keys of this version; memory for them is taken while nobody computes. */
-  async #group(grouped: GroupedKeys, version: number, heavy: Asked["heavy"][number]): Promise<readonly number[]> {
-    await this.pool.idle();
-    return grouped.areas(version, heavy);
-  }
-
-  #tasks(slot: Slot, { q, near }: Asked, placed: Posed, grouped: readonly number[] | null, out: number): Call[][] {
+  #tasks(slot: Slot, { q, near }: Asked, placed: Posed, out: number): Call[][] {
     const { heads, kvHeads, causal } = this.plan;
     const rows = near?.k.rows ?? 0;
     const { threads } = this.pool;
@@ -336,7 +331,7 @@ export class WasmFar implements NearFarKernels {
       const heavy = [slot.heavy[keyHead], placed.records[keyHead]];
       const where = [
         slot.moments[keyHead],
-        grouped ? grouped[keyHead] : 0,
+        slot.directories[keyHead] ?? 0,
         out,
         slot.denominators,
         slot.counters + head * 4,
@@ -350,7 +345,7 @@ export class WasmFar implements NearFarKernels {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.pool.idle();
     this.#area.release();
-    this.#grouped?.release();
+    this.#top?.release();
     for (const at of this.#owned.splice(0)) this.shared.release(at);
   }
 }

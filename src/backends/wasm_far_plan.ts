@@ -4,7 +4,7 @@ import { HERMITE_LIMIT, type NearFarPlan, QUADRATIC_LIMIT } from "../near_far.ts
 import { FIELDS, paddedValues, type PlanArea, writeShape } from "./wasm_plan.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
 
-const FAR_FIELDS_END = 39;
+const FAR_FIELDS_END = 40;
 const KINDS = { none: 0, taylor1: 1, taylor2: 2, hermite2: 3, clusters: 4 } as const;
 /** ‖c‖²/2 of a centroid that pads: no key is nearest to it. */
 const FARTHEST = 1e38;
@@ -30,6 +30,7 @@ export function writeFarPlan(shared: SharedMemory, plan: NearFarPlan): PlanArea 
   ints[29] = plan.causal ? 1 : 0;
   ints[30] = plan.exactRows;
   ints[35] = plan.heavy;
+  ints[39] = plan.tileRows;
   floats[36] = QUADRATIC_LIMIT;
   floats[37] = HERMITE_LIMIT;
   if (clusters) {

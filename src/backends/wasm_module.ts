@@ -33,6 +33,8 @@ export interface Kernels {
   farSums(...args: number[]): void;
   assignRows(...args: number[]): void;
   nearFar(...args: number[]): void;
+  chunkBytes(plan: number): number;
+  keepRows(...args: number[]): void;
 }
 
 /** Exported functions by name with their arguments. */

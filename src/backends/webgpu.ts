@@ -1,7 +1,7 @@
 /** Backend `webgpu`: fused float32 kernels on a GPU through Dawn (npm `webgpu`), loaded when it is opened. */
 import type { Backend, Driver, ExactSession, Linear, NearFarSession, Session } from "../backend.ts";
 import { refuseDecay } from "../decay.ts";
-import type { NearFarPlan } from "../near_far.ts";
+import type { NearFarPlan, NearFarShape } from "../near_far.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
 import { openExact, openTiled } from "./decayed.ts";
 import { DeviceNearFar } from "./near_far_session.ts";
@@ -11,6 +11,7 @@ import { WebgpuDense } from "./webgpu_dense.ts";
 import { GpuDevice } from "./webgpu_device.ts";
 import { WebgpuExact } from "./webgpu_exact.ts";
 import { WebgpuFar } from "./webgpu_far.ts";
+import { farLayoutOf } from "./webgpu_far_layout.ts";
 import { WebgpuTiles } from "./webgpu_tiled.ts";
 
 /** Rows per tile: enough work to hide the upload of the next one; small where the "device" is a few cores. */
@@ -46,6 +47,10 @@ export class WebgpuBackend implements Backend {
   async prepareNearFar(plan: NearFarPlan): Promise<NearFarSession> {
     refuseDecay(plan);
     return new DeviceNearFar(plan, await WebgpuFar.open(this.gpu, plan));
+  }
+
+  checkNearFar(shape: NearFarShape): void {
+    farLayoutOf(shape, this.gpu);
   }
 
   async prepareLinear(plan: LinearPlan): Promise<Linear> {

@@ -2,7 +2,7 @@
 import type { KeyRows } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
 import type { FarSums, HeavyKey } from "../far_state.ts";
-import { BLOCK_ROWS, type NearFarPlan, nearRows, pairAt } from "../near_far.ts";
+import { BLOCK_ROWS, type NearFarPlan, type NearFarShape, nearRows, pairAt } from "../near_far.ts";
 import { rowsOf, type Tile } from "../tensor.ts";
 import type { TileOutput } from "./tiled.ts";
 import type { Device } from "./webgpu_cut.ts";
@@ -34,14 +34,14 @@ export interface FarLayout {
 }
 
 /** Throws UnsupportedError for what the device cannot take. */
-export function farLayoutOf(plan: NearFarPlan, { maxBytes }: Pick<Device, "maxBytes">): FarLayout {
+export function farLayoutOf(plan: NearFarShape, { maxBytes }: Pick<Device, "maxBytes">): FarLayout {
   const { far, headDim: d, kvHeads, heads, causal, clusters } = plan;
   const [d4, v4] = [vec4s(d), vec4s(plan.valueDim)];
   if ((clusters?.top ?? 0) > 0) {
     throw new UnsupportedError(
       "webgpu",
       "keys are not grouped by cluster on the device, so no cluster's keys can all be near: " +
-        "use 0 top clusters and more heavy keys or a wider window in their place, or the backend scalar",
+        "use 0 top clusters and more heavy keys or a wider window in their place, or the backend wasm",
     );
   }
   const kind = far === "none" || far === "clusters" ? far : "taylor";

@@ -1,5 +1,5 @@
 /** `attend --weights FILE --layer N`: one attention layer of a checkpoint over rows of any length. */
-import type { Attention } from "../attention.ts";
+import type { Attention, Sizes } from "../attention.ts";
 import type { Backend } from "../backend.ts";
 import { UsageError } from "../errors.ts";
 import { openContainer } from "../formats/mod.ts";
@@ -87,6 +87,11 @@ export async function layerAttention(layer: ChosenLayer, invocation: Invocation)
     projection: model.kernel === "no-projection" ? "none" : asked.projection,
     given: data && { path: layer.path, matrices: 1, headDim: layout.headDim, data },
   };
+}
+
+/** Sizes of the layer's queries, keys and values over `rows` rows. */
+export function layerSizes({ layout: { heads, kvHeads, headDim, v } }: ChosenLayer, rows: number): Sizes {
+  return { queryRows: rows, keyRows: rows, heads, kvHeads, headDim, valueDim: v.outputs / kvHeads };
 }
 
 /** What `attend` needs to run the layer over rows X. */

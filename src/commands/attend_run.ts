@@ -10,9 +10,10 @@ import type { PlotStyle } from "../plots/style.ts";
 import type { Report } from "../report.ts";
 import { planFit, readsAhead } from "../fit.ts";
 import { attend, sizesOf } from "../run.ts";
+import { checkAccepted } from "../run_near_far.ts";
 import { lambdaOf } from "../trial.ts";
 import { attentionFrom, openInputs, openOutputFor } from "./attend_files.ts";
-import { chooseLayer, layerAttention, openLayer } from "./attend_layer.ts";
+import { chooseLayer, layerAttention, layerSizes, openLayer } from "./attend_layer.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { plotStyle } from "./plotting.ts";
@@ -55,6 +56,7 @@ async function run(
   // What does not fit is refused before a backend is open.
   const given = chosen ? null : sizesOf(opened.inputs, attention.causal);
   if (given) decayFor(attention, given);
+  const planned = given ?? layerSizes(chosen!, opened.inputs.q.info.rows);
   const work = given ? expectedWork(attention, given) : undefined;
   if (given && typeof attention.shrink === "object" && attention.shrink && attention.shrink.length !== given.heads) {
     throw new UsageError(
@@ -69,6 +71,7 @@ async function run(
     speeds: speedsFile(terminal.env),
     work,
     nearFar: Boolean(attention.nearFar) || auto,
+    accept: (candidate) => checkAccepted(candidate, attention, planned, flags.tile as number | undefined),
     hybrid: attention.features === "hybrid",
   });
   await using _backend = backend;

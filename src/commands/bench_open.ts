@@ -1,5 +1,6 @@
 /** What `bench` measures: the backends and the rows of its flags. */
 import { openFirst, parseBackendList } from "../backends/mod.ts";
+import type { Backend } from "../backend.ts";
 import type { BenchSizes } from "../bench.ts";
 import type { OpenBackend } from "../bench_measure.ts";
 import { type BenchTensors, syntheticTensors, tensorsFrom } from "../bench_tensors.ts";
@@ -13,13 +14,14 @@ type Flags = Invocation["flags"];
 
 /**
  * Opens every backend of the list with every number of threads; those that cannot be opened are reported while there is another.
- * `nearFar`: \`auto\` takes a backend with kernels for near keys and far fields. `speeds`: the file by which \`auto\` chooses. A backend that describes itself the same with other threads has none of its own and is measured once.
+ * `nearFar`: \`auto\` takes a backend with kernels for near keys and far fields; `accept`: one that this does not throw UnsupportedError for. `speeds`: the file by which \`auto\` chooses. A backend that describes itself the same with other threads has none of its own and is measured once.
  */
 export async function openBackends(
   flags: Flags,
   speeds: string | null,
   stack: AsyncDisposableStack,
   nearFar = false,
+  accept?: (backend: Backend) => void,
 ): Promise<{ backends: OpenBackend[]; refused: Refusal[] }> {
   const backends: OpenBackend[] = [];
   const refusals = new Map<string, string>();
@@ -31,7 +33,7 @@ export async function openBackends(
         const profile = flags.profile === true;
         const { backend, refused } = await openFirst(list, {
           ...{ threads, profile, speeds, eager: true },
-          nearFar: nearFar && part === "auto",
+          ...(part === "auto" ? { nearFar, accept } : {}),
         });
         for (const { name, reason } of refused) refusals.set(name, reason);
         const label = part === "auto" ? backend.name : part;

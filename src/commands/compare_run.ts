@@ -9,6 +9,7 @@ import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
 import type { RowNorms } from "../projection.ts";
 import type { Refusal } from "../report.ts";
 import { sizesOf } from "../run.ts";
+import { checkAccepted } from "../run_near_far.ts";
 import { fitWish, openInputs } from "./attend_files.ts";
 import { openBackends } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
@@ -78,12 +79,14 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   const { entrants, leftOut } = decaying(entrantsOf(axes, sizes.headDim, common));
   await using open = new AsyncDisposableStack();
   const threads = flags.threads === undefined ? undefined : [flags.threads];
+  const tileRows = flags.tile as number | undefined;
   const needsNearFar = entrants.some(({ attention }) => attention.nearFar);
   const { backends, refused } = await openBackends(
     { ...flags, threads },
     speedsFile(terminal.env),
     open,
     needsNearFar,
+    (backend) => entrants.forEach(({ attention }) => checkAccepted(backend, attention, sizes, tileRows)),
   );
   refused.push(...leftOut);
   const found = await compareSettings({
@@ -94,7 +97,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     check: Number(flags.check),
     draws: (flags.redraws as number | undefined) ?? drawsFor(entrants, sizes, backends.length),
     rowsTimed: Number(flags["rows-timed"]),
-    tileRows: flags.tile as number | undefined,
+    tileRows,
     peakBytes: terminal.peakBytes,
     progress: (stage, done, total) => progress.update(stage, done, total),
     refuse: (refusal) => refused.push(refusal),

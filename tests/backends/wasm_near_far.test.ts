@@ -3,8 +3,9 @@ import { describe, expect, test } from "bun:test";
 import type { KeyRows } from "../../src/backend.ts";
 import { scalar } from "../../src/backends/scalar.ts";
 import { wasm, type WasmBackend } from "../../src/backends/wasm.ts";
+import { TopKeys } from "../../src/backends/wasm_top.ts";
 import { ClusterIds } from "../../src/backends/wasm_ids.ts";
-import { UnsupportedError } from "../../src/errors.ts";
+import { TransientError, UnsupportedError } from "../../src/errors.ts";
 import { type NearFarPlan, nearRows } from "../../src/near_far.ts";
 import type { Tile } from "../../src/tensor.ts";
 import { expectNear } from "../conformance/dense.ts";
@@ -16,6 +17,7 @@ const FIELDS: readonly NearFar[] = [
   { far: "taylor1", window: 20, heavy: 3 },
   { far: "hermite2", window: 70, heavy: 3 },
   { far: "clusters", window: 20, heavy: 3, clusters: 70 },
+  { far: "clusters", window: 20, heavy: 3, clusters: 12, top: 3 },
 ];
 
 describe("threads and builds", () => {
@@ -29,7 +31,7 @@ describe("threads and builds", () => {
         expectNear(await runNearFar(backend, problem, plan), denseNearFar(problem, plan), "f32");
       }
     }
-  }, 60_000);
+  }, 180_000);
 });
 
 describe("sizes", () => {
@@ -49,6 +51,19 @@ describe("sizes", () => {
     ["heavy keys and clusters", { keyRows: 300 }, { far: "clusters", clusters: 20, window: 17, heavy: 150 }],
     ["a window of several groups of keys", { keyRows: 700, heads: 1 }, { far: "taylor1", window: 300, heavy: 70 }],
     ["the same, clusters", { keyRows: 700, heads: 1 }, { far: "clusters", clusters: 9, window: 300 }],
+    ["whole clusters of many chunks, a wide window and many heavy keys", { keyRows: 700, heads: 3, headDim: 5 }, {
+      far: "clusters",
+      clusters: 5,
+      top: 2,
+      window: 90,
+      heavy: 150,
+    }],
+    ["wide keys and values, whole clusters after exact rows", { headDim: 70, valueDim: 129, heads: 1, keyRows: 300 }, {
+      far: "clusters",
+      clusters: 70,
+      top: 9,
+      exactRows: 100,
+    }],
     ["exact rows across tiles", { keyRows: 260 }, { far: "clusters", heavy: 4, window: 9, exactRows: 150 }],
     ["wide keys of order 2", { headDim: 67, heads: 1, keyRows: 140 }, { far: "taylor2", window: 3, heavy: 2 }],
   ])("%s", async (_name, sizes, settings) => {
@@ -222,6 +237,74 @@ describe("what is remembered of rows", () => {
     await expect(session.load(await session.save())).rejects.toThrow("top clusters");
   });
 
+  test("causal, with top: rows that were absorbed without queries, all calls at once", async () => {
+    const problem = makeProblem({ keyRows: 64 * 9, causal: true, weighted: true });
+    const plan = nearFarPlan(problem, { far: "clusters", clusters: 6, top: 2, window: 9 }, 64);
+    const reference = denseNearFar(problem, plan);
+    await using backend = await wasm.open({ named: true, threads: 2, eager: true });
+    await using session = await backend.prepareNearFar!(plan);
+    const width = plan.heads * plan.valueDim;
+    const outputs: { readonly from: number; readonly out: Promise<Tile> }[] = [];
+    const absorbed: Promise<void>[] = [];
+    for (let tile = 0; tile < 9; tile++) {
+      const { q, near, own } = tilesOf(problem, plan, 64 * tile, (some) => some);
+      if ([0, 3, 8].includes(tile)) outputs.push({ from: 64 * tile, out: session.emit(q, near) });
+      absorbed.push(session.absorb(own.k, own.v, own.weights));
+    }
+    await Promise.all(absorbed);
+    for (const { from, out } of outputs) {
+      const part = {
+        ...reference,
+        out: reference.out.slice(from * width, (from + 64) * width),
+        condition: reference.condition.slice(from * plan.heads, (from + 64) * plan.heads),
+      };
+      expectNear((await out).data, part, "f32");
+    }
+  });
+
+  test("with top, rows that do not follow are refused, and memory for keys is given back", async () => {
+    await using backend = await wasm.open({ named: true, threads: 1 });
+    const problem = makeProblem({ keyRows: 256 });
+    const plan = nearFarPlan(problem, { far: "clusters", clusters: 6, top: 2 }, 128);
+    const free = () => {
+      const at = backend.shared.allocate(1);
+      backend.shared.release(at);
+      return at;
+    };
+    const before = free();
+    {
+      await using session = await backend.prepareNearFar!(plan);
+      await session.absorb(rowsOf(problem.k, 128, 256), rowsOf(problem.v, 128, 256));
+      await expect(session.absorb(rowsOf(problem.k, 0, 128), rowsOf(problem.v, 0, 128))).rejects.toThrow("in order");
+    }
+    expect(free()).toBe(before);
+  });
+
+  test("with top, keys past the memory for them are refused with the way out", async () => {
+    await using backend = await wasm.open({ named: true, threads: 1 });
+    const plan = nearFarPlan(makeProblem({ keyRows: 128 }), { far: "clusters", clusters: 2, top: 1 }, 64);
+    const places = Array.from({ length: plan.kvHeads }, () => backend.shared.allocate(64 * 4));
+    const keys = new TopKeys(plan, backend.shared, 1 << 14, 8 * plan.kvHeads << 14); // 8 chunks of 32 keys per head
+    const rows = (start: number) => ({
+      start,
+      rows: 64,
+      weights: Float32Array.from({ length: 64 }, (_, i) => i % 2),
+      ids: places.map(() => Int32Array.from({ length: 64 }, (_, i) => (i >> 1) % 2)),
+    });
+    // Half of the keys have weight: tiles fill a chunk's worth, half of it in either cluster.
+    for (let start = 0; start < 8 * 64; start += 64) {
+      expect(await keys.place(rows(start), places, backend.pool)).toBeTrue();
+      expect(await keys.place(rows(start), places, backend.pool)).toBeFalse(); // they are there
+      const given = [...backend.shared.integers(places[0], 64)];
+      expect(given.map((place) => place > 0)).toEqual(given.map((_, i) => i % 2 === 1));
+    }
+    const more = keys.place(rows(8 * 64), places, backend.pool);
+    await expect(more).rejects.toThrow(TransientError);
+    await expect(more).rejects.toThrow("more than 512 rows for --top");
+    await expect(more).rejects.toThrow("leave --top out");
+    keys.release();
+  });
+
   test("a ring of the last rows", () => {
     const ids = new ClusterIds(2, 100, 2 * 2 * 10); // 10 rows
     const rows = (from: number, to: number) =>
@@ -254,7 +337,7 @@ describe("what is remembered of rows", () => {
     };
     const before = free();
     for (const causal of [false, true]) {
-      for (const settings of FIELDS) {
+      for (const settings of FIELDS.filter(({ top }) => top === undefined)) {
         const problem = makeProblem({ keyRows: 256, heads: 1, headDim: 4, valueDim: 4, causal });
         const plan = nearFarPlan(problem, settings, 256);
         await using session = await backend.prepareNearFar!(plan);
@@ -273,12 +356,11 @@ describe("what is remembered of rows", () => {
   }, 60_000);
 });
 
-test("refused with a reason: causal top clusters, windows that fill the memory, causal rows without their keys", async () => {
+test("refused with a reason: windows that fill the memory, causal rows without their keys", async () => {
   await using backend = await wasm.open({ named: true, threads: 1 });
   const problem = makeProblem({ causal: true });
   const prepare = (settings: NearFar) => backend.prepareNearFar!(nearFarPlan(problem, settings, 64));
-  await expect(prepare({ far: "clusters", top: 1 })).rejects.toThrow(UnsupportedError);
-  await expect(prepare({ far: "clusters", top: 1 })).rejects.toThrow("--top");
+  await expect(prepare({ far: "taylor1", window: 1e8 })).rejects.toThrow(UnsupportedError);
   await expect(prepare({ far: "taylor1", window: 1e8 })).rejects.toThrow("smaller --window");
   await using session = await prepare({ far: "taylor1" });
   await expect(session.emit(problem.q, null)).rejects.toThrow("their own");

@@ -52,8 +52,6 @@ afterAll(remove);
 const bytesOf = (name: string) => new Uint8Array(readFileSync(name));
 
 const WASM = ["--backend", "wasm"];
-/** Causal top clusters are not everywhere. */
-const backendFor = (settings: readonly string[]) => settings.includes("--top") ? ["--backend", "scalar"] : WASM;
 const GROUPED = [
   "--q",
   path("q4.npy"),
@@ -193,13 +191,13 @@ describe("outputs", () => {
 
   for (const runtime of Object.keys(RUNTIMES)) {
     test(`${runtime}: causal rows are blind to later ones, to the last bit`, async () => {
-      const kinds = runtime === "deno" ? [["--features", "auto"]] : [...settings, ["--features", "auto"]];
+      const kinds = runtime === "deno" ? [settings[1], ["--features", "auto"]] : [...settings, ["--features", "auto"]];
       for (const some of kinds) {
         const rows = async (name: string) => {
           const args = [
             "attend",
             path(name),
-            ...backendFor(some),
+            ...WASM,
             "--causal",
             "-q",
             "--check",
@@ -239,7 +237,7 @@ describe("few rows", () => {
       "--shrink auto",
     ];
     for (const some of kinds.map((words) => words.split(" "))) {
-      const { data } = readNpyBytes(await output(path("one.npy"), ...backendFor(some), ...some));
+      const { data } = readNpyBytes(await output(path("one.npy"), ...WASM, ...some));
       // Random features: exp(·) in float32 divided by itself.
       data.forEach((x, i) => expect(Math.abs(x - value[i])).toBeLessThan(1e-5));
     }
@@ -301,6 +299,39 @@ describe("auto on trained heads", () => {
       expect(auto.flops).toBeLessThanOrEqual(positive.flops);
     });
   }
+});
+
+describe("a backend that opens but does not take the attention", () => {
+  const args = ["attend", path("walk.npy"), "--far", "clusters:8", "--top", "2"];
+  for (const runtime of Object.keys(RUNTIMES)) {
+    test(`${runtime}: a list goes on to the next and says why, a single name is refused`, async () => {
+      const alone = await performer([...args, "--backend", "webgpu"], { runtime });
+      expect([alone.code, alone.stdout]).toEqual([4, ""]); // no adapter, or no kernels for --top
+      const reason = alone.stderr.trim().split(" is not available: ")[1];
+      const listed = await performer([...args, "--backend", "webgpu,wasm", "--json"], { runtime });
+      expect(listed.code).toBe(0);
+      const { backend } = JSON.parse(listed.stdout);
+      expect(backend.name).toBe("wasm");
+      expect(backend.refused).toEqual([{ name: "webgpu", reason }]);
+    }, 60_000);
+  }
+
+  test("compare's auto takes one that does all lines", async () => {
+    const compare = [
+      "compare",
+      path("walk.npy"),
+      "-m",
+      "8",
+      "--features",
+      "positive",
+      "--far",
+      "clusters:8",
+      "--top",
+      "2",
+    ];
+    const auto = JSON.parse((await inside([...compare, "--json"])).stdout);
+    expect(auto.rows.some(({ nearFar }: { nearFar: unknown }) => nearFar !== null)).toBeTrue();
+  });
 });
 
 test("wrong wishes are refused with a way out", async () => {

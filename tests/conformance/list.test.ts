@@ -2,6 +2,7 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { CANDIDATES, openFirst, parseBackendList } from "../../src/backends/mod.ts";
+import type { Backend } from "../../src/backend.ts";
 import { UnsupportedError, UsageError } from "../../src/errors.ts";
 
 test("auto is every backend in order, none of them named; a list is as given", () => {
@@ -33,6 +34,26 @@ test("a refusal falls through, and is reported; alone it escapes", async () => {
   expect(backend.name).toBe("scalar");
   expect(refused).toEqual([{ name: "gpujs:headlessgl", reason: expect.stringContaining("gl") }]);
   await expect(openFirst(parseBackendList("gpujs:headlessgl"))).rejects.toBeInstanceOf(UnsupportedError);
+});
+
+test("one that opens but will not do is closed and falls through as well; alone it escapes; bugs escape at once", async () => {
+  const closed: string[] = [];
+  const accept = (backend: Backend) => {
+    const close = backend[Symbol.asyncDispose].bind(backend);
+    backend[Symbol.asyncDispose] = async () => {
+      closed.push(backend.name);
+      await close();
+    };
+    if (backend.name !== "scalar") throw new UnsupportedError(backend.name, "it is too small");
+  };
+  const { backend, refused } = await openFirst(parseBackendList("wasm:simd,scalar"), { accept });
+  expect([backend.name, closed]).toEqual(["scalar", ["wasm"]]);
+  expect(refused).toEqual([{ name: "wasm:simd", reason: "it is too small" }]);
+  await expect(openFirst(parseBackendList("wasm"), { accept })).rejects.toBeInstanceOf(UnsupportedError);
+  const bug = () => {
+    throw new RangeError("a bug");
+  };
+  await expect(openFirst(parseBackendList("wasm,scalar"), { accept: bug })).rejects.toBeInstanceOf(RangeError);
 });
 
 test("loading the list loads no backend", async () => {

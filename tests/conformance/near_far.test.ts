@@ -20,6 +20,12 @@ const SETTINGS: readonly NearFar[] = [
   { far: "clusters", window: 6, heavy: 4, clusters: 9 },
 ];
 
+/** With clusters that are taken exactly, where the backend has them. */
+const TOPS: readonly NearFar[] = [
+  { far: "clusters", clusters: 6, top: 2 },
+  { far: "clusters", clusters: 9, top: 3, window: 6, heavy: 4 },
+];
+
 describeBackends("near and far", (backend, slow) => {
   const { precision } = backend.limits;
   if (!backend.prepareNearFar) {
@@ -31,20 +37,54 @@ describeBackends("near and far", (backend, slow) => {
     expectNear(await runNearFar(backend, problem, plan), denseNearFar(problem, plan), precision);
   };
 
-  /** Whether the backend has kernels for a plan; a refusal must name what it refuses. */
-  const takes = async (plan: NearFarPlan) => {
+  /** Why the backend has no kernels for a plan, null where it has; it says so before anything is prepared. */
+  const refusal = async (plan: NearFarPlan): Promise<string | null> => {
+    const reason = (error: unknown) => {
+      expect(error instanceof UnsupportedError).toBeTrue();
+      return (error as UnsupportedError).reason;
+    };
+    let before: string | null = null, then: string | null = null;
+    try {
+      backend.checkNearFar?.(plan);
+    } catch (error) {
+      before = reason(error);
+    }
     try {
       await (await backend.prepareNearFar!(plan))[Symbol.asyncDispose]();
-      return true;
     } catch (error) {
-      expect(error instanceof UnsupportedError).toBeTrue();
-      expect(/--top|top clusters/.test((error as UnsupportedError).reason)).toBeTrue();
-      return false;
+      then = reason(error);
+    }
+    expect(then).toBe(before);
+    return before;
+  };
+
+  /** The same for clusters that are taken exactly; a refusal must name them. */
+  const takes = async (plan: NearFarPlan) => {
+    const reason = await refusal(plan);
+    if (reason !== null) expect(/--top|top clusters/.test(reason)).toBeTrue();
+    return reason === null;
+  };
+
+  test("a plan is refused before it is prepared, for the same reason as when it is, or not at all", async () => {
+    const problem = makeProblem({ keyRows: 66 });
+    for (const settings of SETTINGS) {
+      const plan = nearFarPlan(problem, settings, 64);
+      expect(await refusal(plan)).toBe(null);
+      await refusal({ ...plan, window: 10 ** 8 });
+    }
+  });
+
+  const taken = (causal: boolean): readonly NearFar[] => {
+    try {
+      for (const settings of TOPS) backend.checkNearFar?.(nearFarPlan(makeProblem({ causal }), settings, 64));
+      return [...SETTINGS, ...TOPS];
+    } catch {
+      return SETTINGS;
     }
   };
 
   for (const causal of [false, true]) {
-    for (const settings of SETTINGS) {
+    for (const settings of taken(causal)) {
       test(`equals the definition: ${causal ? "causal" : "bidirectional"}, ${JSON.stringify(settings)}`, async () => {
         const problem = makeProblem({ keyRows: slow ? 70 : 150, causal, spread: 1.1, weighted: causal });
         await near(problem, settings, 64);
@@ -70,11 +110,13 @@ describeBackends("near and far", (backend, slow) => {
       heavy: fc.integer({ min: 0, max: 12 }),
       clusters: fc.integer({ min: 1, max: 20 }),
       exactRows: fc.constantFrom(0, 0, 20, 64),
+      top: fc.integer({ min: 0, max: 4 }),
     });
     await fc.assert(
       fc.asyncProperty(shapes, settings, fc.integer({ min: 1, max: 200 }), async (sizes, some, tileRows) => {
         const problem = makeProblem({ ...sizes, heads: sizes.kvHeads * sizes.group });
-        await near(problem, { ...some, exactRows: sizes.causal ? some.exactRows : 0 }, tileRows);
+        const top = some.far === "clusters" && taken(sizes.causal).length > SETTINGS.length ? some.top : 0;
+        await near(problem, { ...some, top, exactRows: sizes.causal ? some.exactRows : 0 }, tileRows);
       }),
       { numRuns: slow ? 4 : 15, seed: 20200930 },
     );
@@ -121,7 +163,7 @@ describeBackends("near and far", (backend, slow) => {
     const problem = makeProblem({ keyRows: 100, causal: true });
     const changed = (tile: typeof problem.k) => mapTile(tile, (x, at) => at >= 90 * tile.cols ? 40 * x : x);
     const later = { ...problem, q: changed(problem.q), k: changed(problem.k), v: changed(problem.v) };
-    for (const settings of SETTINGS) {
+    for (const settings of taken(true)) {
       const plan = nearFarPlan(problem, settings, 64);
       const [before, after] = [await runNearFar(backend, problem, plan), await runNearFar(backend, later, plan)];
       const { out, condition, reach, rounding } = denseNearFar(problem, plan);
@@ -135,14 +177,14 @@ describeBackends("near and far", (backend, slow) => {
   test("equal values come out as they are", async () => {
     const problem = makeProblem({ keyRows: 80, spread: 0.7 });
     const constant = { ...problem, v: mapTile(problem.v, () => 1.5) };
-    for (const settings of SETTINGS) await near(constant, settings);
+    for (const settings of taken(false)) await near(constant, settings);
   });
 
   test("weights: 0 removes (whatever the row holds); no key at all gives zeros", async () => {
     const problem = makeProblem({ keyRows: 80, weighted: true });
     const hide = (tile: typeof problem.k) =>
       mapTile(tile, (x, at) => problem.weights![Math.floor(at / tile.cols)] ? x : 1e30);
-    for (const settings of SETTINGS) {
+    for (const settings of taken(false)) {
       const plan = nearFarPlan(problem, settings, 64);
       const hidden = { ...problem, k: hide(problem.k), v: hide(problem.v) };
       expectNear(await runNearFar(backend, hidden, plan), denseNearFar(problem, plan), precision);
@@ -153,7 +195,7 @@ describeBackends("near and far", (backend, slow) => {
 
   test("large logits stay finite", async () => {
     const problem = makeProblem({ keyRows: 80, spread: 25, causal: true });
-    for (const settings of SETTINGS) {
+    for (const settings of taken(true)) {
       const out = await runNearFar(backend, problem, nearFarPlan(problem, settings, 64));
       if (settings.far === "none" || settings.far === "clusters") expect(out.every(Number.isFinite)).toBeTrue();
       else expect(out.some(Number.isFinite)).toBeTrue();

@@ -18,6 +18,7 @@ import {
 import { Moments, phiOf } from "../../src/moments.ts";
 import { drawProjection, haarRows } from "../../src/projection.ts";
 import { RandomStream } from "../../src/random.ts";
+import { jacobiEigen } from "./jacobi.ts";
 import { eigen, sandwich, spectral, times } from "../../src/symmetric.ts";
 import { prepareTransformed } from "../../src/transformed.ts";
 import { distance, Features, gaussian, pairWith, type Rows, rowsOf, Sample, softmax, tile } from "./harness.ts";
@@ -69,6 +70,39 @@ describe("symmetric matrices", () => {
         for (let i = 0; i < n; i++) sum += vectors[i * n + k] * vectors[i * n + l];
         expect(Math.abs(sum - (k === l ? 1 : 0))).toBeLessThan(1e-13 * n);
       }
+    }
+  });
+
+  // Both are backward stable: values are off by d roundings of the largest, about 4e-14 at d = 96; smooth functions of M likewise.
+  test.each([5, 40, 96])(
+    "equals Jacobi's rotations at %d × %d: full, of low rank, and with all values close together",
+    (n) => {
+      const half = gaussian(n, n, n + 1);
+      const gram = (rank: number) =>
+        Float64Array.from({ length: n * n }, (_, at) => {
+          const [a, b] = [half[Math.floor(at / n)], half[at % n]];
+          return dot(a.slice(0, rank), b.slice(0, rank));
+        });
+      const full = gram(n);
+      const close = full.map((value, at) => 1e-7 * value + (at % (n + 1) === 0 ? 1 : 0));
+      const graded = full.map((value, at) => value * 10 ** (-10 * (Math.floor(at / n) + at % n) / n));
+      for (const M of [full, gram(Math.ceil(n / 4)), close, graded]) {
+        const [mine, theirs] = [eigen(M), jacobiEigen(M)];
+        const largest = theirs.values[n - 1];
+        mine.values.forEach((value, l) => {
+          expect(Math.abs(value - theirs.values[l])).toBeLessThan(1e-12 * largest);
+        });
+        const root = (value: number) => Math.sqrt(value / largest + 0.01);
+        expect(distance([spectral(mine, root)], [spectral(theirs, root)])).toBeLessThan(1e-12);
+      }
+    },
+  );
+
+  test("numbers that are none do not keep it busy, nor do tiny and huge ones", () => {
+    expect(eigen(new Float64Array(16).fill(NaN)).values.every(Number.isNaN)).toBeTrue();
+    for (const scale of [1e-200, 1e200]) {
+      const { values } = eigen(Float64Array.of(2, 1, 1, 1, 2, 1, 1, 1, 2).map((value) => scale * value));
+      values.forEach((value, l) => expect(Math.abs(value / scale - [1, 1, 4][l])).toBeLessThan(1e-14));
     }
   });
 

@@ -133,7 +133,7 @@ test("bytes of state: what sessions keep, in float64", async () => {
   expect(bytes(null)).toBe(2 * 16 * (5 + 2) * 8);
   const { backend } = await openFirst(parseBackendList("scalar"));
   await using _backend = backend;
-  expect(await takesTops(backend, sizes, false)).toBeTrue();
+  expect(takesTops(backend, sizes, false)).toBeTrue();
 });
 
 describe("reports", () => {

@@ -72,6 +72,11 @@ export function top(p: usize): i32 {
   return int(p, 38);
 }
 
+/** Most rows of a tile of queries, a multiple of 64. */
+export function tileRows(p: usize): i32 {
+  return int(p, 39);
+}
+
 /** Bytes of d numbers padded to 4. */
 export function rowBytes(p: usize): usize {
   return <usize> ((plan.headDim(p) + 3) & ~3) << 2;

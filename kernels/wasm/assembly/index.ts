@@ -9,5 +9,6 @@ export { absorb, exactScratch, forget, heldBytes, pose } from "./exact";
 export { assignRows, clearFar, farScratch, farSums } from "./far_keys";
 export { farBytes } from "./far_plan";
 export { nearFar, nearFarScratch } from "./near_far";
+export { chunkBytes, keepRows } from "./near_top";
 export { dense, denseScratch } from "./dense";
 export { copyRounds, productRounds } from "./peak";

@@ -50,7 +50,7 @@ import {
   WINDOW,
   writePart,
 } from "./near_weights";
-import { addTop, topScratch } from "./near_top";
+import { addTop, beginTop, putAside, topScratch, writeTop } from "./near_top";
 import { lines } from "./state";
 
 /** Keys whose logits lie in memory together, and keys that share one range of queries. */
@@ -92,13 +92,13 @@ export function nearFarScratch(p: usize): usize {
   const heavy = heavyBlocks(p);
   return lines(d) + lines(ROW_LINES) + <usize> BLOCK * wide + lines(GROUP) + <usize> GROUP * wide + 2 * <usize> (GROUP << 2) +
     lines(d) + far.farBytes(p) + 16 + fieldBytes(p) + <usize> (2 * GROUP / PART + 8) * PART_BYTES +
-    <usize> heavy * (lines(d) + <usize> BLOCK * wide + 3 * LINE) + farScratch(p) + lines(far.paddedClusters(p)) + topScratch(p);
+    <usize> heavy * (lines(d) + <usize> BLOCK * wide + 3 * LINE) + farScratch(p) + lines(far.paddedClusters(p)) + 16 + topScratch(p);
 }
 
 /**
  * Outputs of one head for blocks `fromBlock … toBlock − 1` of a tile of queries whose row 0 is row `start`.
  * `k`, `v`, `weights` (or 0): rows near them, the first being row `nearStart`; `ids`: with clusters, the cluster of each of those rows.
- * `grouped`: 0, or the keys by cluster (near_top.ts), whose pairs are added to the int32 at `counter`. `heavy`: `count` records of (block, slot, row, ω, k, v), by block: what a slot holds from that block on. `moments`: one key head's.
+ * `directory`: 0, or where the keys of each cluster lie (near_top.ts); their pairs are added to the int32 at `counter`. `heavy`: `count` records of (block, slot, row, ω, k, v), by block: what a slot holds from that block on. `moments`: one key head's.
  */
 export function nearFar(
   p: usize,
@@ -118,7 +118,7 @@ export function nearFar(
   heavy: usize,
   count: i32,
   moments: usize,
-  grouped: usize,
+  directory: usize,
   out: usize,
   denominators: usize,
   counter: usize,
@@ -159,6 +159,7 @@ export function nearFar(
   }
   if (clustered) deriveClusters(p, keyHead, sums, FIELD);
   const recordBytes = <usize> (4 + d + plan.valueDim(p)) << 2;
+  if (directory) beginTop(p, (rest + farScratch(p) + lines(far.paddedClusters(p)) + 15) & ~15);
   let records = heavy;
   const end = heavy + <usize> count * recordBytes;
   for (let block = fromBlock; block < toBlock; block++) {
@@ -192,14 +193,8 @@ export function nearFar(
     }
     for (let slots = 0; slots < far.heavy(p); slots += BLOCK) addHeavy(slots, min(BLOCK, far.heavy(p) - slots));
     flush();
-    if (grouped) {
-      let taken = 0;
-      for (let i = 0; i < n; i++) taken += addTop(p, i, X, R, FIELD, sums, grouped, ACC, rest);
-      atomic.add<i32>(counter, taken);
-      mark(EXP);
-    }
-    writeRows(n, out + <usize> row * plan.outputStep(p) + (<usize> (head * plan.valueDim(p)) << 2), denominators +
-      (<usize> (row * plan.heads(p) + head) << 2));
+    if (directory) putAside(block - fromBlock, R, FIELD, sums, ACC, HEAVY_ROWS, HEAVY_OMEGA);
+    else writeRows(n, outputs(out, head, row), denominators + (<usize> (row * plan.heads(p) + head) << 2));
     mark(EMIT);
     if (causal && block + 1 < toBlock && far.kind(p) != far.NO_FAR) {
       const at = first - nearStart;
@@ -207,7 +202,17 @@ export function nearFar(
       if (clustered) deriveJoined(p, keyHead, ids + (<usize> at << 2), n, sums, FIELD, rest);
       mark(ACCUMULATE);
     }
-  }
+  }  if (directory == 0) return;
+  const row = fromBlock * BLOCK, n = min(toBlock * BLOCK, rows) - row;
+  atomic.add<i32>(counter, addTop(n, start + row, q + <usize> row * plan.queryStep(p), directory));
+  mark(EXP);
+  writeTop(n, outputs(out, head, row), denominators + (<usize> (row * plan.heads(p) + head) << 2));
+  mark(EMIT);
+}
+
+/** Where the output of a row of a tile begins. */
+function outputs(out: usize, head: i32, row: i32): usize {
+  return out + <usize> row * plan.outputStep(P) + (<usize> (head * plan.valueDim(P)) << 2);
 }
 
 /** Adds `n` ≤ 64 of the near rows, from `at` on, to a causal state. */

@@ -99,6 +99,16 @@ function clusterStatistics(count: number, of: number[], keys: Float32Array[], om
   });
 }
 
+/** A function of the keys seen, evaluated once for each number of them. */
+function perBlock<T>(of: (seen: number) => T): (seen: number) => T {
+  const known = new Map<number, T>();
+  return (seen) => {
+    const value = known.has(seen) ? known.get(seen)! : of(seen);
+    known.set(seen, value);
+    return value;
+  };
+}
+
 /** The definition of src/near_far.ts, pair by pair. */
 export function denseNearFar(problem: Problem, plan: NearFarPlan): Reference {
   const { q, k, v, weights, heads, kvHeads, headDim, valueDim, causal, scale } = problem;
@@ -121,6 +131,9 @@ export function denseNearFar(problem: Problem, plan: NearFarPlan): Reference {
       const distances = centroids.map((c) => Array.from(key).reduce((sum, x, l) => sum + (x - c[l]) ** 2, 0));
       return distances.indexOf(Math.min(...distances));
     });
+    // What the rows of a block share.
+    const heavyOf = perBlock((seen) => plan.heavy > 0 ? heavyRows(plan, keys, omega, kv, seen) : []);
+    const statisticsOf = perBlock((seen) => clusterStatistics(clusters!.count, clusterOf, keys, omega, seen));
     for (let i = 0; i < q.rows; i++) {
       const x = Array.from(cellOf(q, i, head, headDim), (value) => scale * value);
       const visible = keys.map((_, j) => j).filter((j) => omega[j] > 0 && (!causal || j <= i));
@@ -128,7 +141,7 @@ export function denseNearFar(problem: Problem, plan: NearFarPlan): Reference {
       if (visible.length === 0) continue;
       const near = new Set(visible.filter((j) => (causal ? i - j < window && j <= i : Math.abs(i - j) < window)));
       if (causal && i < exactRows) visible.forEach((j) => near.add(j));
-      for (const j of heavyRows(plan, keys, omega, kv, block)) near.add(j);
+      for (const j of heavyOf(block)) near.add(j);
       const logits = keys.map((key) => dot(x, key));
       const weight = visible.reduce((sum, j) => sum + omega[j], 0);
       const mean = visible.reduce((sum, j) => sum + omega[j] * logits[j], 0) / weight;
@@ -140,7 +153,7 @@ export function denseNearFar(problem: Problem, plan: NearFarPlan): Reference {
       let shift = 0, size = 0;
       const logs: number[] = [];
       if (far === "clusters") {
-        const statistics = clusterStatistics(clusters!.count, clusterOf, keys, omega, block);
+        const statistics = statisticsOf(block);
         statistics.forEach(({ n, mean: centre, variance: spread }, g) => {
           const quadratic = spread.reduce((sum, s, l) => sum + 0.5 * x[l] * x[l] * s, 0);
           logs[g] = n > 0 ? dot(x, centre) + Math.min(quadratic, QUADRATIC_LIMIT) : -Infinity;

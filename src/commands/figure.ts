@@ -73,7 +73,7 @@ const FLAGS: readonly Flag[] = [
     name: "lengths",
     short: "L",
     value: "LIST",
-    summary: "rows: of 3 (default 2^8 to 2^17, doubling), one of 4 (default 4096)",
+    summary: "rows: of 3 (default 2^6 to 2^17, doubling), one of 4 (default 4096)",
     parse: listOf(lengthOf),
   },
   {

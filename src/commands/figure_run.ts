@@ -150,7 +150,7 @@ async function measuredTimes(
   progress: Step,
 ): Promise<Figure> {
   const { measureTimes, timeFigure } = await import("../figures/time.ts");
-  const lengths = ((flags.lengths as number[] | undefined) ?? Array.from({ length: 10 }, (_, i) => 2 ** (8 + i)))
+  const lengths = ((flags.lengths as number[] | undefined) ?? Array.from({ length: 12 }, (_, i) => 2 ** (6 + i)))
     .toSorted((a, b) => a - b);
   const { features, numFeatures } = oneMap(flags, "3", "positive");
   const heads = Number(flags.heads ?? 1), headDim = Number(flags["head-dim"] ?? 64), seed = Number(flags.seed);

@@ -59,12 +59,12 @@ export interface FittedSlope {
   readonly from: number;
   readonly to: number;
   readonly points: number;
-  /** Whether fixed costs are at most 5 % of every time fitted; false: there were too few such lengths, and the longest were taken. */
+  /** Whether fixed costs are at most 1 % of every time fitted; false: there were too few such lengths, and the longest were taken. */
   readonly beyondFixed: boolean;
 }
 
-/** Times of at least this many times that of the shortest L are at most 5 % fixed costs, which that time holds. */
-const BEYOND_FIXED = 20;
+/** Times of at least this many times that of the shortest L are at most 1 % fixed costs, which that time holds. */
+const BEYOND_FIXED = 100;
 
 /**
  * The slope where fixed costs no longer count: over all L whose time is at least BEYOND_FIXED × that of the shortest, or, where fewer than
@@ -112,7 +112,7 @@ export function timeFigure(results: readonly BenchResult[], source: Figure["sett
   const { heads, headDim, valueDim, device } = results[0];
   const slopes = named.map(({ name, fit, exact }) => {
     if (!fit) return `${name}: no slope, which takes at least three lengths`;
-    const words = fit.beyondFixed ? "" : ", the longer half, since too few take 20 × the shortest";
+    const words = fit.beyondFixed ? "" : ", the longer half, since too few take 100 × the shortest";
     return `${name}: time ~ L^${fit.slope.toFixed(2)} (expected ${exact ? 2 : 1}), fitted from L = ${
       count(fit.from)
     } to ${count(fit.to)}${words}`;
@@ -141,7 +141,7 @@ export function timeFigure(results: readonly BenchResult[], source: Figure["sett
       `${
         valueDim === headDim ? "" : `, values ${valueDim} wide`
       }, on ${device}; marks: medians, whiskers: 5 % to 95 % of the samples`,
-      "Slopes are fitted where the time is at least 20 × that of the shortest L, so that fixed costs are at most 5 % of it",
+      "Slopes are fitted where the time is at least 100 × that of the shortest L, so that fixed costs are at most 1 % of it",
       ...(curves.length <= 3 ? [...slopes, ...crossing] : ["Slopes and crossovers are told beside the picture"]),
       ...(identity.length > 0 ? [IDENTITY] : []),
     ],

@@ -124,14 +124,14 @@ describe("figure 3", () => {
     ceilingTokensPerSecond: 1e8,
     percentOfCeiling: null,
   });
-  const lengths = Array.from({ length: 10 }, (_, i) => 2 ** (8 + i));
+  const lengths = Array.from({ length: 12 }, (_, i) => 2 ** (6 + i));
 
   test("slopes are fitted beyond fixed costs, and say from which L to which", () => {
-    // 1 ms that every call takes, and 1 µs per row: of all lengths alone the slope would be 0.75.
-    const linear = fitSlope(lengths.map((L) => point(L, 1e-3 + 1e-6 * L)))!;
+    // 0.2 ms that every call takes, and 1 µs per row: over all lengths the slope would be 0.9.
+    const linear = fitSlope(lengths.map((L) => point(L, 2e-4 + 1e-6 * L)))!;
     expect(linear.slope).toBeWithin(0.95, 1.05);
     expect([linear.from, linear.to, linear.beyondFixed]).toEqual([32768, 131072, true]);
-    const quadratic = fitSlope(lengths.map((L) => point(L, 1e-3 + 1e-8 * L * L)))!;
+    const quadratic = fitSlope(lengths.map((L) => point(L, 2e-4 + 1e-8 * L * L)))!;
     expect(quadratic.slope).toBeWithin(1.9, 2.1);
     expect(quadratic.from).toBe(2048);
   });
@@ -139,7 +139,7 @@ describe("figure 3", () => {
   test("where too few lengths are beyond them, the longer half is fitted and the figure says so", () => {
     const results = [16384, 32768, 65536, 131072].map((L) => point(L, 1e-6 * L));
     expect(fitSlope(results)).toMatchObject({ from: 32768, to: 131072, points: 3, beyondFixed: false });
-    expect(timeFigure(results, {}).findings[0]).toContain("the longer half, since too few take 20 × the shortest");
+    expect(timeFigure(results, {}).findings[0]).toContain("the longer half, since too few take 100 × the shortest");
   });
 
   test("exact and features: both slopes, the crossover and the identity line", () => {
@@ -160,7 +160,7 @@ describe("figure 3", () => {
       "exact softmax",
       "identity (returns V)",
     ]);
-    expect(data.time[0].identitySeconds).toBe(256 / 1e8);
+    expect(data.time[0].identitySeconds).toBe(lengths[0] / 1e8);
   });
 
   test("too few points: drawn as they are, without a slope; none: refused in words", () => {

@@ -34,6 +34,11 @@ export class Inputs {
     readonly weights: TensorSource | null,
   ) {}
 
+  /** Keys, values and weights, each source once. */
+  get keySources(): TensorSource[] {
+    return [...new Set([this.k, this.v, ...(this.weights ? [this.weights] : [])])];
+  }
+
   /** Keys and values in step (and `queries`, for causal attention), of all rows or those of `range`. */
   tiles(
     tileRows: number,
@@ -63,7 +68,7 @@ export class Inputs {
   }
 
   async *#tiles(queries: TensorSource | null, passing: Passing): AsyncIterable<KeyTiles> {
-    const sources = [this.k, this.v, ...(this.weights ? [this.weights] : []), ...(queries ? [queries] : [])];
+    const sources = [...this.keySources, ...(queries ? [queries] : [])];
     for await (const tiles of this.#together(sources, passing)) {
       const weights = this.weights ? tiles.get(this.weights)!.data : undefined;
       const q = queries ? tiles.get(queries) : undefined;

@@ -73,9 +73,9 @@ export class NearReader implements AsyncDisposable, TileMemory {
     readonly memory: FrameMemory,
     readonly others: TileMemory | null,
   ) {
-    const { k, v, weights } = inputs;
-    this.#sources = [...new Set([k, v, ...(weights ? [weights] : [])])];
-    this.#tiles = this.#read(plan.tileRows, { start: Math.min(reach.ahead, k.info.rows), end: k.info.rows });
+    const { rows } = inputs.k.info;
+    this.#sources = inputs.keySources;
+    this.#tiles = this.#read(plan.tileRows, { start: Math.min(reach.ahead, rows), end: rows });
   }
 
   #read(tileRows: number, range: RowRange): AsyncIterator<KeyTiles> {

@@ -141,8 +141,7 @@ class Frames implements FrameMemory, Disposable {
   ) {
     this.#memory = new LentMemory(backend);
     const rows = frameRows(Math.min(plan.tileRows, keyRows), reach);
-    const { k, v, weights } = inputs;
-    for (const source of new Set([k, v, ...(weights ? [weights] : [])])) {
+    for (const source of inputs.keySources) {
       const cols = source.info.heads * source.info.width;
       const excess = nearExcess(plan, reach, keyRows, cols, backend.limits.precision);
       if (excess) throw new UsageError(`Cannot use ${excess}`);

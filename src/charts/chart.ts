@@ -11,6 +11,13 @@ export interface Axis {
   readonly ticks?: readonly number[];
 }
 
+/** The axis of lengths that were measured. */
+export const lengthAxis = (lengths: readonly number[]): Axis => ({
+  title: "length L (rows)",
+  scale: "log",
+  ticks: [...new Set(lengths)].sort((a, b) => a - b),
+});
+
 /** One point; `low` and `high` make a band or whiskers around it. */
 export interface Point {
   readonly x: number;

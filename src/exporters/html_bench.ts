@@ -1,6 +1,6 @@
 /** A page about a sweep of `bench`. */
 import { type BenchReport, curvesOf } from "../bench.ts";
-import type { Chart, Series } from "../charts/chart.ts";
+import { type Chart, lengthAxis, type Series } from "../charts/chart.ts";
 import { IDENTITY, timeFigure } from "../figures/time.ts";
 import { bytesText, count, figure } from "../words.ts";
 import { benchTable } from "./bench_rows.ts";
@@ -66,11 +66,7 @@ function throughput({ results }: BenchReport, label: ReturnType<typeof benchTabl
     panels: [{
       kind: "lines",
       title: "",
-      x: {
-        title: "length L (rows)",
-        scale: "log",
-        ticks: [...new Set(results.map(({ L }) => L))].sort((a, b) => a - b),
-      },
+      x: lengthAxis(results.map(({ L }) => L)),
       y: { title: "throughput (rows/s)", scale: "log" },
       series: curvesOf(results).map((points): Series => ({
         name: label(points[0]),

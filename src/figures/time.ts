@@ -5,7 +5,7 @@
 import { type BenchResult, curvesOf, type Measurement, type Setting } from "../bench.ts";
 import { crossoversOf, resultsOf } from "../bench_figures.ts";
 import { LEAST_SAMPLES, measureCopy, type OpenBackend, sweep, type SweepOptions } from "../bench_measure.ts";
-import type { Chart, Series } from "../charts/chart.ts";
+import { type Chart, lengthAxis, type Series } from "../charts/chart.ts";
 import { UsageError } from "../errors.ts";
 import { EXACT } from "../feature_map.ts";
 import { slopeOf } from "../statistics.ts";
@@ -148,11 +148,7 @@ export function timeFigure(results: readonly BenchResult[], source: Figure["sett
     panels: [{
       kind: "lines",
       title: "",
-      x: {
-        title: "length L (rows)",
-        scale: "log",
-        ticks: [...new Set(results.map(({ L }) => L))].sort((a, b) => a - b),
-      },
+      x: lengthAxis(results.map(({ L }) => L)),
       y: { title: "time (s)", scale: "log" },
       series: [
         ...series,

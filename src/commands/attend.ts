@@ -153,6 +153,7 @@ export const attend: Command = {
     "performer attend qkv.npz --window 64 --heavy 64 --far taylor1",
     "performer attend rows.npy --weights model.pt --layer 2 -o attended.npy",
   ],
+  makesTensor: true,
   async run(invocation, terminal) {
     const { runAttend } = await import("./attend_run.ts");
     return await runAttend(invocation, terminal);

@@ -27,11 +27,12 @@ export async function runAttend(invocation: Invocation, terminal: Terminal): Pro
   const progress = new Progress(terminal, { enabled: !invocation.flags.quiet });
   let report: Report;
   try {
-    report = await run(invocation, terminal, progress, plot !== null || page !== null);
+    report = await run(invocation, terminal, progress, plot !== null || page !== null || terminal.found !== undefined);
   } finally {
     progress.clear();
   }
   if (page) await page.write(await (await import("../exporters/html_attend.ts")).attendPage(report, page.context));
+  terminal.found?.(report);
   await print(report, invocation.flags, terminal, plot);
   return verdict(report, invocation.flags["max-error"] as number | undefined, terminal);
 }
@@ -65,7 +66,7 @@ async function run(
       }`,
     );
   }
-  const { backend, refused } = await openFirst(candidates, {
+  const { backend, refused } = await (terminal.openFirst ?? openFirst)(candidates, {
     threads: flags.threads as number | undefined,
     profile: flags.profile === true,
     speeds: speedsFile(terminal.env),

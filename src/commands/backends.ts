@@ -16,8 +16,10 @@ export const backends: Command = {
       speeds: speedsFile(terminal.env),
     });
     const failed = results.some((result) => result.status === "FAIL");
+    const report = { schema: "performer-backends/1", auto, backends: results };
+    terminal.found?.(report);
     if (flags.json) {
-      terminal.out(JSON.stringify({ schema: "performer-backends/1", auto, backends: results }, null, 2) + "\n");
+      terminal.out(JSON.stringify(report, null, 2) + "\n");
     } else if (!flags.quiet) {
       const color = useColor(terminal, flags);
       const codes = { PASS: 32, FAIL: 31, refused: 33 };

@@ -9,16 +9,17 @@ import type { Refusal } from "../report.ts";
 import { sizesOf } from "../run.ts";
 import { openInputs } from "./attend_files.ts";
 import type { Invocation, Terminal } from "./command.ts";
+import { speedsFile } from "./flags.ts";
 
 type Flags = Invocation["flags"];
 
 /**
  * Opens every backend of the list with every number of threads; those that cannot be opened are reported while there is another.
- * `nearFar`: \`auto\` takes a backend with kernels for near keys and far fields; `accept`: one that this does not throw UnsupportedError for. `speeds`: the file by which \`auto\` chooses. A backend that describes itself the same with other threads has none of its own and is measured once.
+ * `nearFar`: \`auto\` takes a backend with kernels for near keys and far fields; `accept`: one that this does not throw UnsupportedError for. A backend that describes itself the same with other threads has none of its own and is measured once.
  */
 export async function openBackends(
   flags: Flags,
-  speeds: string | null,
+  terminal: Terminal,
   stack: AsyncDisposableStack,
   nearFar = false,
   accept?: (backend: Backend) => void,
@@ -31,8 +32,8 @@ export async function openBackends(
     for (const threads of (flags.threads as number[] | undefined) ?? [undefined]) {
       try {
         const profile = flags.profile === true;
-        const { backend, refused } = await openFirst(list, {
-          ...{ threads, profile, speeds, eager: true },
+        const { backend, refused } = await (terminal.openFirst ?? openFirst)(list, {
+          ...{ threads, profile, speeds: speedsFile(terminal.env), eager: true },
           ...(part === "auto" ? { nearFar, accept } : {}),
         });
         for (const { name, reason } of refused) refusals.set(name, reason);

@@ -25,7 +25,6 @@ import type { Refusal } from "../report.ts";
 import { count } from "../words.ts";
 import { openBackends, rowsFor } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
-import { speedsFile } from "./flags.ts";
 import { nearFarList } from "./near_far_flags.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
@@ -81,7 +80,7 @@ async function run(
   await using open = new AsyncDisposableStack();
   const { backends, refused } = await openBackends(
     flags,
-    speedsFile(terminal.env),
+    terminal,
     open,
     axes.nearFar.length > 0,
   );
@@ -268,6 +267,7 @@ function formatOf(path: string): string {
 }
 
 async function print(report: BenchReport, flags: Flags, terminal: Terminal, plot: PlotStyle | null): Promise<void> {
+  terminal.found?.(report);
   if (flags.quiet && !flags.json) return;
   const exporter = await BENCH_EXPORTERS[flags.json ? "json" : String(flags.format)]();
   const picture = plot ? (await import("../exporters/plot_bench.ts")).plotBench(report, plot) : "";

@@ -1,5 +1,8 @@
 /** What a subcommand is: a value. The command line, help, completions and docs read the one table in mod.ts. */
 
+import type { ReadStream, WriteStream } from "node:tty";
+import type { openFirst } from "../backends/mod.ts";
+
 /** The world a command runs in. Only cli.ts makes one; commands never touch `process`. */
 export interface Terminal {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -18,6 +21,21 @@ export interface Terminal {
   peakBytes(): number;
   /** Aborts at the first Ctrl-C. */
   readonly signal: AbortSignal;
+  /** Keys and screen of an interactive session; null where stdin or stdout is no terminal. Opened when first asked for. */
+  readonly console?: Console | null;
+  /** Opens a backend; a session (the REPL) keeps those it opened. Absent: `openFirst`. */
+  readonly openFirst?: typeof openFirst;
+  /** Takes what a command found, which a session keeps. */
+  found?(report: object): void;
+  /** Values of flags by name that hold for a whole session, between the command line and the environment. */
+  readonly settings?: Readonly<Record<string, string>>;
+}
+
+/** A terminal that a person types at. */
+export interface Console {
+  /** Keys as they are pressed, from `raw(true)` on. */
+  readonly input: ReadStream;
+  readonly output: WriteStream;
 }
 
 /** A flag: help, completions, environment and configuration all come from this value. */
@@ -32,6 +50,8 @@ export interface Flag {
   readonly default?: unknown;
   /** Turns the text into the value; throws UsageError that completes "Cannot use --name TEXT: …". */
   readonly parse?: (text: string) => unknown;
+  /** May be given more than once: the value is a list. */
+  readonly many?: boolean;
 }
 
 export interface Argument {
@@ -41,7 +61,7 @@ export interface Argument {
 }
 
 /** Where a value came from. */
-export type Source = "flag" | "environment" | "project file" | "user file" | "default";
+export type Source = "flag" | "session" | "environment" | "project file" | "user file" | "default";
 
 export interface Invocation {
   /** The words of the command line, the command's name first. */
@@ -58,6 +78,8 @@ export interface Command {
   readonly arguments: readonly Argument[];
   readonly flags: readonly Flag[];
   readonly examples: readonly string[];
+  /** `--output` is a tensor, which a session may give a name. */
+  readonly makesTensor?: boolean;
   /** Runs it and returns the exit code. Loads what it needs when called, so that help stays fast. */
   run(invocation: Invocation, terminal: Terminal): Promise<number>;
 }

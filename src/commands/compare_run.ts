@@ -13,7 +13,6 @@ import { checkAccepted } from "../run_near_far.ts";
 import { fitWish, openInputs } from "./attend_files.ts";
 import { openBackends } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
-import { speedsFile } from "./flags.ts";
 import { nearFarList } from "./near_far_flags.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
@@ -32,6 +31,7 @@ export async function runCompare(invocation: Invocation, terminal: Terminal): Pr
     progress.clear();
   }
   if (page) await page.write(await (await import("../exporters/html_compare.ts")).comparePage(report, page.context));
+  terminal.found?.(report);
   if (flags.quiet && !flags.json) return 0;
   const exporter = await COMPARE_EXPORTERS[flags.json ? "json" : String(flags.format)]();
   const picture = plot ? (await import("../exporters/plot_compare.ts")).plotCompare(report, plot) : "";
@@ -83,7 +83,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   const needsNearFar = entrants.some(({ attention }) => attention.nearFar);
   const { backends, refused } = await openBackends(
     { ...flags, threads },
-    speedsFile(terminal.env),
+    terminal,
     open,
     needsNearFar,
     (backend) => entrants.forEach(({ attention }) => checkAccepted(backend, attention, sizes, tileRows)),

@@ -1,5 +1,5 @@
 /**
- * Defaults from the environment and from files: flags > environment > project file > user file > built-in default.
+ * Defaults from the session, the environment and files: flags > session (`:set` of the REPL) > environment > project file > user file > built-in default.
  *
  * A file is JSON whose keys are flag names, e.g. `{ "backend": "scalar", "num-features": 512 }`:
  * `performer.json` in the working directory, `$XDG_CONFIG_HOME/performer/config.json` for the user.
@@ -12,7 +12,7 @@ import type { Flag, Source, Terminal } from "./command.ts";
 import { COMMANDS } from "./mod.ts";
 
 /** Flags that describe one run and have no sensible default elsewhere. */
-const PER_RUN = new Set([
+export const PER_RUN: ReadonlySet<string> = new Set([
   "output",
   "q",
   "k",
@@ -56,6 +56,8 @@ export function configurationFor(terminal: Terminal): Configuration {
     },
     async lookup(flag) {
       if (PER_RUN.has(flag.name)) return null;
+      const set = terminal.settings?.[flag.name];
+      if (set !== undefined) return { value: set, source: "session", place: ":set" };
       const variable = variableFor(flag);
       const fromEnvironment = terminal.env[variable];
       if (fromEnvironment) return { value: fromEnvironment, source: "environment", place: variable };

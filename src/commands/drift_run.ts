@@ -35,6 +35,7 @@ export async function runDrift(invocation: Invocation, terminal: Terminal): Prom
     await sink.write(new TextEncoder().encode(exporter(report, { color: false, verbose: true })), 0);
     await sink.commit();
   }
+  terminal.found?.(report);
   if (flags.quiet && !flags.json) return 0;
   const exporter = await DRIFT_EXPORTERS[flags.json ? "json" : String(flags.format)]();
   terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true }));
@@ -57,7 +58,7 @@ async function run(
   const variants = variantsOf(layout, model, flags);
   const layers = layersOf(flags.layer as LayerSlice | string, layout, model);
   const sequences = await readSequences(tokens, flags.mask as string | undefined, layout);
-  const { backend, refused } = await openFirst(candidates, {
+  const { backend, refused } = await (terminal.openFirst ?? openFirst)(candidates, {
     threads: flags.threads as number | undefined,
     speeds: speedsFile(terminal.env),
   });

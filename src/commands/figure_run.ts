@@ -50,6 +50,7 @@ export async function runFigure(invocation: Invocation, terminal: Terminal): Pro
     seconds: (performance.now() - started) / 1000,
   };
   await writeFigure(figure, report, targets, flags.width as number | undefined);
+  terminal.found?.(report);
   if (flags.json || flags.format === "json") terminal.out(JSON.stringify(report, null, 2) + "\n");
   else if (flags.quiet) return 0;
   else if (flags.format === "csv") terminal.out(csvText(flatTable(report.data)));
@@ -114,7 +115,7 @@ async function make(name: string, invocation: Invocation, terminal: Terminal, pr
     const { processor, runtime } = machine;
     return { figure: timeFigure(results, { path, date, processor, runtime }), backend: null };
   }
-  const { backend } = await openFirst(parseBackendList(String(flags.backend)), {
+  const { backend } = await (terminal.openFirst ?? openFirst)(parseBackendList(String(flags.backend)), {
     threads: flags.threads as number | undefined,
     speeds: speedsFile(terminal.env),
     work: name === "3" ? undefined : 0,

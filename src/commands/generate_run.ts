@@ -37,7 +37,7 @@ export async function runGenerate({ arguments: [model], flags }: Invocation, ter
   const recompute = flags.recompute === true;
   const rules = (flags.compat as RulesName | undefined) ??
     (recompute ? description.rules : stateful(description.rules));
-  const { backend, refused } = await openFirst(candidates, {
+  const { backend, refused } = await (terminal.openFirst ?? openFirst)(candidates, {
     threads: flags.threads as number | undefined,
     speeds: speedsFile(terminal.env),
   });
@@ -98,6 +98,7 @@ export async function runGenerate({ arguments: [model], flags }: Invocation, ter
     peakBytes: terminal.peakBytes(),
     warnings: layout.causal && leaksFuture(rules) ? [futureLeaks(rules)] : [],
   };
+  terminal.found?.(report);
   if (flags.json) terminal.out(JSON.stringify(report, null, 2) + "\n");
   else if (!flags.quiet) terminal.err(words(report));
   return 0;

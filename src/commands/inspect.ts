@@ -18,8 +18,10 @@ export const inspect: Command = {
     const found = await describeFile(path);
     const { inspectModel, modelWords } = await import("./inspect_model.ts");
     const model = await inspectModel(found, flags.config as string | undefined);
+    const report = { schema: "performer-inspect/1", ...found, model };
+    terminal.found?.(report);
     if (flags.json) {
-      terminal.out(JSON.stringify({ schema: "performer-inspect/1", ...found, model }, null, 2) + "\n");
+      terminal.out(JSON.stringify(report, null, 2) + "\n");
       return 0;
     }
     if (flags.quiet) return 0;

@@ -16,16 +16,21 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
       terminal.out(quick);
       return 0;
     }
-    const { parse } = await import("./parse.ts");
-    const chosen = parse(argv, terminal);
-    if (typeof chosen === "number") return chosen;
-    return await chosen.command.run(
-      await configured(chosen.command, chosen.invocation, chosen.given, terminal),
-      terminal,
-    );
+    return await execute(argv, terminal);
   } catch (error) {
     return explain(error, terminal);
   }
+}
+
+/** Runs one command line as `main` does, but throws what goes wrong in it; usage errors are printed and have the code 2. */
+export async function execute(argv: readonly string[], terminal: Terminal): Promise<number> {
+  const { parse } = await import("./parse.ts");
+  const chosen = parse(argv, terminal);
+  if (typeof chosen === "number") return chosen;
+  return await chosen.command.run(
+    await configured(chosen.command, chosen.invocation, chosen.given, terminal),
+    terminal,
+  );
 }
 
 /** Help and version straight from the table: the parser would triple the time to the first word. */

@@ -60,7 +60,12 @@ function optionOf(flag: Flag): Option {
   const choices = flag.choices ? `: ${flag.choices.join(", ")}` : "";
   const option = new Option(names, flag.summary + choices);
   if (flag.default !== undefined) option.default(flag.default);
-  if (flag.value) option.argParser((text: string) => parseValue(flag, text, `--${flag.name}`));
+  if (flag.value) {
+    option.argParser((text: string, before: unknown) => {
+      const value = parseValue(flag, text, `--${flag.name}`);
+      return flag.many ? [...(before as unknown[] | undefined ?? []), value] : value;
+    });
+  }
   return option;
 }
 

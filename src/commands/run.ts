@@ -82,6 +82,7 @@ export const run: Command = {
     "performer run scbert.pth cells.npy --encodings -o genes.npy --json",
     "performer run scbert.pth cells.npy --attention received -o received.npy",
   ],
+  makesTensor: true,
   async run(invocation, terminal) {
     const { runModel } = await import("./run_model.ts");
     return await runModel(invocation, terminal);

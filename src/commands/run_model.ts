@@ -44,7 +44,7 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
   const seen = await readContexts(model, layout, context, items);
   const cols = outputCols(layout, encodings);
   const perSequence = isClassifier(layout, encodings) ? 1 : sequences.list[0].length;
-  const { backend, refused } = await openFirst(candidates, {
+  const { backend, refused } = await (terminal.openFirst ?? openFirst)(candidates, {
     threads: flags.threads as number | undefined,
     speeds: speedsFile(terminal.env),
   });
@@ -106,6 +106,7 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
     peakBytes: terminal.peakBytes(),
     warnings: layout.causal && leaksFuture(rules) ? [futureLeaks(rules)] : [],
   };
+  terminal.found?.(report);
   if (flags.quiet && !flags.json) return 0;
   const text = flags.json ? JSON.stringify(report, null, 2) + "\n" : words(report, measure?.words() ?? []);
   if (output === "-") terminal.err(text);

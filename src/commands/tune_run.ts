@@ -28,6 +28,7 @@ export async function runTune(invocation: Invocation, terminal: Terminal): Promi
   } finally {
     progress.clear();
   }
+  terminal.found?.(report);
   if (!flags.quiet || flags.json) {
     const exporter = await TUNE_EXPORTERS[flags.json ? "json" : String(flags.format)]();
     const picture = plot ? (await import("../exporters/plot_tune.ts")).plotTune(report, plot) : "";
@@ -55,7 +56,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   if (sizes.queryRows === 0 || sizes.keyRows === 0) {
     throw new UsageError("Cannot tune on an empty input: it has no rows");
   }
-  const { backend, refused } = await openFirst(candidates, {
+  const { backend, refused } = await (terminal.openFirst ?? openFirst)(candidates, {
     threads: flags.threads as number | undefined,
     speeds: speedsFile(terminal.env),
     nearFar: base.decay === null,

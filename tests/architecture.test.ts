@@ -35,7 +35,7 @@ const LAYERS: readonly RegExp[] = [
   /^src\/(backends|formats)\//,
   /^src\/(inputs|report|warnings|check|sampled_rows|sessions|compare(_\w+)?|run(_\w+)?|near_rows|sample|row_slice|shrink|health(_\w+)?|trial|candidates|choose|tune|setting_words|centroids|fit_near_far|fit|transformed|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/(exporters|charts|figures)\//,
   /^src\/model\//,
-  /^src\/commands\//,
+  /^src\/(commands|tour)\//,
   /^(cli|mod)\.ts$/,
 ];
 const layerOf = (file: string) => LAYERS.findIndex((layer) => layer.test(file));
@@ -83,7 +83,7 @@ test("the start loads no backend, no parser and no run loop", () => {
     staticImportsOf(file).filter((target) => TEXT.has(target)).forEach(visit);
   };
   visit("cli.ts");
-  expect([...loaded].filter((file) => /^src\/(backends|exporters|charts|figures|run|check)|^kernels/.test(file)))
+  expect([...loaded].filter((file) => /^src\/(backends|exporters|charts|figures|tour|run|check)|^kernels/.test(file)))
     .toEqual([]);
   const packages = [...loaded].filter((file) => /^import\b[^;]*from "(?!\.|node:)/m.test(TEXT.get(file)!));
   expect(packages).toEqual([]);

@@ -8,19 +8,20 @@ import { RandomStream } from "../random.ts";
 import { attend } from "../run.ts";
 import { floats, type TensorSource } from "../tensor.ts";
 
-/** `rows × width` numbers as a tensor of one head. */
-export function inMemory(name: string, data: Float64Array, width: number): TensorSource {
-  const rows = data.length / width;
-  const info = { path: "memory", name, dtype: "f64", rows, heads: 1, width, firstRow: 0 } as const;
+/** `rows × (heads·width)` numbers as a tensor, of one head unless it is said. */
+export function inMemory(name: string, data: Float64Array, width: number, heads = 1): TensorSource {
+  const cols = heads * width;
+  const rows = data.length / cols;
+  const info = { path: "memory", name, dtype: "f64", rows, heads, width, firstRow: 0 } as const;
   return {
-    info: { ...info, shape: [rows, width], byteLength: data.byteLength },
+    info: { ...info, shape: [rows, cols], byteLength: data.byteLength },
     async *tiles(tileRows, { range, precision = "f32" } = {}) {
       const end = range?.end ?? rows;
       for (let from = range?.start ?? 0; from < end; from += tileRows) {
         const count = Math.min(tileRows, end - from);
-        const tile = floats(precision, count * width);
-        tile.set(data.subarray(from * width, (from + count) * width));
-        yield { start: from, rows: count, cols: width, data: tile };
+        const tile = floats(precision, count * cols);
+        tile.set(data.subarray(from * cols, (from + count) * cols));
+        yield { start: from, rows: count, cols, data: tile };
       }
     },
     async [Symbol.asyncDispose]() {},

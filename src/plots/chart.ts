@@ -62,6 +62,8 @@ export interface Chart {
   readonly rules?: readonly Rule[];
   /** Sentences below. */
   readonly notes?: readonly string[];
+  /** Lines of the drawing between its title and its axis; by the width when left out. */
+  readonly height?: number;
 }
 
 const RULE_SIGNS = { y: ["╌", "-", "═", "="], x: ["┊", ":", "║", "!"] } as const;
@@ -173,7 +175,7 @@ function asCurves(chart: Chart, drawn: Drawn, style: PlotStyle): string {
     : new Scale(y.scale, 0.1, 1);
 
   const total = widthOf(style);
-  const height = total >= 100 ? 15 : 12;
+  const height = chart.height ?? (total >= 100 ? 15 : 12);
   const scaleText = ticksDown(down, height, y.text);
   const labels = new Map([...scaleText].map(([row, text]) => [row, clip10(narrow(text, style))]));
   const gutter = Math.max(...[...labels.values()].map(({ length }) => length));

@@ -66,16 +66,28 @@ const SPELLED: Readonly<Record<string, string>> = {
   "‖": "|",
   "√": "sqrt ",
   "φ": "phi",
+  "σ": "sigma",
+  "ω": "omega",
+  "ε": "eps",
+  "Σ": "sum",
+  "∞": "inf",
+  "½": "1/2",
+  "¼": "1/4",
+  "°": " degrees",
   "²": "^2",
+  "ᵀ": "^T",
   "µ": "u",
   "μ": "u",
 };
 
 /** Text whose every character takes one column: what may be wider, narrower or obeyed by a terminal becomes "?". */
 export function narrow(text: string, { ascii }: PlotStyle): string {
-  const spelled = ascii ? text.replace(/[^\x20-\x7e]/gu, (sign) => SPELLED[sign] ?? "?") : text;
+  // A dot between factors is a product, one between spaces parts what is said.
+  const spelled = ascii
+    ? text.replace(/(?<=\S)·(?=\S)/gu, ".").replace(/[^\x20-\x7e]/gu, (sign) => SPELLED[sign] ?? "?")
+    : text;
   return spelled.replace(
-    /[^\x20-\x7e\u00a1-\u00ac\u00ae-\u02ff\u0370-\u0377\u0384-\u03ff\u2010-\u2027\u2030-\u205e\u2190-\u22ff]/gu,
+    /[^\x20-\x7e\u00a1-\u00ac\u00ae-\u02ff\u0370-\u0377\u0384-\u03ff\u1d40\u2010-\u2027\u2030-\u205e\u2190-\u22ff]/gu,
     "?",
   );
 }

@@ -15,7 +15,15 @@ import { type Chart, drawChart, type Point } from "../../src/plots/chart.ts";
 import { drawHeat } from "../../src/plots/heat.ts";
 import { binsOf } from "../../src/plots/histogram.ts";
 import { drawRows, sparkline } from "../../src/plots/rows.ts";
-import { LEAST_COLUMNS, letterAt, type PlotStyle, sentence, type Tone, wrapped } from "../../src/plots/style.ts";
+import {
+  LEAST_COLUMNS,
+  letterAt,
+  narrow,
+  type PlotStyle,
+  sentence,
+  type Tone,
+  wrapped,
+} from "../../src/plots/style.ts";
 
 // deno-lint-ignore no-control-regex
 const bare = (text: string) => text.replace(/\x1b\[\d+m/g, "");
@@ -287,6 +295,17 @@ describe("charts", () => {
     expect(drawChart({ ...base, series: [] }, PLAIN)).toContain("nothing to draw");
   });
 
+  test("as high as asked", () => {
+    const chart: Chart = {
+      title: "t",
+      x: { label: "x", scale: "linear" },
+      y: { label: "y", scale: "linear" },
+      series: [{ label: "s", sign: "A", tone: "plain", points: [[0, 0], [1, 1]] }],
+    };
+    const lines = (height?: number) => drawChart({ ...chart, height }, PLAIN).split("\n").length;
+    expect(lines(9)).toBe(lines() - 3);
+  });
+
   test("one x alone makes rows instead of a column of letters", () => {
     const drawing = drawChart({ ...base, series: [curve("A", [[64, 0.5]]), curve("B", [[64, 0.1]])] }, PLAIN);
     expect(drawing).toContain("error, at m 64");
@@ -406,6 +425,13 @@ test("a heat map shades by round bounds, crosses out, and leaves the unknown bla
   expect(drawing).toMatch(/░ up to 0.03 +▒ up to 0.07\n +▓ up to 0.2 +█ above 0.2\n +x lost +␣ no error is defined\n/);
   expect(drawHeat(map, ASCII)).toContain("head 0 ..-++#x   0.3\n");
   expect(drawHeat({ ...map, length: 0 }, PLAIN)).toContain("nothing to draw");
+});
+
+test("ASCII spells formulas: a dot between factors is a product", () => {
+  expect(narrow("exp(x·y) · ‖x + y‖² ≤ ½ σ √d φ(K)ᵀV", ASCII)).toBe(
+    "exp(x.y) - |x + y|^2 <= 1/2 sigma sqrt d phi(K)^TV",
+  );
+  expect(narrow("φ(K)ᵀV · ε", PLAIN)).toBe("φ(K)ᵀV · ε");
 });
 
 test("words are broken at spaces, and letters only where a word is too long", () => {

@@ -2,24 +2,13 @@
 import { drawChart, type Point } from "../plots/chart.ts";
 import { toneAt } from "../plots/style.ts";
 import { count, duration, figure } from "../words.ts";
-import { BLOCK, BlockClock } from "./clock.ts";
+import { BLOCK, BlockClock, crossing, goesOn } from "./clock.ts";
 import { CHART_LINES, say } from "./page.ts";
 import type { TourStep } from "./step.ts";
 
 const LENGTHS = [256, 512, 1024, 2048];
 const FAR = 1_000_000;
 const FEATURES = 256;
-
-/** Length at which the first curve, which is below or above at both ends, crosses the second; null where it does not. Log-log. */
-export function crossing(first: readonly Point[], second: readonly Point[]): number | null {
-  const gap = first.map(([, y], i) => Math.log(y / second[i][1]));
-  for (let i = 1; i < gap.length; i++) {
-    if (gap[i - 1] < 0 === gap[i] < 0) continue;
-    const [from, to] = [Math.log(first[i - 1][0]), Math.log(first[i][0])];
-    return Math.exp(from + (to - from) * gap[i - 1] / (gap[i - 1] - gap[i]));
-  }
-  return null;
-}
 
 /** Seconds in the unit that suits them. */
 function longTime(seconds: number): string {
@@ -43,6 +32,7 @@ wide: ${BLOCK.heads} heads of ${BLOCK.headDim}, and an MLP of ${BLOCK.width} →
     for (const length of LENGTHS) {
       exact.push([length, 1000 * await clock.attention(length, "softmax")]);
       mlp.push([length, 1000 * await clock.mlp(length)]);
+      if (!goesOn(exact)) break;
     }
     const [length, last] = exact[exact.length - 1];
     const linear = 1000 * await clock.attention(length, FEATURES);
@@ -85,6 +75,6 @@ wide: ${BLOCK.heads} heads of ${BLOCK.headDim}, and an MLP of ${BLOCK.width} →
     ask: "With linear attention, is the MLP then the bottleneck?",
     answer:
       "In most models, yes. Per row of a model W wide the MLP (4 W inside) does 16 W² operations and attention with r features about " +
-      "6 r W, whatever L is. With r = 256 the MLP does more from W = 96 on; faster attention would then gain little.",
+      "6 r W, whatever L is. With r = 256 the MLP does more from W = 96 on, at W = 768 eight times as much.",
   }],
 };

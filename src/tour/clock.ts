@@ -3,6 +3,7 @@ import type { Backend } from "../backend.ts";
 import { openFirst, parseBackendList } from "../backends/mod.ts";
 import { attentionOf, inMemory } from "../figures/trials.ts";
 import { Inputs } from "../inputs.ts";
+import type { Point } from "../plots/chart.ts";
 import { RandomStream } from "../random.ts";
 import { attend } from "../run.ts";
 import { floats, type Tile } from "../tensor.ts";
@@ -16,6 +17,25 @@ export const BLOCK = { heads: 4, headDim: 64, width: 256, inner: 1024 };
 const LEAST_SECONDS = 0.03;
 /** Rows that threads and code are warmed up with. */
 const WARM_ROWS = 128;
+
+/** Lengths whose exact attention would take more milliseconds are left out: a step takes a moment. */
+const MOST_MS = 1500;
+
+/** Whether twice the last length may be timed as well: two lengths always are. @param exact (length, milliseconds) of exact attention */
+export function goesOn(exact: readonly Point[]): boolean {
+  return exact.length < 2 || 4 * exact[exact.length - 1][1] <= MOST_MS;
+}
+
+/** Length at which two curves over the same lengths meet first, straight between points on logarithmic axes; null where they do not. */
+export function crossing(first: readonly Point[], second: readonly Point[]): number | null {
+  const gap = first.map(([, y], i) => Math.log(y / second[i][1]));
+  for (let i = 1; i < gap.length; i++) {
+    if (gap[i - 1] < 0 === gap[i] < 0) continue;
+    const [from, to] = [Math.log(first[i - 1][0]), Math.log(first[i][0])];
+    return Math.exp(from + (to - from) * gap[i - 1] / (gap[i - 1] - gap[i]));
+  }
+  return null;
+}
 
 export class BlockClock implements AsyncDisposable {
   readonly #numbers: Float64Array;

@@ -2,8 +2,7 @@
 import { drawChart, type Point } from "../plots/chart.ts";
 import { toneAt } from "../plots/style.ts";
 import { count, figure } from "../words.ts";
-import { crossing } from "./bottleneck.ts";
-import { BlockClock } from "./clock.ts";
+import { BlockClock, crossing, goesOn } from "./clock.ts";
 import { breathe, dot, type Head, Kernel, Lab, mapOver, selfHead } from "./lab.ts";
 import { CHART_LINES, say } from "./page.ts";
 import type { TourStep } from "./step.ts";
@@ -54,6 +53,7 @@ of finite length is exact, and the next steps look for short ones that are right
     for (const length of LENGTHS) {
       exact.push([length, 1000 * await clock.attention(length, "softmax")]);
       linear.push([length, 1000 * await clock.attention(length, FEATURES)]);
+      if (!goesOn(exact)) break;
     }
     world.print(drawChart({
       height: CHART_LINES,

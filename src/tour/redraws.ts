@@ -59,8 +59,8 @@ export const redraws: TourStep = {
   title: "Redraws and centring",
   text:
     `W is drawn at random, and another seed is another answer. The error of one draw says little: redraw W several times over the same rows, \
-and give the mean with an interval (--redraws does it). In training the paper redraws W from time to time, so that a model does not learn \
-the mistakes of one draw; for inference one draw is kept, by its seed.
+and give the mean with an interval (--redraws does it). In training the paper redraws W from time to time, so that a model does not \
+settle on the mistakes of one draw; for inference one draw is kept, by its seed.
 
 Centring makes draws better. Softmax does not see a vector g that is taken from all keys, since
 

@@ -84,8 +84,8 @@ export const trained: TourStep = {
   title: "When it is not enough, and where next",
   text:
     `Random features live on small queries and keys. A Performer is trained with its features and keeps to what they can do. Heads \
-trained with softmax do not: they have large x·y, most of a row's weight lies on a few keys, and ‖x + y‖² is far beyond the reach of \
-features: step 5 has the number it would take.
+trained with softmax need not: often most of a row's weight lies on few keys, x·y is large, and ‖x + y‖² is far beyond the reach of \
+features; step 5 counted how many it would take.
 
 What does help: those few keys can be taken exactly (neighbours in a window, heavy keys, the clusters of keys that fit the query), and all \
 others together by something cheap, their moments, under one normaliser. Here that is called near-and-far attention. Below, a made-up \
@@ -148,6 +148,6 @@ head of ${count(ROWS)} rows, d = ${WIDTH}: queries and keys share ${HEAD.topics}
   tryIt: [
     "x = randn(2048, 64, 1) * 0.8",
     "tune x --heads 4 --error 10%",
-    "attend x --heads 4 --window 32 --heavy 32 --far clusters:64 --top 8",
+    "attend x --heads 4 --window 64 --far taylor1",
   ],
 };

@@ -4,6 +4,7 @@ import * as library from "../../mod.ts";
 import type { Terminal } from "../../src/commands/command.ts";
 import { parse } from "../../src/commands/parse.ts";
 import type { PlotStyle } from "../../src/plots/style.ts";
+import { crossing, goesOn } from "../../src/tour/clock.ts";
 import { afterText, stepText, TOUR, type TourStep, type TourWorld } from "../../src/tour/tour.ts";
 
 // deno-lint-ignore no-control-regex
@@ -81,6 +82,21 @@ describe("every step", () => {
   test("headings say which step it is", () => {
     expect(stepText(TOUR[2], 2, 80).split("\n")[0]).toBe(`  Step 3 of 10 · ${TOUR[2].title}`);
     expect(stepText(TOUR[2], 2, 80, { ascii: true, color: true })).toContain("\x1b[1mStep 3 of 10 - Random");
+  });
+});
+
+describe("times", () => {
+  test("curves meet where they cross on logarithmic axes", () => {
+    const of = (y: (x: number) => number): [number, number][] => [100, 200, 400, 800].map((x) => [x, y(x)]);
+    expect(crossing(of((x) => x * x), of((x) => 300 * x))).toBeCloseTo(300, 6);
+    expect(crossing(of((x) => 300 * x), of((x) => x * x))).toBeCloseTo(300, 6);
+    expect(crossing(of((x) => x), of((x) => 2 * x))).toBeNull();
+  });
+
+  test("slow machines stop at shorter lengths, but have two", () => {
+    expect(goesOn([[256, 1e6]])).toBe(true);
+    expect(goesOn([[256, 100], [512, 1e6]])).toBe(false);
+    expect(goesOn([[256, 10], [512, 40]])).toBe(true);
   });
 });
 

@@ -209,6 +209,7 @@ export const FEATURE_MAPS: readonly FeatureMap[] = [
 
 /** What may stand for the keys that are not near a query (near_far.ts). */
 export const FAR_FIELDS = ["none", "taylor1", "taylor2", "hermite2", "clusters"] as const;
+/** A far field by its name. */
 export type FarField = typeof FAR_FIELDS[number];
 
 /** Far fields that need no near keys: attention by themselves. */

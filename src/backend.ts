@@ -38,6 +38,7 @@ export interface Driver {
   open(options: OpenOptions): Promise<Backend>;
 }
 
+/** A device that is open: what `prepare` needs, and what it says of itself. */
 export interface Backend extends AsyncDisposable {
   readonly name: BackendName;
   /** What runs: adapter, mode, threads. */

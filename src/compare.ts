@@ -127,6 +127,7 @@ export interface Best extends Contender {
   readonly next: (Contender & { readonly relativeL2: number; readonly wins: number; readonly draws: number }) | null;
 }
 
+/** What `compareSettings` found. */
 export interface CompareFindings {
   readonly sampling: {
     readonly rowsChecked: number;

@@ -22,6 +22,7 @@ const EXACT_ROWS = 2048;
 const SAMPLES = 5;
 const SECONDS = 1;
 
+/** What `compareSettings` takes. */
 export interface CompareOptions extends ErrorOptions {
   readonly backends: readonly OpenBackend[];
   /** First rows that speed is measured on, at least 1. */

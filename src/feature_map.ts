@@ -209,6 +209,7 @@ export const FEATURE_MAPS: readonly FeatureMap[] = [
 
 /** What may stand for the keys that are not near a query (near_far.ts). */
 export const FAR_FIELDS = ["none", "taylor1", "taylor2", "hermite2", "clusters"] as const;
+/** A far field by its name. */
 export type FarField = typeof FAR_FIELDS[number];
 
 /** Far fields that need no near keys: attention by themselves. */
@@ -382,6 +383,7 @@ export function bindMap(
   if (map.family === "exp") {
     for (let a = 0; a < bias.length; a++) bias[a] = (beta?.[a] ?? 0) - 0.5 * Math.log(features);
   }
+  const rows = map.signs === undefined ? projections : (projections - map.signs) / 2;
   return {
     map,
     headDim,
@@ -392,9 +394,7 @@ export function bindMap(
     weights: options.weights,
     hadamard: options.hadamard ?? null,
     bias,
-    gain: map.family === "exp"
-      ? 1
-      : 1 / Math.sqrt(map.signs === undefined ? projections : (projections - map.signs) / 2),
+    gain: map.family === "exp" ? 1 : 1 / Math.sqrt(rows),
     epsilon: map.epsilon ?? 0,
   };
 }

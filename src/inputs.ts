@@ -25,6 +25,7 @@ interface Passing {
   readonly checked: boolean;
 }
 
+/** Queries, keys, values and weights as sources. */
 export class Inputs {
   constructor(
     readonly q: TensorSource,

@@ -19,6 +19,7 @@ export interface PredictionOptions {
   readonly quadratic?: number;
 }
 
+/** What `predictedError` expects. */
 export interface PredictedError {
   /** Largest κ_jk/m: how far a single weight may be off, squared. */
   readonly worst: number;

@@ -14,6 +14,7 @@ export interface Refusal {
   readonly reason: string;
 }
 
+/** The error against exact softmax attention, on sampled rows. */
 export interface ErrorReport extends ErrorSummary {
   /** Mean ‖x_i + y_j‖² of scaled queries and keys: the number random features live or die by. */
   readonly phi: number;
@@ -56,6 +57,7 @@ export interface HeadHealth {
   readonly advice: string | null;
 }
 
+/** How every head fares. */
 export interface HealthReport {
   /** Query rows that were compared, and those of them whose features were looked at. */
   readonly rows: number;
@@ -82,6 +84,7 @@ export interface Warning {
   readonly remedy: string;
 }
 
+/** One run of attention: what was asked, what it took, how far it is from exact softmax. */
 export interface Report {
   readonly schema: typeof REPORT_SCHEMA;
   readonly command: "attend";

@@ -1,6 +1,7 @@
 /** The numerics profiles of `--compat`: what each system does to features and denominators. Sources: docs/models.md. */
 import { UsageError } from "./errors.ts";
 
+/** A profile by its name. */
 export type RulesName =
   | "exact"
   | "lucidrains"
@@ -136,6 +137,11 @@ export const RULES: readonly Rules[] = [
 export function leaksFuture(name: RulesName): boolean {
   const { keyTop, epsilon } = rulesNamed(name);
   return epsilon > 0 && (keyTop === "head" || keyTop === "all");
+}
+
+/** The profile with the same ε that a running state can follow. */
+export function statefulRules(name: RulesName): RulesName {
+  return name === "lucidrains" || name === "lucidrains-global" ? "lucidrains-causal" : name;
 }
 
 /** Finds a profile; throws UsageError with the list otherwise. */

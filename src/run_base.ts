@@ -15,6 +15,7 @@ import { type FloatArray, floats, type Precision, type TensorSink, type Tile } f
 import { TileStore } from "./tile_store.ts";
 import { type Phase, Stopwatch } from "./timing.ts";
 
+/** What one run of attention takes. */
 export interface AttendOptions {
   readonly inputs: Inputs;
   readonly attention: Attention;

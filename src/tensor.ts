@@ -7,6 +7,7 @@
 
 /** The two float widths kernels compute in. Only the scalar backend computes in float64. */
 export type FloatArray = Float32Array | Float64Array;
+/** Float32 or float64. */
 export type Precision = "f32" | "f64";
 
 /** Element types that files may hold; "bf16" is the upper half of a float32. */
@@ -76,6 +77,7 @@ export interface TensorInfo {
   readonly byteLength: number;
 }
 
+/** How tiles are delivered. */
 export interface TileOptions {
   readonly range?: RowRange;
   /** Width of the delivered numbers; default "f32". */

@@ -35,7 +35,7 @@ const LAYERS: readonly RegExp[] = [
   /^src\/(backends|formats)\//,
   /^src\/(inputs|report|warnings|check|sampled_rows|sessions|compare(_\w+)?|run(_\w+)?|near_rows|sample|row_slice|shrink|health(_\w+)?|trial|candidates|choose|tune|setting_words|centroids|fit_near_far|fit|transformed|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/(exporters|charts|figures)\//,
   /^src\/model\//,
-  /^src\/(commands|tour)\//,
+  /^src\/(commands|library|repl|tour)\//,
   /^(cli|mod)\.ts$/,
 ];
 const layerOf = (file: string) => LAYERS.findIndex((layer) => layer.test(file));

@@ -8,7 +8,7 @@ import type { ModelLayout } from "../model/description.ts";
 import { type Distance, distanceFrom, generate } from "../model/generation.ts";
 import type { Sampling } from "../model/sampling.ts";
 import type { Warning } from "../report.ts";
-import { leaksFuture, type RulesName, rulesNamed } from "../rules_table.ts";
+import { leaksFuture, type RulesName, rulesNamed, statefulRules } from "../rules_table.ts";
 import { quantile } from "../statistics.ts";
 import { bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
@@ -36,7 +36,7 @@ export async function runGenerate({ arguments: [model], flags }: Invocation, ter
   const sampling = samplingOf(flags, layout.embedding!.tokens);
   const recompute = flags.recompute === true;
   const rules = (flags.compat as RulesName | undefined) ??
-    (recompute ? description.rules : stateful(description.rules));
+    (recompute ? description.rules : statefulRules(description.rules));
   const { backend, refused } = await (terminal.openFirst ?? openFirst)(candidates, {
     threads: flags.threads as number | undefined,
     speeds: speedsFile(terminal.env),
@@ -102,11 +102,6 @@ export async function runGenerate({ arguments: [model], flags }: Invocation, ter
   if (flags.json) terminal.out(JSON.stringify(report, null, 2) + "\n");
   else if (!flags.quiet) terminal.err(words(report));
   return 0;
-}
-
-/** The profile with the same ε that a running state can follow. */
-function stateful(rules: RulesName): RulesName {
-  return rules === "lucidrains" || rules === "lucidrains-global" ? "lucidrains-causal" : rules;
 }
 
 function samplingOf(flags: Invocation["flags"], tokens: number): Sampling {

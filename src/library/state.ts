@@ -1,0 +1,298 @@
+/** A Performer's memory: what all keys and values so far are summarised in. It can be asked, copied, saved and merged. */
+import { type Attention, decayFor, type Sizes } from "../attention.ts";
+import type { Backend, Session } from "../backend.ts";
+import { openFirst, parseBackendList } from "../backends/mod.ts";
+import { UsageError } from "../errors.ts";
+import { EXACT, featureMap } from "../feature_map.ts";
+import { shapeOf } from "../run_base.ts";
+import { openSession } from "../sessions.ts";
+import { copyState, mergeInto, mergeLater, type State } from "../state.ts";
+import type { FloatArray } from "../tensor.ts";
+import { attentionOf, type FeatureSettings } from "./settings.ts";
+import { asTensor, Collector, type Rows, Tensor, tensor } from "./tensor.ts";
+
+/** Settings of `newState`. Nothing is fitted to data: states of different data then belong together. */
+export interface StateSettings extends FeatureSettings {
+  /** Width of queries and keys per head. */
+  readonly width: number;
+  /** Width of values per head; as wide as keys by default. */
+  readonly valueWidth?: number;
+  /** Heads of queries; 1 by default. */
+  readonly heads?: number;
+  /** Heads of keys and values, where they are fewer. */
+  readonly kvHeads?: number;
+  /** λ of the bias −λ (i − j), one or one per key head. */
+  readonly decay?: number | readonly number[];
+}
+
+/** A state as plain data: copy it, send it to another process, merge it there. */
+export interface SavedState {
+  /** What it was made with; W itself where it was given. */
+  readonly settings: Omit<StateSettings, "projection"> & {
+    readonly projection: string | { readonly shape: readonly number[]; readonly data: Float64Array };
+  };
+  /** Rows absorbed, masked ones counted. */
+  readonly rows: number;
+  /** The sums. */
+  readonly state: State;
+}
+
+/** One row as plain numbers, or rows. */
+export type StateRows = Rows | readonly number[] | FloatArray;
+
+/**
+ * A state without keys. It works in float64 on the backend "scalar" unless another is named.
+ * Throws UsageError for settings that have no state: exact attention, near keys, maps that need the length of the sequence.
+ */
+export async function newState(settings: StateSettings, backend: Backend | string = "scalar"): Promise<PerformerState> {
+  const { width, heads = 1, kvHeads = heads, valueWidth = width, features = "hyperbolic" } = settings;
+  if (features === EXACT) throw new UsageError('Cannot keep a state of "softmax": exact attention keeps all keys');
+  if (featureMap(features).angular) {
+    throw new UsageError(`Cannot keep a state of "${features}": it needs the length first`);
+  }
+  const sizes = { queryRows: 1, keyRows: 1, heads, kvHeads, headDim: width, valueDim: valueWidth };
+  const attention = { ...await attentionOf({ ...settings, centre: "off" }), causal: true };
+  const own = typeof backend === "string" ? (await openFirst(parseBackendList(backend))).backend : null;
+  try {
+    const used = own ?? backend as Backend;
+    const { tileRows } = shapeOf(attention, sizes, used.limits);
+    const first = decayFor(attention, sizes) ? "ordered" : "any";
+    const parts = { settings, attention, sizes, backend: used, own, tileRows };
+    return new PerformerState(parts, { kind: first, session: await openPart(parts, first) });
+  } catch (error) {
+    await own?.[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** A state that goes on where a saved one was. */
+export async function restoreState(saved: SavedState, backend?: Backend | string): Promise<PerformerState> {
+  const { projection } = saved.settings;
+  const given = typeof projection === "string" ? projection : tensor(projection.data, projection.shape);
+  const state = await newState({ ...saved.settings, projection: given }, backend);
+  await state.load(saved);
+  return state;
+}
+
+interface Parts {
+  readonly settings: StateSettings;
+  readonly attention: Attention;
+  readonly sizes: Sizes;
+  readonly backend: Backend;
+  /** Opened for this state. */
+  readonly own: Backend | null;
+  readonly tileRows: number;
+}
+
+/** Sessions of bidirectional and of causal attention: the latter answer rows that bring keys of their own, and know decay. */
+type Kind = "any" | "ordered";
+
+interface Active {
+  readonly kind: Kind;
+  readonly session: Session;
+}
+
+async function openPart(
+  { attention, sizes, backend, tileRows }: Omit<Parts, "settings">,
+  kind: Kind,
+): Promise<Session> {
+  const own = { ...attention, causal: kind === "ordered" };
+  return (await openSession(backend, own, sizes, shapeOf(own, sizes, backend.limits, tileRows))).session;
+}
+
+/** Linear attention in flight; made by `newState`. Its size does not depend on how many keys it has seen. */
+export class PerformerState implements AsyncDisposable {
+  readonly #parts: Parts;
+  /** Where the keys are. */
+  #active: Active;
+  #idle: Active | null = null;
+  #rows = 0;
+
+  /** Use `newState`. */
+  constructor(parts: Parts, active: Active) {
+    this.#parts = parts;
+    this.#active = active;
+  }
+
+  /** Rows absorbed so far, masked ones counted. */
+  get rows(): number {
+    return this.#rows;
+  }
+
+  /** Adds keys and values: `[n, heads · width]` rows, or one row as plain numbers. @param mask ω ≥ 0 per row, 0 = hidden */
+  async absorb(k: StateRows, v: StateRows, mask?: ArrayLike<number>): Promise<void> {
+    const [{ session }, { tileRows }] = [this.#active, this.#parts];
+    const [keys, values] = [await this.#keys(k), await this.#values(v)];
+    sameRows(keys, values);
+    if (mask && mask.length !== keys.info.rows) {
+      throw new UsageError(
+        `Cannot use a mask of ${mask.length} numbers: expected one for each of ${keys.info.rows} rows`,
+      );
+    }
+    const precision = this.#precision;
+    const passing = values.tiles(tileRows, { precision })[Symbol.asyncIterator]();
+    for await (const tile of keys.tiles(tileRows, { precision })) {
+      const weights = mask && Float64Array.from(Array.prototype.slice.call(mask, tile.start, tile.start + tile.rows));
+      await session.absorb(tile, (await passing.next()).value!, weights);
+      this.#rows += tile.rows;
+    }
+  }
+
+  /** Attention of queries over all keys so far, `[n, heads · valueWidth]`. */
+  async emit(q: StateRows): Promise<Tensor> {
+    const { tileRows } = this.#parts;
+    const session = await this.#session("any");
+    const queries = await this.#queries(q);
+    const collector = this.#collector(queries.info.rows);
+    for await (const tile of queries.tiles(tileRows, { precision: this.#precision })) {
+      await collector.write(await session.emit(tile));
+    }
+    return collector.tensor();
+  }
+
+  /** One step of causal attention, for one token or several in order: row i sees all keys so far and its own rows up to i. */
+  async step(q: StateRows, k: StateRows, v: StateRows): Promise<Tensor> {
+    const { tileRows } = this.#parts;
+    const session = await this.#session("ordered");
+    const [queries, keys, values] = [await this.#queries(q), await this.#keys(k), await this.#values(v)];
+    sameRows(queries, keys);
+    sameRows(keys, values);
+    const collector = this.#collector(queries.info.rows);
+    const precision = this.#precision;
+    const others = [keys, values].map((rows) => rows.tiles(tileRows, { precision })[Symbol.asyncIterator]());
+    for await (const tile of queries.tiles(tileRows, { precision })) {
+      const [k, v] = [(await others[0].next()).value!, (await others[1].next()).value!];
+      const [out] = await Promise.all([session.emit(tile, { k, v }), session.absorb(k, v)]);
+      await collector.write(out);
+      this.#rows += tile.rows;
+    }
+    return collector.tensor();
+  }
+
+  /** A copy as plain data. */
+  async save(): Promise<SavedState> {
+    const { settings, attention: { given, projection } } = this.#parts;
+    const { matrices, headDim, data } = given ?? { matrices: 1, headDim: 1, data: null };
+    const W = data && { shape: [matrices, data.length / headDim / matrices, headDim], data };
+    return {
+      settings: { ...settings, projection: W ?? projection },
+      rows: this.#rows,
+      state: copyState(await this.#active.session.save()),
+    };
+  }
+
+  /** Takes over a saved state of the same settings; throws UsageError for others. */
+  async load(saved: SavedState): Promise<void> {
+    sameSettings((await this.save()).settings, saved.settings);
+    await this.#active.session.load(copyState(saved.state));
+    this.#rows = saved.rows;
+  }
+
+  /**
+   * Adds what another state has seen; with decay the rows of the other follow those of this one. The order of merges does not matter
+   * otherwise. Throws UsageError where the settings differ.
+   */
+  async merge(other: PerformerState | SavedState): Promise<void> {
+    const [mine, theirs] = [await this.save(), other instanceof PerformerState ? await other.save() : other];
+    sameSettings(mine.settings, theirs.settings);
+    const decay = decayFor(this.#parts.attention, this.#parts.sizes);
+    if (decay) mergeLater(mine.state, theirs.state, decay, theirs.rows);
+    else mergeInto(mine.state, theirs.state);
+    await this.#active.session.load(mine.state);
+    this.#rows = mine.rows + theirs.rows;
+  }
+
+  /** Forgets all keys. */
+  reset(): void {
+    this.#active.session.reset();
+    this.#rows = 0;
+  }
+
+  /** Closes its backend too, where that was opened for it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#active.session[Symbol.asyncDispose]();
+    await this.#idle?.session[Symbol.asyncDispose]();
+    await this.#parts.own?.[Symbol.asyncDispose]();
+  }
+
+  /** The session of a kind, with all keys. Throws UsageError where decay leaves only rows in order, and the backend nothing but those. */
+  async #session(kind: Kind): Promise<Session> {
+    const { attention, sizes, backend } = this.#parts;
+    if (kind === this.#active.kind) return this.#active.session;
+    if (decayFor(attention, sizes)) {
+      if (backend.name === "scalar") return this.#active.session;
+      throw new UsageError(
+        `Cannot emit from a state with decay on "${backend.name}": use step, or the backend "scalar"`,
+      );
+    }
+    const other = this.#idle ?? { kind, session: await openPart(this.#parts, kind) };
+    await other.session.load(await this.#active.session.save());
+    [this.#active, this.#idle] = [other, this.#active];
+    return other.session;
+  }
+
+  get #precision() {
+    return this.#parts.backend.limits.precision;
+  }
+
+  #queries(rows: StateRows): Promise<Tensor> {
+    const { heads, headDim } = this.#parts.sizes;
+    return fitting(rows, "queries", heads, headDim);
+  }
+
+  #keys(rows: StateRows): Promise<Tensor> {
+    const { kvHeads, headDim } = this.#parts.sizes;
+    return fitting(rows, "keys", kvHeads, headDim);
+  }
+
+  #values(rows: StateRows): Promise<Tensor> {
+    const { kvHeads, valueDim } = this.#parts.sizes;
+    return fitting(rows, "values", kvHeads, valueDim);
+  }
+
+  #collector(rows: number): Collector {
+    const { heads, valueDim } = this.#parts.sizes;
+    return new Collector([rows, heads * valueDim], { heads, layout: "hld", precision: this.#precision });
+  }
+}
+
+/** Rows with these heads and this width. */
+async function fitting(rows: StateRows, what: string, heads: number, width: number): Promise<Tensor> {
+  const one = ArrayBuffer.isView(rows) || (Array.isArray(rows) && typeof rows[0] === "number");
+  const whole = one
+    ? tensor(rows as ArrayLike<number>, [1, (rows as ArrayLike<number>).length])
+    : asTensor(rows as Rows, `the ${what}`);
+  const { heads: own, width: each } = whole.info;
+  if (own * each !== heads * width) {
+    throw new UsageError(`Cannot use ${what} of ${own * each} numbers per row: expected ${heads} × ${width}`);
+  }
+  return own === heads ? whole : await whole.view({ heads });
+}
+
+function sameRows(a: Tensor, b: Tensor): void {
+  if (a.info.rows !== b.info.rows) {
+    throw new UsageError(`Cannot use ${b.info.rows} rows with ${a.info.rows}: they must be as many`);
+  }
+}
+
+/** Throws UsageError naming the first setting that differs. */
+function sameSettings(a: SavedState["settings"], b: SavedState["settings"]): void {
+  const [mine, theirs] = [a, b].map((settings) => new Map(Object.entries(complete(settings))));
+  for (const [name, value] of mine) {
+    const other = theirs.get(name);
+    if (value === other) continue;
+    throw new UsageError(
+      `Cannot join states: ${name} is ${other} in one and ${value} in the other, expected the same settings`,
+    );
+  }
+}
+
+/** Every setting as text, defaults filled in. */
+function complete(settings: SavedState["settings"]): Record<string, string> {
+  const { width, heads = 1, kvHeads = heads, valueWidth = width, projection } = settings;
+  const { features = "hyperbolic", numFeatures = 256, norms = "chi", seed = 0, scale, decay } = settings;
+  const W = typeof projection === "string" ? projection : `[${projection.shape}] ${projection.data.join()}`;
+  const drawn = typeof projection === "string" ? { norms, seed } : {};
+  const all = { width, heads, kvHeads, valueWidth, features, numFeatures, ...drawn, scale, decay };
+  return { ...Object.fromEntries(Object.entries(all).map(([name, value]) => [name, String(value)])), projection: W };
+}

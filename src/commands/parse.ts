@@ -4,6 +4,7 @@ import { UsageError } from "../errors.ts";
 import { VERSION } from "../version.ts";
 import { nearest } from "../words.ts";
 import type { Command, Flag, Invocation, Terminal } from "./command.ts";
+import { listOf, oneOf } from "./flags.ts";
 import { COMMANDS, SUMMARY } from "./mod.ts";
 
 /** What a command line asks for. */
@@ -29,6 +30,7 @@ export function parse(argv: readonly string[], terminal: Terminal): Parsed | num
     sub.addHelpText("after", `\nExamples:\n${command.examples.map((example) => `  ${example}\n`).join("")}`);
     sub.action((...values: unknown[]) => {
       const args = values.slice(0, command.arguments.length).filter((value) => value !== undefined) as string[];
+      args.forEach((text, i) => refuseOther(command.arguments[i].name, text, command.arguments[i].choices));
       const flags = Object.fromEntries(command.flags.map((flag) => [flag.name, valueOf(sub, flag)]));
       const given = new Set(
         command.flags.filter((flag) => sub.getOptionValueSource(keyOf(flag)) === "cli").map((flag) => flag.name),
@@ -59,7 +61,9 @@ function optionOf(flag: Flag): Option {
   const names = `${flag.short ? `-${flag.short}, ` : ""}--${flag.name}${flag.value ? ` <${flag.value}>` : ""}`;
   const choices = flag.choices ? `: ${flag.choices.join(", ")}` : "";
   const option = new Option(names, flag.summary + choices);
-  if (flag.default !== undefined) option.default(flag.default);
+  if (flag.default !== undefined) {
+    option.default(flag.default, Array.isArray(flag.default) ? flag.default.join(",") : undefined);
+  }
   if (flag.value) {
     option.argParser((text: string, before: unknown) => {
       const value = parseValue(flag, text, `--${flag.name}`);
@@ -69,6 +73,14 @@ function optionOf(flag: Flag): Option {
   return option;
 }
 
+function refuseOther(place: string, text: string, choices: readonly string[] | undefined): void {
+  if (!choices || choices.includes(text)) return;
+  const near = nearest(text, choices);
+  throw new UsageError(
+    `Cannot use ${place} ${text}: ${near ? `did you mean ${near}? ` : ""}expected one of ${choices.join(", ")}`,
+  );
+}
+
 /** The value of a flag from text; `place` names where the text stands. */
 export function parseValue(flag: Flag, text: string, place: string): unknown {
   if (!flag.value) {
@@ -76,14 +88,10 @@ export function parseValue(flag: Flag, text: string, place: string): unknown {
     if (text === "false" || text === "0") return false;
     throw new UsageError(`Cannot use ${place} ${text}: expected true or false`);
   }
-  if (flag.choices && !flag.choices.includes(text)) {
-    const near = nearest(text, flag.choices);
-    throw new UsageError(
-      `Cannot use ${place} ${text}: ${near ? `did you mean ${near}? ` : ""}expected one of ${flag.choices.join(", ")}`,
-    );
-  }
+  if (!flag.list) refuseOther(place, text, flag.choices);
   try {
-    return flag.parse ? flag.parse(text) : text;
+    if (flag.parse) return flag.parse(text);
+    return flag.list && flag.choices ? listOf(oneOf(flag.choices))(text) : text;
   } catch (error) {
     if (error instanceof UsageError) throw new UsageError(`Cannot use ${place} ${text}: ${error.message}`);
     throw error;

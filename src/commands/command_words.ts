@@ -4,7 +4,8 @@ import type { Argument, Command, Flag } from "./command.ts";
 /** A word, or the part of one after "=". */
 export type Word =
   | { readonly kind: "flag"; readonly flag: Flag }
-  | { readonly kind: "value"; readonly flag: Flag; readonly text: string }
+  /** `joined`: in one word with its flag, as "--name=text" or "-ntext". */
+  | { readonly kind: "value"; readonly flag: Flag; readonly text: string; readonly joined: boolean }
   | { readonly kind: "argument"; readonly argument: Argument; readonly text: string }
   /** No such flag, as it was typed, without "=" and what follows. */
   | { readonly kind: "unknown flag"; readonly text: string }
@@ -34,7 +35,7 @@ export function readWords(command: Command, line: readonly string[]): CommandWor
   let place = 0;
   for (const text of line) {
     if (open) {
-      words.push({ kind: "value", flag: open, text });
+      words.push({ kind: "value", flag: open, text, joined: false });
       open = null;
     } else if (ended || !/^-./.test(text)) {
       const argument: Argument | undefined = command.arguments[place++];
@@ -46,7 +47,7 @@ export function readWords(command: Command, line: readonly string[]): CommandWor
       const flag = flagNamed(command, name);
       words.push(flag ? { kind: "flag", flag } : { kind: "unknown flag", text: name });
       if (value !== undefined) {
-        if (flag) words.push({ kind: "value", flag, text: value });
+        if (flag) words.push({ kind: "value", flag, text: value, joined: true });
       } else if (flag?.value) open = flag;
     } else {
       open = readShort(command, text, words);
@@ -66,7 +67,7 @@ function readShort(command: Command, text: string, words: Word[]): Flag | null {
     words.push({ kind: "flag", flag });
     if (!flag.value) continue;
     if (at + 1 === text.length) return flag;
-    words.push({ kind: "value", flag, text: text.slice(at + 1) });
+    words.push({ kind: "value", flag, text: text.slice(at + 1), joined: true });
     return null;
   }
   return null;

@@ -5,6 +5,7 @@ import { VERSION } from "../version.ts";
 import { nearest } from "../words.ts";
 import type { Command, Flag, Invocation, Terminal } from "./command.ts";
 import { listOf, oneOf } from "./flags.ts";
+import { refuseMistakes } from "./mistakes.ts";
 import { COMMANDS, SUMMARY } from "./mod.ts";
 
 /** What a command line asks for. */
@@ -15,12 +16,13 @@ export interface Parsed {
   readonly given: ReadonlySet<string>;
 }
 
-/** Reads a command line against the table; a number is the exit code of a help text or a usage error that was printed. */
+/** Reads a command line against the table; a number is the exit code of a help text that was printed. Throws UsageError. */
 export function parse(argv: readonly string[], terminal: Terminal): Parsed | number {
+  refuseMistakes(argv, COMMANDS);
   let parsed: Parsed | null = null;
   const root = new Commander("performer").exitOverride().version(VERSION, "-V, --version", "print the version")
     .description(SUMMARY).configureOutput({ writeOut: terminal.out, writeErr: terminal.err })
-    .configureHelp({ helpWidth: Math.min(120, terminal.columns) }).showSuggestionAfterError(true);
+    .configureHelp({ helpWidth: Math.min(120, terminal.columns) }).helpCommand(false);
   for (const command of COMMANDS) {
     const sub = root.command(command.name).summary(command.summary).description(command.summary);
     for (const argument of command.arguments) {
@@ -93,7 +95,15 @@ export function parseValue(flag: Flag, text: string, place: string): unknown {
     if (flag.parse) return flag.parse(text);
     return flag.list && flag.choices ? listOf(oneOf(flag.choices))(text) : text;
   } catch (error) {
-    if (error instanceof UsageError) throw new UsageError(`Cannot use ${place} ${text}: ${error.message}`);
-    throw error;
+    if (!(error instanceof UsageError)) throw error;
+    const meant = error.message.includes("did you mean") ? null : offerMeant(text, flag.offers);
+    throw new UsageError(`Cannot use ${place} ${text}: ${meant ? `did you mean ${meant}? ` : ""}${error.message}`);
   }
+}
+
+/** "smple:64" → "sample:64": a slip in a name that is offered, whatever follows it. */
+function offerMeant(text: string, offers: readonly string[] = []): string | null {
+  const [name] = text.split(":");
+  const near = nearest(name, offers.map((offer) => offer.split(":")[0]));
+  return near === null || near === name ? null : near + text.slice(name.length);
 }

@@ -29,6 +29,8 @@ export interface FlagPlace {
   readonly short: string | null;
   readonly summary: string;
   readonly place: Place | null;
+  /** May be given more than once. */
+  readonly many: boolean;
 }
 
 export interface CommandPlaces {
@@ -83,8 +85,9 @@ export function placesOf(table: readonly Command[]): CommandPlaces[] {
         short: flag.short ? `-${flag.short}` : null,
         summary: flag.summary,
         place: flag.value ? placeOf(flag.value, flag) : null,
+        many: flag.many === true,
       })),
-      { text: "--help", short: "-h", summary: "show flags and examples", place: null },
+      { text: "--help", short: "-h", summary: "show flags and examples", place: null, many: false },
     ],
   }));
 }
@@ -130,7 +133,7 @@ export function completionsFor(words: readonly string[], table: readonly Command
     return flag?.value ? fitting(placeOf(flag.value, flag), word, equals[0].length) : NOTHING;
   }
   const given = new Set(before.words.flatMap((other) => other.kind === "flag" ? [`--${other.flag.name}`] : []));
-  const flags = beginning(placesOf([command])[0].flags.filter(({ text }) => !given.has(text)));
+  const flags = beginning(placesOf([command])[0].flags.filter(({ text, many }) => many || !given.has(text)));
   if (word.startsWith("-")) return { ...NOTHING, values: flags.map(({ text, summary }) => ({ text, summary })) };
   const found = argument ? fitting(argument, word, 0) : NOTHING;
   if (word !== "" || found.values.length > 0 || found.files) return found;

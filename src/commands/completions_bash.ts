@@ -8,9 +8,11 @@ const words = (texts: readonly string[]) => `'${texts.join(" ")}'`;
 export function bashScript(commands: readonly CommandPlaces[]): string {
   const flags = block(commands, ({ name, flags }) => {
     const valued = flags.filter(({ place }) => place).map(({ text }) => text);
+    const many = flags.flatMap((flag) => flag.many ? [flag.text] : []);
+    const again = many.length > 0 ? `\n      many=' ${many.join(" ")} '` : "";
     const shorts = flags.flatMap(({ short, text }) => short ? [`${short.slice(1)}=${text}`] : []);
     return `    ${name})\n      flags=${words(flags.map(({ text }) => text))}\n` +
-      `      valued=' ${valued.join(" ")} '\n      shorts=' ${shorts.join(" ")} ' ;;`;
+      `      valued=' ${valued.join(" ")} '\n      shorts=' ${shorts.join(" ")} '${again} ;;`;
   });
   const values = block(placeGroups(commands), ({ keys, place }) => {
     const sets = [
@@ -34,7 +36,7 @@ ${values}  esac
 ${OFFER}
 _performer() {
   local IFS=$' \\t\\n'
-  local flags='' valued='' shorts='' choices='' list='' files=''
+  local flags='' valued='' shorts='' many='' choices='' list='' files=''
   COMPREPLY=()
 ${READ}
   if ((last == 0)); then
@@ -124,14 +126,14 @@ const PLACE = `  _performer_flags "$command" || return 0
       ended=1
     elif [[ $word == --* ]]; then
       flag=\${word%%=*}
-      given+="$flag "
+      [[ $many == *" $flag "* ]] || given+="$flag "
       if [[ $word != *=* && $valued == *" $flag "* ]]; then open=$flag; fi
     else
       while [[ \${word:1} ]]; do
         flag=\${shorts#* \${word:1:1}=}
         if [[ $flag == "$shorts" ]]; then break; fi
         flag=\${flag%% *}
-        given+="$flag "
+        [[ $many == *" $flag "* ]] || given+="$flag "
         if [[ $valued == *" $flag "* ]]; then
           if [[ ! \${word:2} ]]; then open=$flag; fi
           break

@@ -15,8 +15,10 @@ const described = ({ text, summary }: Candidate) => {
 /** The script: tables, then one function that reads the line and asks them. It starts no process. */
 export function fishScript(commands: readonly CommandPlaces[]): string {
   const flags = block(commands, ({ name, flags }) => {
-    const lines = flags.map(({ text, short, summary, place }) => {
-      return `            ${text} ${short?.slice(1) ?? "''"} ${place ? "value" : "switch"} ${quoted(brief(summary))}`;
+    const lines = flags.map(({ text, short, summary, place, many }) => {
+      return `            ${text} ${short?.slice(1) ?? "''"} ${place ? many ? "values" : "value" : "switch"} ${
+        quoted(brief(summary))
+      }`;
     });
     return `        case ${name}\n            set flags \\\n${lines.join(" \\\n").replaceAll(/^/gm, "    ")}`;
   });
@@ -115,7 +117,7 @@ const PLACE = `    __performer_flags $words[1]
             set -l flag (string split -m 1 = -- $word)[1]
             set -a given $flag
             set -l at (contains -i -- $flag $flags); or continue
-            if test $flag = $word; and test $flags[(math $at + 2)] = value
+            if test $flag = $word; and string match -q -- 'value*' $flags[(math $at + 2)]
                 set open $flag
             end
         else
@@ -123,7 +125,7 @@ const PLACE = `    __performer_flags $words[1]
             for i in (seq (count $letters))
                 set -l at (contains -i -- $letters[$i] $flags); or break
                 set -a given $flags[(math $at - 1)]
-                if test $flags[(math $at + 1)] = value
+                if string match -q -- 'value*' $flags[(math $at + 1)]
                     test $i -eq (count $letters); and set open $flags[(math $at - 1)]
                     break
                 end
@@ -150,6 +152,6 @@ const PLACE = `    __performer_flags $words[1]
         end
     end
     for i in (seq 1 4 (count $flags))
-        contains -- $flags[$i] $given; or printf '%s\\t%s\\n' $flags[$i] $flags[(math $i + 3)]
+        contains -- $flags[$i] $given; and test $flags[(math $i + 2)] != values; or printf '%s\\t%s\\n' $flags[$i] $flags[(math $i + 3)]
     end
 `;

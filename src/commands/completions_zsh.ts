@@ -13,11 +13,13 @@ export function zshScript(commands: readonly CommandPlaces[]): string {
     const valued = flags.flatMap(({ text, place }) => {
       return place ? [`      ${text} ${quoted(`${place.name}: ${brief(place.summary)}`)}\n`] : [];
     });
+    const many = flags.flatMap((flag) => flag.many ? [flag.text] : []);
+    const again = many.length > 0 ? `\n      many=(${many.join(" ")})` : "";
     const shorts = flags.flatMap(({ short, text }) => short ? [`${short.slice(1)} ${text}`] : []);
     return `    ${name})\n      flags=(\n${block(flags, (flag) => `        ${described(flag)}`)}      )\n` +
       `      valued=(\n${valued.join("").replaceAll(/^/gm, "  ").trimEnd()}\n      )\n      shorts=(${
         shorts.join(" ")
-      }) ;;`;
+      })${again} ;;`;
   });
   const values = block(placeGroups(commands), ({ keys, place }) => {
     const list = place.values.length > 0
@@ -44,7 +46,7 @@ ${values}  esac
 }
 ${OFFER}
 _performer() {
-  local -a flags values suffix
+  local -a flags values suffix many
   local -A valued shorts
   local files='' list='' name='argument'
   if ((CURRENT == 2)); then
@@ -160,6 +162,7 @@ const PLACE = `  local -a before=("\${(@Q)words[2,CURRENT-1]}") left
       return
     fi
   fi
+  for flag in $many; do unset "given[$flag]"; done
   for flag in $flags; do
     [[ $given[\${flag%%:*}] ]] || left+=($flag)
   done

@@ -27,7 +27,7 @@ export function refuseMistakes(argv: readonly string[], table: readonly Command[
     }
     if (!joined && flagNamed(command, text)) throw noValue(flag, `found the flag ${text}`);
     const before = values.get(flag);
-    if (before !== undefined) throw twice(flag, before, text);
+    if (before !== undefined && !flag.many) throw twice(flag, before, text);
     values.set(flag, text);
   }
   if (open) throw noValue(open, "found the end of the line");

@@ -2,8 +2,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
+import type { Command } from "../../src/commands/command.ts";
+import { bashScript } from "../../src/commands/completions_bash.ts";
+import { fishScript } from "../../src/commands/completions_fish.ts";
 import { endsIn } from "../../src/commands/file_names.ts";
-import { completionsFor } from "../../src/commands/completion.ts";
+import { completionsFor, placesOf } from "../../src/commands/completion.ts";
 import { COMMANDS } from "../../src/commands/mod.ts";
 import { inside, performer, scratch } from "./process.ts";
 import { installed } from "./programs.ts";
@@ -146,12 +149,12 @@ const uncut = (line: string, found: string) => {
 };
 
 /** Asks the script's own function, with words cut as bash cuts them. */
-function askBash(line: string): string[] {
+function askBash(line: string, script = "performer.bash"): string[] {
   const words = line.split(" ").flatMap((word) =>
     word === "" ? [""] : word.split(/([=:]+)/).filter((part) => part !== "")
   );
   const ask = `source ${
-    path("performer.bash")
+    path(script)
   }; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _performer; printf '%s\\n' "\${COMPREPLY[@]}"`;
   const { stdout, stderr } = spawnSync("bash", ["-uc", ask, "bash", ...words], { cwd: path("data"), encoding: "utf8" });
   expect(stderr).toBe("");
@@ -161,8 +164,8 @@ function askBash(line: string): string[] {
   );
 }
 
-function askFish(line: string): string[] {
-  const ask = `source ${path("performer.fish")}; complete -C '${line}'`;
+function askFish(line: string, script = "performer.fish"): string[] {
+  const ask = `source ${path(script)}; complete -C '${line}'`;
   const { stdout, stderr } = spawnSync("fish", ["--no-config", "-c", ask], { cwd: path("data"), encoding: "utf8" });
   expect(stderr).toBe("");
   return stdout.split("\n").map((found) => found.split("\t")[0]);
@@ -188,6 +191,32 @@ describe.each(
       for (const fit of fits) expect(found).toContain(fit);
       for (const misfit of misfits) expect(found).not.toContain(misfit);
     });
+  },
+);
+
+/** A made-up command whose one flag may be repeated. */
+const MADE_UP: Command = {
+  name: "pile",
+  summary: "stones",
+  arguments: [],
+  flags: [
+    { name: "stone", short: "s", value: "NAME", summary: "it's one", choices: ["big", "small"], many: true },
+    { name: "tall", summary: "a tower" },
+  ],
+  examples: [],
+  run: () => Promise.resolve(0),
+};
+
+test.skipIf(!installed("bash") || !installed("fish"))(
+  "a flag that may be repeated is offered again (needs bash, fish)",
+  () => {
+    const line = "performer pile --stone big --tall -ssmall --";
+    writeFileSync(path("many.bash"), bashScript(placesOf([MADE_UP])));
+    writeFileSync(path("many.fish"), fishScript(placesOf([MADE_UP])));
+    const table = completionsFor(line.split(" ").slice(1), [MADE_UP]).values.map(({ text }) => text);
+    for (const found of [table, askBash(line, "many.bash"), askFish(line, "many.fish")]) {
+      expect(found.filter((text) => text !== "").toSorted()).toEqual(["--help", "--stone"]);
+    }
   },
 );
 

@@ -5,7 +5,9 @@ import type { ExactPlan, Limits, LinearPlan, Plan } from "./plan.ts";
 import type { State } from "./state.ts";
 import type { FloatArray, Tile } from "./tensor.ts";
 
-export type BackendName = "webgpu" | "onnx" | "wasm" | "gpujs" | "scalar";
+/** In the order `auto` tries them. */
+export const BACKEND_NAMES = ["webgpu", "onnx", "wasm", "gpujs", "scalar"] as const;
+export type BackendName = typeof BACKEND_NAMES[number];
 
 export interface OpenOptions {
   /** Backend-specific choice after a colon: `webgpu:swiftshader`, `gpujs:cpu`. */

@@ -15,7 +15,8 @@ import {
   THREADS_FLAG,
   wholeNumber,
 } from "./flags.ts";
-import { INPUT_FLAGS } from "./input_flags.ts";
+import { MODEL_FILES, TENSOR_FILES } from "./file_names.ts";
+import { INPUT_ARGUMENT, INPUT_FLAGS } from "./input_flags.ts";
 import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
 const FLAGS: readonly Flag[] = [
@@ -24,6 +25,7 @@ const FLAGS: readonly Flag[] = [
     short: "o",
     value: "FILE",
     summary: "write the output: .npy, .npz or .safetensors; - is stdout (.npy)",
+    files: TENSOR_FILES,
   },
   BACKEND_FLAG,
   THREADS_FLAG,
@@ -76,6 +78,7 @@ const FLAGS: readonly Flag[] = [
     value: "ROWS",
     summary: "rows that fitted numbers come from: fixed (none), prefix:N, sample:N (spread over the file) or file " +
       "(default: sample:4096, causal prefix:1024, fixed for a given projection)",
+    offers: ["fixed", "prefix:1024", "sample:4096", "file"],
     parse: parseSource,
   },
   {
@@ -85,20 +88,32 @@ const FLAGS: readonly Flag[] = [
     choices: ["auto", "on", "off"],
     default: "auto",
   },
-  { name: "projection-matrix", value: "FILE", summary: "use this [m, d] or [heads, m, d] projection instead" },
+  {
+    name: "projection-matrix",
+    value: "FILE",
+    summary: "use this [m, d] or [heads, m, d] projection instead",
+    files: TENSOR_FILES,
+  },
   {
     name: "weights",
     value: "FILE",
     summary: "a checkpoint: INPUT is rows [L, dim], its layer makes queries, keys and values of them",
+    files: MODEL_FILES,
   },
   { name: "layer", value: "N", summary: "which layer of --weights, from 0 (default 0)", parse: wholeNumber(0) },
-  { name: "config", value: "FILE", summary: "JSON with what the tensors of --weights do not tell, as for run" },
+  {
+    name: "config",
+    value: "FILE",
+    summary: "JSON with what the tensors of --weights do not tell, as for run",
+    files: [".json"],
+  },
   { name: "part", value: "PREFIX", summary: "only tensors of --weights whose names start so" },
   ...NEAR_FAR_FLAGS,
   {
     name: "decay",
     value: "LIST",
     summary: "with --causal, weigh key j by exp(-L(i-j)): a number, one per key head, or alibi",
+    offers: ["alibi"],
     parse: decay,
   },
   ...INPUT_FLAGS,
@@ -143,7 +158,7 @@ const FLAGS: readonly Flag[] = [
 export const attend: Command = {
   name: "attend",
   summary: "attention over a file of any length, with throughput and the error against exact softmax",
-  arguments: [{ name: "INPUT", summary: ".npy, .npz, .safetensors, FASTA (with --encode) or -", optional: true }],
+  arguments: [INPUT_ARGUMENT],
   flags: FLAGS,
   examples: [
     "performer attend input.npy --heads 8 -o output.npy",

@@ -5,15 +5,16 @@ import { PROJECTIONS } from "../projection.ts";
 import type { Command, Flag } from "./command.ts";
 import { attend } from "./attend.ts";
 import {
+  BACKEND_FLAG,
   COMMON_FLAGS,
   fraction,
   listOf,
-  oneOf,
   PLOT_FLAGS,
   positiveNumber,
   REPORT_FLAG,
   wholeNumber,
 } from "./flags.ts";
+import { INPUT_FILES, INPUT_FLAGS } from "./input_flags.ts";
 import { NEAR_FAR_LIST_FLAGS } from "./near_far_flags.ts";
 
 /** "16_384" or "2^14". */
@@ -26,15 +27,13 @@ export function lengthOf(text: string): number {
   }
 }
 
-const MAPS = [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT];
-const KINDS = Object.keys(PROJECTIONS);
-const MODES = ["bidirectional", "causal"];
-
 const FLAGS: readonly Flag[] = [
   {
     name: "backend",
     value: "LIST",
     summary: "backends to measure, each; auto is the one that attend would take",
+    offers: BACKEND_FLAG.offers,
+    list: true,
     default: "auto",
   },
   {
@@ -48,9 +47,10 @@ const FLAGS: readonly Flag[] = [
   {
     name: "features",
     value: "LIST",
-    summary: `feature maps and far fields alone; ${EXACT} is exact attention: ${MAPS.join(", ")}`,
+    summary: `feature maps and far fields alone; ${EXACT} is exact attention`,
+    choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT],
+    list: true,
     default: ["hyperbolic"],
-    parse: listOf(oneOf(MAPS)),
   },
   {
     name: "num-features",
@@ -63,17 +63,19 @@ const FLAGS: readonly Flag[] = [
   {
     name: "projection",
     value: "LIST",
-    summary: `random projections: ${KINDS.join(", ")}`,
+    summary: "random projections",
+    choices: Object.keys(PROJECTIONS),
+    list: true,
     default: ["orthogonal"],
-    parse: listOf(oneOf(KINDS)),
   },
   ...NEAR_FAR_LIST_FLAGS,
   {
     name: "mode",
     value: "LIST",
-    summary: "bidirectional, causal or both",
+    summary: "which rows a row sees: all, those up to it, or each in turn",
+    choices: ["bidirectional", "causal"],
+    list: true,
     default: ["bidirectional"],
-    parse: listOf(oneOf(MODES)),
   },
   { name: "causal", summary: "the same as --mode causal" },
   ...attend.flags.filter(({ name }) => name === "decay"),
@@ -95,7 +97,7 @@ const FLAGS: readonly Flag[] = [
     parse: positiveNumber,
   },
   { name: "layout", value: "NAME", summary: "axes of a 3-D or 4-D file", choices: ["hld", "lhd"], default: "hld" },
-  { name: "encode", value: "HOW", summary: "read FASTA or text and embed it: kmer:K or kmer:K:WINDOW" },
+  ...INPUT_FLAGS.filter(({ name }) => name === "encode"),
   { name: "tile", value: "ROWS", summary: "rows per piece", parse: wholeNumber(1) },
   { name: "samples", value: "N", summary: "samples per point, after a warm-up", default: 10, parse: wholeNumber(3) },
   {
@@ -110,6 +112,7 @@ const FLAGS: readonly Flag[] = [
     name: "compare",
     value: "FILE",
     summary: "compare with a saved .json; exit 1 when a point became slower",
+    files: [".json"],
   },
   {
     name: "regression",
@@ -118,7 +121,13 @@ const FLAGS: readonly Flag[] = [
     default: 0.05,
     parse: fraction,
   },
-  { name: "output", short: "o", value: "FILE", summary: "save the report as well: .json, .jsonl, .csv or .md" },
+  {
+    name: "output",
+    short: "o",
+    value: "FILE",
+    summary: "save the report as well: .json, .jsonl, .csv or .md",
+    files: [".json", ".jsonl", ".csv", ".md"],
+  },
   {
     name: "format",
     value: "NAME",
@@ -134,7 +143,12 @@ const FLAGS: readonly Flag[] = [
 export const bench: Command = {
   name: "bench",
   summary: "throughput against length, per backend and mechanism, beside the limits of the machine",
-  arguments: [{ name: "FILE", summary: "measure on the rows of this file instead of synthetic ones", optional: true }],
+  arguments: [{
+    name: "FILE",
+    summary: "measure on the rows of this file instead of synthetic ones",
+    optional: true,
+    files: INPUT_FILES,
+  }],
   flags: FLAGS,
   examples: [
     "performer bench --features hyperbolic,softmax -L 1024,4096,16384",

@@ -38,23 +38,36 @@ export interface Console {
   readonly output: WriteStream;
 }
 
+/** What may stand at a place of the command line, for completion. */
+export interface Offers {
+  /** The only values. */
+  readonly choices?: readonly string[];
+  /** Values worth offering where others are allowed too, such as "clusters:128". */
+  readonly offers?: readonly string[];
+  /** What single choices and offers are. */
+  readonly meanings?: Readonly<Record<string, string>>;
+  /** Names of files that fit, by how they end, such as ".npy"; [] is any file. Without it: any file where the place is called FILE. */
+  readonly files?: readonly string[];
+}
+
 /** A flag: help, completions, environment and configuration all come from this value. */
-export interface Flag {
+export interface Flag extends Offers {
   /** Long name without dashes, e.g. "num-features"; also the key in configuration files. */
   readonly name: string;
   readonly short?: string;
   /** Placeholder of the value; a flag without one is a switch. */
   readonly value?: string;
   readonly summary: string;
-  readonly choices?: readonly string[];
+  /** The value is a list with commas between, of `choices` or of `offers`; a list of choices is an array of them. */
+  readonly list?: true;
   readonly default?: unknown;
-  /** Turns the text into the value; throws UsageError that completes "Cannot use --name TEXT: …". */
+  /** Turns the text into the value; throws UsageError that completes "Cannot use --name TEXT: …". Lists of choices need none. */
   readonly parse?: (text: string) => unknown;
   /** May be given more than once: the value is a list. */
   readonly many?: boolean;
 }
 
-export interface Argument {
+export interface Argument extends Offers {
   readonly name: string;
   readonly summary: string;
   readonly optional?: boolean;

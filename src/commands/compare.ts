@@ -4,31 +4,31 @@ import { PROJECTIONS } from "../projection.ts";
 import { attend } from "./attend.ts";
 import type { Command, Flag } from "./command.ts";
 import {
+  BACKEND_FLAG,
   COMMON_FLAGS,
   doublings,
   FORMAT_FLAG,
   listOf,
-  oneOf,
   PLOT_FLAGS,
   REPORT_FLAG,
   THREADS_FLAG,
   wholeNumber,
 } from "./flags.ts";
-import { INPUT_FLAGS } from "./input_flags.ts";
+import { INPUT_ARGUMENT, INPUT_FLAGS } from "./input_flags.ts";
 import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
 const MAPS = [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS];
 /** What a comparison begins with. */
 const USUAL = ["hyperbolic", "hyp-oprf", "positive", "trigonometric", "taylor1"];
-const KINDS = Object.keys(PROJECTIONS);
 
 const FLAGS: readonly Flag[] = [
   {
     name: "features",
     value: "LIST",
-    summary: `feature maps and far fields: ${MAPS.join(", ")}; exact attention is always there`,
+    summary: "feature maps and far fields; exact attention is always there",
+    choices: [...MAPS, EXACT],
+    list: true,
     default: USUAL,
-    parse: listOf(oneOf([...MAPS, EXACT])),
   },
   {
     name: "num-features",
@@ -41,15 +41,18 @@ const FLAGS: readonly Flag[] = [
   {
     name: "projection",
     value: "LIST",
-    summary: `random projections: ${KINDS.join(", ")}`,
+    summary: "random projections",
+    choices: Object.keys(PROJECTIONS),
+    list: true,
     default: ["orthogonal"],
-    parse: listOf(oneOf(KINDS)),
   },
   {
     name: "backend",
     value: "LIST",
     summary:
       "backends, each; auto is the one that attend would take (for near keys and far fields, where there are some)",
+    offers: BACKEND_FLAG.offers,
+    list: true,
     default: "auto",
   },
   THREADS_FLAG,
@@ -96,7 +99,7 @@ export const compare: Command = {
   name: "compare",
   summary:
     "the same rows through several feature maps, m, projections and backends: error, time and memory in one table",
-  arguments: [{ name: "INPUT", summary: ".npy, .npz, .safetensors, FASTA (with --encode) or -", optional: true }],
+  arguments: [INPUT_ARGUMENT],
   flags: FLAGS,
   examples: [
     "performer compare input.npy --heads 8",

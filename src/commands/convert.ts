@@ -1,13 +1,22 @@
 /** `performer convert IN OUT`: tensors from one file format to another. */
 import type { Command } from "./command.ts";
+import { MODEL_FILES, TENSOR_FILES } from "./file_names.ts";
 import { COMMON_FLAGS } from "./flags.ts";
 
 export const convert: Command = {
   name: "convert",
   summary: "tensors of a checkpoint (.pt, .bin, .ckpt, .npz, .safetensors, .npy) as .safetensors, .npz or .npy",
   arguments: [
-    { name: "IN", summary: "the file to read, or - for stdin; nothing in a checkpoint is executed" },
-    { name: "OUT", summary: "the file to write: .safetensors, .npz, or .npy for one tensor; - for a .npy on stdout" },
+    {
+      name: "IN",
+      summary: "the file to read, or - for stdin; nothing in a checkpoint is executed",
+      files: [...MODEL_FILES, ".npy"],
+    },
+    {
+      name: "OUT",
+      summary: "the file to write: .safetensors, .npz, or .npy for one tensor; - for a .npy on stdout",
+      files: TENSOR_FILES,
+    },
   ],
   flags: [
     {

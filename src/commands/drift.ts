@@ -3,16 +3,8 @@ import { UsageError } from "../errors.ts";
 import { EXACT, FEATURE_MAPS, OWN } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import type { Command } from "./command.ts";
-import {
-  BACKEND_FLAG,
-  COMMON_FLAGS,
-  FORMAT_FLAG,
-  listOf,
-  oneOf,
-  rowSlice,
-  THREADS_FLAG,
-  wholeNumber,
-} from "./flags.ts";
+import { BACKEND_FLAG, COMMON_FLAGS, FORMAT_FLAG, listOf, rowSlice, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import { TENSOR_FILES } from "./file_names.ts";
 import { CONFIG_FLAG, MASK_FLAG, MODEL_ARGUMENT, PART_FLAG } from "./model_flags.ts";
 
 /** "all", "3" or "0:6". */
@@ -26,9 +18,6 @@ function layerSlice(text: string): { start: number | null; end: number | null } 
   }
 }
 
-/** Angular maps are told rows' places by `attend`; layers of a model do not have them. */
-const MAPS = [...FEATURE_MAPS.filter((map) => !map.angular).map((map) => map.name), EXACT, OWN];
-
 export const drift: Command = {
   name: "drift",
   summary:
@@ -38,19 +27,29 @@ export const drift: Command = {
     {
       name: "INPUT",
       summary: "a .npy of tokens [L] or [b, L], or of rows [L, dim] for a model without embedding",
+      files: TENSOR_FILES,
     },
   ],
   flags: [
     CONFIG_FLAG,
     MASK_FLAG,
     PART_FLAG,
-    { name: "layer", value: "N|A:B", summary: "layers whose attention is replaced", default: "all", parse: layerSlice },
+    {
+      name: "layer",
+      value: "N|A:B",
+      summary: "layers whose attention is replaced",
+      default: "all",
+      offers: ["all"],
+      parse: layerSlice,
+    },
     {
       name: "features",
       value: "LIST",
-      summary: `feature maps; own are the checkpoint's: ${MAPS.join(", ")} ` +
-        `(default hyperbolic,positive, and own before them where there are some)`,
-      parse: listOf(oneOf(MAPS)),
+      summary:
+        "feature maps, own being the checkpoint's (default hyperbolic,positive, and own before them where there are some)",
+      // Angular maps are told rows' places by attend; layers of a model do not have them.
+      choices: [...FEATURE_MAPS.filter((map) => !map.angular).map((map) => map.name), EXACT, OWN],
+      list: true,
     },
     {
       name: "num-features",
@@ -71,7 +70,13 @@ export const drift: Command = {
     BACKEND_FLAG,
     THREADS_FLAG,
     { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
-    { name: "output", short: "o", value: "FILE", summary: "save the report as well: .json, .csv or .md" },
+    {
+      name: "output",
+      short: "o",
+      value: "FILE",
+      summary: "save the report as well: .json, .csv or .md",
+      files: [".json", ".csv", ".md"],
+    },
     FORMAT_FLAG,
     ...COMMON_FLAGS,
   ],

@@ -3,17 +3,8 @@ import { EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { lengthOf } from "./bench.ts";
 import type { Command, Flag } from "./command.ts";
-import {
-  BACKEND_FLAG,
-  COMMON_FLAGS,
-  doublings,
-  listOf,
-  oneOf,
-  positiveNumber,
-  THREADS_FLAG,
-  wholeNumber,
-} from "./flags.ts";
-import { INPUT_FLAGS } from "./input_flags.ts";
+import { BACKEND_FLAG, COMMON_FLAGS, doublings, listOf, positiveNumber, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import { INPUT_FILES, INPUT_FLAGS } from "./input_flags.ts";
 
 /** Figures by name, with what each shows. */
 export const FIGURES: Readonly<Record<string, string>> = {
@@ -25,17 +16,26 @@ export const FIGURES: Readonly<Record<string, string>> = {
   heatmap: "exact and approximate attention weights of a slice of INPUT, or of seeded rows",
 };
 
-const MAPS = [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS];
-
 const FLAGS: readonly Flag[] = [
   {
     name: "output",
     short: "o",
     value: "PATH",
     summary: "FILE.svg, .png, .json, .csv or .vl.json; or a folder for all of them (default figure-NAME.svg here)",
+    files: [".svg", ".png", ".json", ".csv"],
   },
-  { name: "export-data", value: "FILE", summary: "write the numbers as well: .json or .csv" },
-  { name: "export-spec", value: "FILE", summary: "write the Vega-Lite specification as well, to be edited" },
+  {
+    name: "export-data",
+    value: "FILE",
+    summary: "write the numbers as well: .json or .csv",
+    files: [".json", ".csv"],
+  },
+  {
+    name: "export-spec",
+    value: "FILE",
+    summary: "write the Vega-Lite specification as well, to be edited",
+    files: [".json"],
+  },
   {
     name: "width",
     value: "PX",
@@ -52,8 +52,9 @@ const FLAGS: readonly Flag[] = [
   {
     name: "features",
     value: "LIST",
-    summary: `feature maps of 3, heads and heatmap: ${MAPS.join(", ")}`,
-    parse: listOf(oneOf([...MAPS, EXACT])),
+    summary: "feature maps of 3, heads and heatmap",
+    choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT],
+    list: true,
   },
   {
     name: "num-features",
@@ -109,11 +110,17 @@ export const figure: Command = {
   name: "figure",
   summary: "the paper's figures, theorem checks and pictures of attention as SVG, PNG and data",
   arguments: [
-    { name: "NAME", summary: Object.entries(FIGURES).map(([name, words]) => `${name}: ${words}`).join("; ") },
+    {
+      name: "NAME",
+      summary: Object.entries(FIGURES).map(([name, words]) => `${name}: ${words}`).join("; "),
+      offers: Object.keys(FIGURES),
+      meanings: FIGURES,
+    },
     {
       name: "INPUT",
       summary: "tensors of heads and heatmap, as for attend; a saved .json of bench for 3",
       optional: true,
+      files: [...INPUT_FILES, ".json"],
     },
   ],
   flags: FLAGS,

@@ -1,4 +1,5 @@
 /** Parsers of flag values, and the flags several commands share. */
+import { BACKEND_NAMES } from "../backend.ts";
 import { UsageError } from "../errors.ts";
 import type { RowRange } from "../tensor.ts";
 import { nearest } from "../words.ts";
@@ -130,7 +131,9 @@ export const COMMON_FLAGS: readonly Flag[] = [
 export const BACKEND_FLAG: Flag = {
   name: "backend",
   value: "LIST",
-  summary: "auto, or an ordered list of webgpu, onnx, wasm, gpujs, scalar; one name alone never falls back",
+  summary: `auto, or an ordered list of ${BACKEND_NAMES.join(", ")}; one name alone never falls back`,
+  offers: ["auto", ...BACKEND_NAMES],
+  list: true,
   default: "auto",
 };
 
@@ -138,6 +141,7 @@ export const REPORT_FLAG: Flag = {
   name: "report",
   value: "FILE",
   summary: "write a page to show as well: one .html file with charts, tables and settings",
+  files: [".html"],
 };
 
 export const FORMAT_FLAG: Flag = {

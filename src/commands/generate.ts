@@ -1,6 +1,7 @@
 /** `performer generate MODEL`: autoregressive decoding from a running state. */
 import { RULES } from "../rules_table.ts";
 import type { Command } from "./command.ts";
+import { TENSOR_FILES } from "./file_names.ts";
 import { CONFIG_FLAG, MODEL_ARGUMENT, PART_FLAG } from "./model_flags.ts";
 import {
   BACKEND_FLAG,
@@ -24,6 +25,7 @@ export const generate: Command = {
       value: "TEXT|FILE",
       summary:
         "what comes before: a .npy of tokens [L] or [b, L], or text for a model over the 256 bytes; - is text on stdin",
+      files: [".npy"],
     },
     {
       name: "num-tokens",
@@ -74,6 +76,7 @@ export const generate: Command = {
       short: "o",
       value: "FILE",
       summary: "write prompt and new tokens: .npy, .npz or .safetensors, int32",
+      files: TENSOR_FILES,
     },
     CONFIG_FLAG,
     {

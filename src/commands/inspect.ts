@@ -1,13 +1,22 @@
 /** `performer inspect FILE`: what is in a tensor file. */
 import { bytesText, count, plain } from "../words.ts";
 import type { Command } from "./command.ts";
+import { MODEL_FILES, SEQUENCE_FILES, TENSOR_FILES } from "./file_names.ts";
 import { COMMON_FLAGS } from "./flags.ts";
 import { CONFIG_FLAG } from "./model_flags.ts";
 
 export const inspect: Command = {
   name: "inspect",
   summary: "what is in a .npy, .npz, .safetensors, PyTorch or FASTA file",
-  arguments: [{ name: "FILE", summary: "the file, or - for stdin" }],
+  arguments: [{
+    name: "FILE",
+    summary: "the file, or - for stdin",
+    files: [
+      ...TENSOR_FILES,
+      ...MODEL_FILES.filter((end) => !(TENSOR_FILES as readonly string[]).includes(end)),
+      ...SEQUENCE_FILES,
+    ],
+  }],
   flags: [
     { ...CONFIG_FLAG, summary: `of a model: ${CONFIG_FLAG.summary}` },
     ...COMMON_FLAGS,

@@ -4,6 +4,7 @@ import { backends } from "./backends.ts";
 import { bench } from "./bench.ts";
 import type { Command } from "./command.ts";
 import { compare } from "./compare.ts";
+import { completions } from "./completions.ts";
 import { convert } from "./convert.ts";
 import { doctor } from "./doctor.ts";
 import { drift } from "./drift.ts";
@@ -26,6 +27,7 @@ export const COMMANDS: readonly Command[] = [
   convert,
   backends,
   doctor,
+  completions,
 ];
 
 /** One line about the program. */

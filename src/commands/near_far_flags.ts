@@ -51,6 +51,7 @@ export const NEAR_FAR_FLAGS: readonly Flag[] = [
     name: "far",
     value: "NAME",
     summary: "field of the other keys: taylor1 (default with --window, --heavy), taylor2, hermite2, clusters:C or none",
+    offers: ["taylor1", "taylor2", "hermite2", "clusters:64", "clusters:128", "none"],
     parse: parseFar,
   },
   {
@@ -63,6 +64,7 @@ export const NEAR_FAR_FLAGS: readonly Flag[] = [
     name: "shrink",
     value: "L",
     summary: "blend outputs with the mean of V: auto fits the share per head, or a number from 0 to 1",
+    offers: ["auto"],
     parse: parseShrink,
   },
 ];
@@ -84,6 +86,7 @@ export const NEAR_FAR_LIST_FLAGS: readonly Flag[] = NEAR_FAR_FLAGS.filter(({ nam
     value: "LIST",
     summary:
       "fields of the other keys, each: taylor1 (default with --window, --heavy), taylor2, hermite2, clusters:C, none",
+    list: true,
     parse: listOf(parseFar),
   }
 );

@@ -4,6 +4,8 @@ import { UsageError } from "../errors.ts";
 import { VERSION } from "../version.ts";
 import { nearest } from "../words.ts";
 import type { Command, Flag, Invocation, Terminal } from "./command.ts";
+import { listOf, oneOf } from "./flags.ts";
+import { refuseMistakes } from "./mistakes.ts";
 import { COMMANDS, SUMMARY } from "./mod.ts";
 
 /** What a command line asks for. */
@@ -14,12 +16,13 @@ export interface Parsed {
   readonly given: ReadonlySet<string>;
 }
 
-/** Reads a command line against the table; a number is the exit code of a help text or a usage error that was printed. */
+/** Reads a command line against the table; a number is the exit code of a help text that was printed. Throws UsageError. */
 export function parse(argv: readonly string[], terminal: Terminal): Parsed | number {
+  refuseMistakes(argv, COMMANDS);
   let parsed: Parsed | null = null;
   const root = new Commander("performer").exitOverride().version(VERSION, "-V, --version", "print the version")
     .description(SUMMARY).configureOutput({ writeOut: terminal.out, writeErr: terminal.err })
-    .configureHelp({ helpWidth: Math.min(120, terminal.columns) }).showSuggestionAfterError(true);
+    .configureHelp({ helpWidth: Math.min(120, terminal.columns) }).helpCommand(false);
   for (const command of COMMANDS) {
     const sub = root.command(command.name).summary(command.summary).description(command.summary);
     for (const argument of command.arguments) {
@@ -29,6 +32,7 @@ export function parse(argv: readonly string[], terminal: Terminal): Parsed | num
     sub.addHelpText("after", `\nExamples:\n${command.examples.map((example) => `  ${example}\n`).join("")}`);
     sub.action((...values: unknown[]) => {
       const args = values.slice(0, command.arguments.length).filter((value) => value !== undefined) as string[];
+      args.forEach((text, i) => refuseOther(command.arguments[i].name, text, command.arguments[i].choices));
       const flags = Object.fromEntries(command.flags.map((flag) => [flag.name, valueOf(sub, flag)]));
       const given = new Set(
         command.flags.filter((flag) => sub.getOptionValueSource(keyOf(flag)) === "cli").map((flag) => flag.name),
@@ -59,7 +63,9 @@ function optionOf(flag: Flag): Option {
   const names = `${flag.short ? `-${flag.short}, ` : ""}--${flag.name}${flag.value ? ` <${flag.value}>` : ""}`;
   const choices = flag.choices ? `: ${flag.choices.join(", ")}` : "";
   const option = new Option(names, flag.summary + choices);
-  if (flag.default !== undefined) option.default(flag.default);
+  if (flag.default !== undefined) {
+    option.default(flag.default, Array.isArray(flag.default) ? flag.default.join(",") : undefined);
+  }
   if (flag.value) {
     option.argParser((text: string, before: unknown) => {
       const value = parseValue(flag, text, `--${flag.name}`);
@@ -69,6 +75,14 @@ function optionOf(flag: Flag): Option {
   return option;
 }
 
+function refuseOther(place: string, text: string, choices: readonly string[] | undefined): void {
+  if (!choices || choices.includes(text)) return;
+  const near = nearest(text, choices);
+  throw new UsageError(
+    `Cannot use ${place} ${text}: ${near ? `did you mean ${near}? ` : ""}expected one of ${choices.join(", ")}`,
+  );
+}
+
 /** The value of a flag from text; `place` names where the text stands. */
 export function parseValue(flag: Flag, text: string, place: string): unknown {
   if (!flag.value) {
@@ -76,16 +90,20 @@ export function parseValue(flag: Flag, text: string, place: string): unknown {
     if (text === "false" || text === "0") return false;
     throw new UsageError(`Cannot use ${place} ${text}: expected true or false`);
   }
-  if (flag.choices && !flag.choices.includes(text)) {
-    const near = nearest(text, flag.choices);
-    throw new UsageError(
-      `Cannot use ${place} ${text}: ${near ? `did you mean ${near}? ` : ""}expected one of ${flag.choices.join(", ")}`,
-    );
-  }
+  if (!flag.list) refuseOther(place, text, flag.choices);
   try {
-    return flag.parse ? flag.parse(text) : text;
+    if (flag.parse) return flag.parse(text);
+    return flag.list && flag.choices ? listOf(oneOf(flag.choices))(text) : text;
   } catch (error) {
-    if (error instanceof UsageError) throw new UsageError(`Cannot use ${place} ${text}: ${error.message}`);
-    throw error;
+    if (!(error instanceof UsageError)) throw error;
+    const meant = error.message.includes("did you mean") ? null : offerMeant(text, flag.offers);
+    throw new UsageError(`Cannot use ${place} ${text}: ${meant ? `did you mean ${meant}? ` : ""}${error.message}`);
   }
+}
+
+/** "smple:64" → "sample:64": a slip in a name that is offered, whatever follows it. */
+function offerMeant(text: string, offers: readonly string[] = []): string | null {
+  const [name] = text.split(":");
+  const near = nearest(name, offers.map((offer) => offer.split(":")[0]));
+  return near === null || near === name ? null : near + text.slice(name.length);
 }

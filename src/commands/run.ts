@@ -3,6 +3,7 @@ import { RULES } from "../rules_table.ts";
 import type { Command } from "./command.ts";
 import { UsageError } from "../errors.ts";
 import { BACKEND_FLAG, COMMON_FLAGS, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import { TENSOR_FILES } from "./file_names.ts";
 import { CONFIG_FLAG, MASK_FLAG, MODEL_ARGUMENT, PART_FLAG } from "./model_flags.ts";
 
 /** What of the attention is wanted. */
@@ -27,6 +28,7 @@ export const run: Command = {
     {
       name: "TOKENS",
       summary: "a .npy of whole numbers [L] or [b, L], or of rows [L, dim] for a model without embedding",
+      files: TENSOR_FILES,
     },
   ],
   flags: [
@@ -35,6 +37,7 @@ export const run: Command = {
       short: "o",
       value: "FILE",
       summary: "write the outputs: .npy, .npz or .safetensors; - is stdout (.npy)",
+      files: TENSOR_FILES,
     },
     CONFIG_FLAG,
     MASK_FLAG,
@@ -42,8 +45,14 @@ export const run: Command = {
       name: "context",
       value: "FILE",
       summary: "what cross attention sees: rows [L, dim] or [b, L, dim], or the tokens of a PerformerEncDec's encoder",
+      files: TENSOR_FILES,
     },
-    { name: "context-mask", value: "FILE", summary: "one number per row or token of --context, 0 = padding" },
+    {
+      name: "context-mask",
+      value: "FILE",
+      summary: "one number per row or token of --context, 0 = padding",
+      files: TENSOR_FILES,
+    },
     {
       name: "output-dtype",
       value: "NAME",
@@ -57,6 +66,7 @@ export const run: Command = {
       summary:
         "write attention instead of outputs: received (by every token from all rows, [layers, heads, L]) or top:K (the K keys " +
         "that every row of --rows looks at most)",
+      offers: ["received", "top:10"],
       parse: attentionWish,
     },
     {

@@ -1,7 +1,9 @@
 /** `performer tune INPUT --error E`: the cheapest setting that meets an error on these tensors. */
+import { FEATURE_MAPS } from "../feature_map.ts";
 import { attend } from "./attend.ts";
 import type { Command, Flag } from "./command.ts";
 import { fraction, listOf, REPORT_FLAG, wholeNumber } from "./flags.ts";
+import { INPUT_ARGUMENT } from "./input_flags.ts";
 
 /** Flags that say which tensors, shared with attend. */
 const SHARED = [
@@ -45,7 +47,8 @@ const FLAGS: readonly Flag[] = [
     name: "features",
     value: "LIST",
     summary: "feature maps to try beside near keys and far fields (default the best random ones)",
-    parse: listOf((text) => text),
+    choices: FEATURE_MAPS.map((map) => map.name),
+    list: true,
   },
   {
     name: "num-features",
@@ -69,7 +72,7 @@ const FLAGS: readonly Flag[] = [
 export const tune: Command = {
   name: "tune",
   summary: "the cheapest setting that reaches an error on this data, or the plain word that exact attention is cheaper",
-  arguments: [{ name: "INPUT", summary: ".npy, .npz, .safetensors or FASTA (with --encode)", optional: true }],
+  arguments: [{ ...INPUT_ARGUMENT, summary: ".npy, .npz, .safetensors or FASTA (with --encode)" }],
   flags: FLAGS,
   examples: [
     "performer tune qkv.npz --error 5%",

@@ -4,7 +4,6 @@ import { openFirst, parseBackendList } from "../backends/mod.ts";
 import { TRIED_MAPS } from "../candidates.ts";
 import { UsageError } from "../errors.ts";
 import { TUNE_EXPORTERS } from "../exporters/tune.ts";
-import { FEATURE_MAPS } from "../feature_map.ts";
 import { sizesOf } from "../run.ts";
 import { settingFlags } from "../setting_words.ts";
 import { tune, TUNE_SCHEMA, type TuneReport } from "../tune.ts";
@@ -45,7 +44,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
   if (!(Number(flags.error) > 0)) {
     throw new UsageError("Cannot use --error 0: only exact attention has no error (--features softmax)");
   }
-  const maps = mapsOf(flags.features as string[] | undefined);
+  const maps = (flags.features as string[] | undefined) ?? [...TRIED_MAPS];
   const candidates = parseBackendList(String(flags.backend));
   const opened = await openInputs(invocation, terminal);
   await using _files = opened.files;
@@ -94,16 +93,6 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     use: found.chosen && useOf(found.chosen.attention, invocation),
     seconds: { total: (performance.now() - started) / 1000 },
   };
-}
-
-/** The maps to try. */
-function mapsOf(wanted: string[] | undefined): string[] {
-  const known = FEATURE_MAPS.map(({ name }) => name);
-  const unknown = wanted?.find((name) => !known.includes(name));
-  if (unknown !== undefined) {
-    throw new UsageError(`Unknown feature map "${unknown}", expected a list of ${known.join(", ")}`);
-  }
-  return wanted ?? [...TRIED_MAPS];
 }
 
 /** What all candidates share. */

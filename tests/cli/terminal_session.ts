@@ -8,10 +8,11 @@
  *     await terminal.until(/^hi$/m);
  */
 import { spawnSync } from "node:child_process";
+import { installed } from "./programs.ts";
 
 const run = (args: readonly string[]) => spawnSync("tmux", args, { encoding: "utf8" });
 
-export const hasTmux = run(["-V"]).status === 0;
+export const hasTmux = installed("tmux", "-V");
 
 export interface TerminalOptions {
   readonly cwd: string;

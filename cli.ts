@@ -2,7 +2,7 @@
 /** The command line: the only file that touches `process`. */
 import process from "node:process";
 import { peakResident, temporaries, writeStandard } from "./src/bytes.ts";
-import type { Terminal } from "./src/commands/command.ts";
+import type { Console, Terminal } from "./src/commands/command.ts";
 import { explain, main } from "./src/commands/main.ts";
 
 const abort = new AbortController();
@@ -23,6 +23,10 @@ process.on("SIGINT", () => {
 });
 process.on("SIGTERM", () => quit(143));
 process.on("uncaughtException", (error) => quit(explain(error, terminal)));
+
+/** A person at the terminal, for the session of `repl`. */
+const person = (): Console | null =>
+  isTerminal(0) && isTerminal(1) ? { input: process.stdin, output: process.stdout } : null;
 
 const versions = process.versions as Record<string, string | undefined>;
 const terminal: Terminal = {
@@ -45,6 +49,10 @@ const terminal: Terminal = {
   err: (text) => writeStandard(2, text),
   peakBytes: () => peakResident() ?? process.resourceUsage().maxRSS * 1024,
   signal: abort.signal,
+  get console() {
+    return person();
+  },
+  library: () => import("./mod.ts"),
 };
 
 quit(await main(process.argv.slice(2), terminal));

@@ -8,7 +8,17 @@
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { CHUNK, DiskFile, makeFolder, peakResident, readSome, temporaries, temporaryFile, writeFully } from "./disk.ts";
+import {
+  CHUNK,
+  DiskFile,
+  makeFolder,
+  peakResident,
+  readSome,
+  temporaries,
+  temporaryFile,
+  temporaryFolder,
+  writeFully,
+} from "./disk.ts";
 import { InputError, UsageError } from "./errors.ts";
 import { code, endError, readError, writeError } from "./system_errors.ts";
 
@@ -32,7 +42,7 @@ export interface ByteSink extends AsyncDisposable {
   commit(): Promise<void>;
 }
 
-export { CHUNK, makeFolder, peakResident, temporaries };
+export { CHUNK, makeFolder, peakResident, temporaries, temporaryFolder };
 
 /** What a spool holds in memory before it goes to disk. */
 const SPOOL_MEMORY = 16 * 2 ** 20;
@@ -68,8 +78,43 @@ export async function readBytes(path: string): Promise<Uint8Array<ArrayBuffer>> 
 /** A file's text (UTF-8). Throws InputError when it cannot be read. */
 export const readText = async (path: string): Promise<string> => new TextDecoder().decode(await readBytes(path));
 
+/** Standard input as text (UTF-8), in the pieces that it comes in. */
+export async function* streamText(): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  const buffer = new Uint8Array(1 << 16);
+  for (let count; (count = await readSome(0, buffer, "standard input")) > 0;) {
+    yield decoder.decode(buffer.subarray(0, count), { stream: true });
+  }
+  yield decoder.decode();
+}
+
+/** What is in a folder, by name; nothing where it cannot be read. */
+export function listFolder(path: string): { name: string; isFolder: boolean }[] {
+  try {
+    return fs.readdirSync(path, { withFileTypes: true }).map((entry) => {
+      const isFolder = entry.isDirectory() || (entry.isSymbolicLink() && isFolderAt(join(path, entry.name)));
+      return { name: entry.name, isFolder };
+    }).sort((a, b) => a.name < b.name ? -1 : 1);
+  } catch {
+    return [];
+  }
+}
+
+/** When a file was last changed, in milliseconds since 1970; null where there is none. */
+export const changeTime = (path: string): number | null =>
+  fs.statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? null;
+
+/** Writes a text (UTF-8); the file appears under its name when it is complete. Throws UsageError for a path that cannot be written. */
+export async function writeText(path: string, text: string, { executable = false } = {}): Promise<void> {
+  await using sink = openOutput(path);
+  await sink.write(new TextEncoder().encode(text), 0);
+  await sink.commit();
+  if (executable && !sink.sequential) fs.chmodSync(path, 0o755);
+}
+
 /** Whether a path names a folder that exists. */
-export const isFolder = (path: string): boolean => fs.statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+export const isFolderAt = (path: string): boolean =>
+  fs.statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 
 /** Reads standard input to its end and makes it readable at any position. */
 export function spoolStdin(): Promise<ByteSource> {

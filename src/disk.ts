@@ -1,5 +1,6 @@
 /** Descriptors and temporary files: what bytes.ts stands on. Only these two files touch node:fs. */
 import * as fs from "node:fs";
+import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { code, endError, readError, writeError } from "./system_errors.ts";
 
@@ -26,7 +27,7 @@ export async function makeFolder(path: string): Promise<void> {
   await fs.promises.mkdir(path, { recursive: true });
 }
 
-/** Files to remove when the process ends early: cli.ts calls `removeAll` on signals and on exit. */
+/** Files and folders to remove when the process ends early: cli.ts calls `removeAll` on signals and on exit. */
 class Temporaries {
   readonly #paths = new Set<string>();
 
@@ -39,17 +40,18 @@ class Temporaries {
     this.#paths.delete(path);
   }
 
-  /** Unlinks one file; false when the system does not let go of it yet (an open file on Windows). */
+  /** Removes one file or folder; false when the system does not let go of it yet (an open file on Windows). */
   remove(path: string): boolean {
     try {
-      fs.unlinkSync(path);
+      if (fs.lstatSync(path).isDirectory()) fs.rmSync(path, { recursive: true, force: true });
+      else fs.unlinkSync(path);
     } catch (error) {
       if (code(error) !== "ENOENT") return false;
     }
     return this.#paths.delete(path);
   }
 
-  /** Unlinks every temporary file that still exists. Synchronous, so that it may run in an exit handler. */
+  /** Removes every temporary file and folder that still exists. Synchronous, so that it may run in an exit handler. */
   removeAll(): void {
     for (const path of [...this.#paths]) this.remove(path);
   }
@@ -102,6 +104,13 @@ export class DiskFile {
   async [Symbol.asyncDispose](): Promise<void> {
     this.close();
   }
+}
+
+/** Makes a folder of our own among the temporary ones; it is registered for removal, with all that is in it. */
+export function temporaryFolder(name: string): string {
+  const path = fs.mkdtempSync(join(tmpdir(), `${name}-`));
+  temporaries.add(path);
+  return path;
 }
 
 /** Creates a new file beside `target` under a name nobody has; the name is registered for removal. */

@@ -34,7 +34,7 @@ const MODES: Readonly<Record<string, string | null>> = {
 class GpuJsBackend implements Backend {
   readonly name = "gpujs";
   readonly device: string;
-  readonly limits: Limits = { precision: "f32", preferredTileRows: 1024, maxTileBytes: 16 << 20, inFlight: 1 };
+  readonly limits: Limits = { precision: "f32", preferredTileRows: 1024, maxTileBytes: 256 << 10, inFlight: 1 };
 
   constructor(readonly gpu: GpuJs) {
     this.device = `gpu.js ${gpu.mode} (synchronous)`;

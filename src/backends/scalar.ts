@@ -141,7 +141,7 @@ class ScalarBackend implements Backend {
   readonly name = "scalar";
   readonly device = "JavaScript float64 × 1 thread";
   readonly threads = 1;
-  readonly limits: Limits = { precision: "f64", preferredTileRows: 512, maxTileBytes: 16 << 20, inFlight: 1 };
+  readonly limits: Limits = { precision: "f64", preferredTileRows: 512, maxTileBytes: 512 << 10, inFlight: 1 };
 
   async prepare(plan: Plan): Promise<Session> {
     checkDecay(plan);

@@ -27,6 +27,8 @@ export interface Terminal {
   readonly openFirst?: typeof openFirst;
   /** Takes what a command found, which a session keeps. */
   found?(report: object): void;
+  /** What scripts may import (mod.ts): the `js` of a session has it in scope. */
+  readonly library?: () => Promise<Readonly<Record<string, unknown>>>;
   /** Values of flags by name that hold for a whole session, between the command line and the environment. */
   readonly settings?: Readonly<Record<string, string>>;
 }
@@ -71,6 +73,8 @@ export interface Argument extends Offers {
   readonly name: string;
   readonly summary: string;
   readonly optional?: boolean;
+  /** The last one may be given several times. */
+  readonly many?: boolean;
 }
 
 /** Where a value came from. */

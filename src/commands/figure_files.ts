@@ -1,6 +1,6 @@
 /** Where a figure goes: files by suffix, each under a temporary name until it is complete. */
 import { join } from "node:path";
-import { isFolder, makeFolder, openOutput } from "../bytes.ts";
+import { isFolderAt, makeFolder, openOutput } from "../bytes.ts";
 import { drawPng, drawSvg, sized } from "../charts/draw.ts";
 import { specOf } from "../charts/spec.ts";
 import type { Json } from "../charts/spec_axis.ts";
@@ -43,7 +43,7 @@ export function targetsOf({ flags, sources }: Invocation, name: string): Target[
   }
   const kind = kindOf(path);
   if (kind) return [{ path, kind }, ...extra];
-  if (!path.endsWith("/") && !isFolder(path) && /\.\w+$/.test(path)) {
+  if (!path.endsWith("/") && !isFolderAt(path) && /\.\w+$/.test(path)) {
     throw new UsageError(
       `Cannot use --output ${path}: expected a name that ends in .svg, .png, .json, .csv or .vl.json, or a folder`,
     );

@@ -23,9 +23,13 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
 }
 
 /** Runs one command line as `main` does, but throws what goes wrong in it; usage errors are printed and have the code 2. */
-export async function execute(argv: readonly string[], terminal: Terminal): Promise<number> {
+export async function execute(
+  argv: readonly string[],
+  terminal: Terminal,
+  commands: readonly Command[] = COMMANDS,
+): Promise<number> {
   const { parse } = await import("./parse.ts");
-  const chosen = parse(argv, terminal);
+  const chosen = parse(argv, terminal, commands);
   if (typeof chosen === "number") return chosen;
   return await chosen.command.run(
     await configured(chosen.command, chosen.invocation, chosen.given, terminal),

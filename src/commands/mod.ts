@@ -11,6 +11,7 @@ import { drift } from "./drift.ts";
 import { figure } from "./figure.ts";
 import { generate } from "./generate.ts";
 import { inspect } from "./inspect.ts";
+import { repl } from "./repl.ts";
 import { run } from "./run.ts";
 import { tune } from "./tune.ts";
 
@@ -27,6 +28,7 @@ export const COMMANDS: readonly Command[] = [
   convert,
   backends,
   doctor,
+  repl,
   completions,
 ];
 

@@ -16,23 +16,31 @@ export interface Parsed {
   readonly given: ReadonlySet<string>;
 }
 
-/** Reads a command line against the table; a number is the exit code of a help text that was printed. Throws UsageError. */
-export function parse(argv: readonly string[], terminal: Terminal): Parsed | number {
-  refuseMistakes(argv, COMMANDS);
+/** Reads a command line against the table (or another); a number is the exit code of a help text that was printed. Throws UsageError. */
+export function parse(
+  argv: readonly string[],
+  terminal: Terminal,
+  commands: readonly Command[] = COMMANDS,
+): Parsed | number {
+  refuseMistakes(argv, commands);
   let parsed: Parsed | null = null;
   const root = new Commander("performer").exitOverride().version(VERSION, "-V, --version", "print the version")
     .description(SUMMARY).configureOutput({ writeOut: terminal.out, writeErr: terminal.err })
     .configureHelp({ helpWidth: Math.min(120, terminal.columns) }).helpCommand(false);
-  for (const command of COMMANDS) {
+  for (const command of commands) {
     const sub = root.command(command.name).summary(command.summary).description(command.summary);
     for (const argument of command.arguments) {
-      sub.argument(argument.optional ? `[${argument.name}]` : `<${argument.name}>`, argument.summary);
+      const name = argument.many ? `${argument.name}...` : argument.name;
+      sub.argument(argument.optional ? `[${name}]` : `<${name}>`, argument.summary);
     }
     for (const flag of command.flags) sub.addOption(optionOf(flag));
     sub.addHelpText("after", `\nExamples:\n${command.examples.map((example) => `  ${example}\n`).join("")}`);
     sub.action((...values: unknown[]) => {
-      const args = values.slice(0, command.arguments.length).filter((value) => value !== undefined) as string[];
-      args.forEach((text, i) => refuseOther(command.arguments[i].name, text, command.arguments[i].choices));
+      const args = values.slice(0, command.arguments.length).flat().filter((value) => value !== undefined) as string[];
+      args.forEach((text, i) => {
+        const { name, choices } = command.arguments[Math.min(i, command.arguments.length - 1)];
+        refuseOther(name, text, choices);
+      });
       const flags = Object.fromEntries(command.flags.map((flag) => [flag.name, valueOf(sub, flag)]));
       const given = new Set(
         command.flags.filter((flag) => sub.getOptionValueSource(keyOf(flag)) === "cli").map((flag) => flag.name),

@@ -175,6 +175,13 @@ export class ChartDrawer {
     return fragment`<figure><h3>${chart.title}</h3>${drawings}<figcaption>${caption}</figcaption></figure>\n`;
   }
 
+  /** Charts, one below the other. */
+  async drawAll(charts: readonly Chart[]): Promise<Html[]> {
+    const drawn: Html[] = [];
+    for (const chart of charts) drawn.push(await this.draw(chart));
+    return drawn;
+  }
+
   /** An SVG as part of a page: as wide as it is drawn at most, named for those who cannot see it, its names its own. */
   #inline(svg: string, title: string): string {
     const prefix = `chart${++this.#drawn}-`;

@@ -26,7 +26,7 @@ const LISTED = 24;
 
 /** The page; draws its charts. */
 export async function attendPage(report: Report, context: PageContext): Promise<string> {
-  const { rowSquares, ...shown } = report; // squares of every row are for charts, not for the JSON
+  const { rowSquares: _left, ...shown } = report; // squares of every row are for charts, not for the JSON
   const { input, attention, error, health } = report;
   const drawer = new ChartDrawer();
   const sections: { heading: string; body: Part[] }[] = [];
@@ -34,11 +34,8 @@ export async function attendPage(report: Report, context: PageContext): Promise<
     sections.push({
       heading: "Error against exact softmax",
       body: [
-        ...(rowSquares ? [await drawer.draw(histogram(rowSquares, error))] : []),
-        ...(rowSquares && rowSquares.rows.length >= FEWEST_ROWS
-          ? [await drawer.draw(overRows(rowSquares, input.firstRow))]
-          : []),
-        ...(error.perHead.length > 1 ? [await drawer.draw(perHead(error)), headTable(error)] : []),
+        ...await drawer.drawAll(attendCharts(report)),
+        ...(error.perHead.length > 1 ? [headTable(error)] : []),
         ...(error.redraws ? [fragment`<p>${redrawWords(error.redraws)}</p>`] : []),
       ],
     });
@@ -76,6 +73,16 @@ export async function attendPage(report: Report, context: PageContext): Promise<
     report: shown,
     context,
   });
+}
+
+/** How errors of rows are spread, where they are, and in which heads; none where nothing was checked. */
+export function attendCharts({ error, rowSquares, input }: Report): Chart[] {
+  if (!error) return [];
+  return [
+    ...(rowSquares ? [histogram(rowSquares, error)] : []),
+    ...(rowSquares && rowSquares.rows.length >= FEWEST_ROWS ? [overRows(rowSquares, input.firstRow)] : []),
+    ...(error.perHead.length > 1 ? [perHead(error)] : []),
+  ];
 }
 
 /** The last part of a path. */

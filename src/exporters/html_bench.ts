@@ -8,12 +8,17 @@ import { benchTitle } from "./bench_text.ts";
 import { findingLines, settingLines } from "./bench_words.ts";
 import { ChartDrawer, dataTable, factTable, page, type PageContext, type Tile } from "./html.ts";
 
+/** Time and throughput against length. */
+export function benchCharts(report: BenchReport): Chart[] {
+  const { chart } = timeFigure(report.results, {});
+  return [{ ...chart, caption: [chart.caption[0], IDENTITY] }, throughput(report, benchTable(report).label)];
+}
+
 /** The page; draws its charts. */
 export async function benchPage(report: BenchReport, context: PageContext): Promise<string> {
   const drawer = new ChartDrawer();
   const { header, rows, right, fixed, label } = benchTable(report);
   const found = findingLines(report, label).filter(([name]) => name !== "stages");
-  const { chart } = timeFigure(report.results, {});
   const slower = report.comparison?.regressions ?? 0;
   const fastest = report.results.reduce((most, point) => point.tokensPerSecond > most.tokensPerSecond ? point : most);
   return page({
@@ -31,10 +36,7 @@ export async function benchPage(report: BenchReport, context: PageContext): Prom
     sections: [
       {
         heading: "Over length",
-        body: [
-          await drawer.draw({ ...chart, caption: [chart.caption[0], IDENTITY] }),
-          await drawer.draw(throughput(report, label)),
-        ],
+        body: await drawer.drawAll(benchCharts(report)),
       },
       { heading: "All points", body: [dataTable(header, rows, right)] },
       { heading: "Machine and findings", body: [factTable([...settingLines(report), ...findingLines(report, label)])] },

@@ -13,6 +13,9 @@ const TONES: Readonly<Record<string, Tone | "chosen">> = {
   plain: "plain",
 };
 
+/** Error against the number of features, and against time. */
+export const compareCharts = (report: CompareReport): Chart[] => [errorOverFeatures(report), errorOverTime(report)];
+
 /** The page; draws its charts. */
 export async function comparePage(report: CompareReport, context: PageContext): Promise<string> {
   const { input, best, exact, uniformBaseline, rows, phi } = report;
@@ -47,7 +50,7 @@ export async function comparePage(report: CompareReport, context: PageContext): 
     sections: [
       {
         heading: "Error and time",
-        body: [await drawer.draw(errorOverFeatures(report)), await drawer.draw(errorOverTime(report))],
+        body: await drawer.drawAll(compareCharts(report)),
       },
       {
         heading: "All settings",

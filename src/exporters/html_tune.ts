@@ -7,6 +7,9 @@ import { ChartDrawer, dataTable, factTable, fragment, page, type PageContext, se
 import { baseName } from "./html_attend.ts";
 import { HEADER, RIGHT, rowsOf, tuneFacts, tuneTitle, tuneVerdict } from "./tune.ts";
 
+/** Error against time. */
+export const tuneCharts = (report: TuneReport): Chart[] => [front(report)];
+
 /** The page; draws its chart. */
 export async function tunePage(report: TuneReport, context: PageContext): Promise<string> {
   const { input, chosen, target, use, tried } = report;
@@ -28,7 +31,7 @@ export async function tunePage(report: TuneReport, context: PageContext): Promis
     tiles: tiles(report),
     warnings: [],
     sections: [
-      { heading: "Error against time", body: [await drawer.draw(front(report))] },
+      { heading: "Error against time", body: await drawer.drawAll(tuneCharts(report)) },
       {
         heading: "What to run",
         body: [

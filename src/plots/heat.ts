@@ -39,6 +39,8 @@ export interface HeatMap {
   readonly across: readonly [first: string, middle: string, last: string];
   /** What crossed cells mean. */
   readonly crossedLabel: string;
+  /** What empty cells mean; "no error is defined" when left out. */
+  readonly emptyLabel?: string;
   readonly notes?: readonly string[];
 }
 
@@ -47,7 +49,7 @@ const CROSS = "x";
 
 /** The map as lines that end with a newline, none longer than the style's columns. */
 export function drawHeat(
-  { title, length, lines, across, crossedLabel, notes = [] }: HeatMap,
+  { title, length, lines, across, crossedLabel, emptyLabel = "no error is defined", notes = [] }: HeatMap,
   style: PlotStyle,
 ): string {
   const head = sentence(title, style, "bold");
@@ -84,7 +86,7 @@ export function drawHeat(
       .filter(({ level }) => used.has(level)),
     ...(cells.some(({ crossed }) => crossed) ? [{ sign: CROSS, tone: "red" as const, label: crossedLabel }] : []),
     ...(cells.some(({ value, crossed }) => !crossed && Number.isNaN(value))
-      ? [{ sign: style.ascii ? "(blank)" : "␣", tone: "plain" as const, label: "no error is defined" }]
+      ? [{ sign: style.ascii ? "(blank)" : "␣", tone: "plain" as const, label: emptyLabel }]
       : []),
   ];
   return head + rows.join("") +

@@ -1,6 +1,6 @@
 /**
  * TypeScript in the documentation runs: each fence of language `ts` by itself, in a folder of small files. A comment behind
- * `console.log(…);` is what the line prints; numbers may differ by a twentieth, as they do between backends and machines.
+ * `console.log(…);` is what the line prints, as are the comments that a fence ends with; numbers may differ by a twentieth, as they do between backends and machines.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
@@ -30,8 +30,13 @@ function fencesOf(page: string, text: string): Fence[] {
     page,
     line: text.slice(0, match.index).split("\n").length + 1,
     code: match[1],
-    shown: [...match[1].matchAll(/console\.log\(.*\); \/\/ (.+)$/gm)].map(([, comment]) => comment),
+    shown: [...match[1].matchAll(/console\.log\(.*\); \/\/ (.+)$/gm), ...atEnd(match[1])].map(([, comment]) => comment),
   }));
+}
+
+/** Comments that a fence ends with. */
+function atEnd(code: string): IterableIterator<RegExpExecArray> {
+  return (/(?:^\/\/ .+\n)+(?![^])/m.exec(code)?.[0] ?? "").matchAll(/^\/\/ (.+)$/gm);
 }
 
 /** The fence of the comment at the head of mod.ts. */

@@ -10,6 +10,7 @@ import { doctor } from "./doctor.ts";
 import { drift } from "./drift.ts";
 import { figure } from "./figure.ts";
 import { generate } from "./generate.ts";
+import { help } from "./help.ts";
 import { inspect } from "./inspect.ts";
 import { run } from "./run.ts";
 import { tune } from "./tune.ts";
@@ -28,6 +29,7 @@ export const COMMANDS: readonly Command[] = [
   backends,
   doctor,
   completions,
+  help,
 ];
 
 /** One line about the program. */

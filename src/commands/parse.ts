@@ -17,7 +17,7 @@ export interface Parsed {
 }
 
 /** Reads a command line against the table; a number is the exit code of a help text that was printed. Throws UsageError. */
-export function parse(argv: readonly string[], terminal: Terminal): Parsed | number {
+export function parse(argv: readonly string[], terminal: Pick<Terminal, "out" | "err" | "columns">): Parsed | number {
   refuseMistakes(argv, COMMANDS);
   let parsed: Parsed | null = null;
   const root = new Commander("performer").exitOverride().version(VERSION, "-V, --version", "print the version")
@@ -47,6 +47,13 @@ export function parse(argv: readonly string[], terminal: Terminal): Parsed | num
     throw error;
   }
   return parsed ?? 2;
+}
+
+/** What `performer NAME --help` prints on a terminal of some width. */
+export function commandHelp(name: string, columns: number): string {
+  let text = "";
+  parse([name, "--help"], { columns, out: (part) => text += part, err: (part) => text += part });
+  return text;
 }
 
 /** "num-features" → "numFeatures"; "no-color" → "color", which commander negates. */

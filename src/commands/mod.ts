@@ -12,6 +12,7 @@ import { figure } from "./figure.ts";
 import { generate } from "./generate.ts";
 import { help } from "./help.ts";
 import { inspect } from "./inspect.ts";
+import { man } from "./man.ts";
 import { run } from "./run.ts";
 import { tune } from "./tune.ts";
 
@@ -30,6 +31,7 @@ export const COMMANDS: readonly Command[] = [
   doctor,
   completions,
   help,
+  man,
 ];
 
 /** One line about the program. */

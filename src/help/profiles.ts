@@ -14,6 +14,9 @@ function facts({ epsilon, generalisedEpsilon, kernels, masks, name }: Rules): [s
   ];
 }
 
+const featuresOf = ({ kernels, paired }: Rules) =>
+  !kernels.includes("softmax") ? "relu" : paired ? "hyperbolic" : "positive";
+
 export const PROFILE_TOPICS: readonly Topic[] = RULES.map((rules) => ({
   name: rules.name,
   group: "numerics",
@@ -25,9 +28,7 @@ export const PROFILE_TOPICS: readonly Topic[] = RULES.map((rules) => ({
     { terms: facts(rules) },
   ],
   examples: [
-    `performer attend qkv.npz --compat ${rules.name}${
-      rules.kernels.includes("softmax") ? " --features positive" : " --features relu"
-    }`,
+    `performer attend qkv.npz --compat ${rules.name} --features ${featuresOf(rules)}`,
     `performer run model.pt tokens.npy --compat ${rules.name} -o logits.npy`,
   ],
   see: ["run", ...RULES.flatMap(({ name }) => name === rules.name ? [] : [name])],

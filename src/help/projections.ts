@@ -23,8 +23,8 @@ const PAGES: Readonly<Record<string, readonly Block[]>> = {
   ],
   simplex: [
     { formula: ["u_a·u_b = −1/(d − 1) for a ≠ b,   turned by a random rotation"] },
-    "Directions to the corners of a simplex, which point apart more than orthogonal ones do: with --features positive and m near d the least variance of " +
-    "these. hyperbolic, which uses both signs, gains nothing from it.",
+    "Directions to the corners of a simplex, which point apart more than orthogonal ones do: with --features positive and m near d their variance is " +
+    "lower. hyperbolic, which uses both signs, gains nothing from it.",
   ],
   sobol: [
     { formula: ["w_a = Φ⁻¹(u_a),   u_1 … u_m a scrambled Sobol net in (0, 1)^d"] },

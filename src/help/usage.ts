@@ -53,7 +53,7 @@ export const USAGE_TOPICS: readonly Topic[] = [
           ["3", "input or weights that cannot be read or are invalid"],
           ["4", "the backend asked for is not available"],
           ["70", "a bug of ours"],
-          ["75", "try again: device lost, out of memory on it, disk full"],
+          ["75", "try again: device lost, out of device memory, disk full"],
           ["130, 141, 143", "Ctrl-C, a closed pipe, SIGTERM"],
         ],
       },

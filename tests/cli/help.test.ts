@@ -1,5 +1,6 @@
 /** `performer help`, its pages, and the man page made from them. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { BACKEND_NAMES } from "../../src/backend.ts";
 import { topicText } from "../../src/commands/help_text.ts";
@@ -11,6 +12,7 @@ import { TOPICS } from "../../src/help/mod.ts";
 import { GROUPS } from "../../src/help/topic.ts";
 import { PROJECTIONS } from "../../src/projection.ts";
 import { RULES } from "../../src/rules_table.ts";
+import { installed } from "./programs.ts";
 import { inside, npyBytes, performer, RUNTIMES, scratch, wave } from "./process.ts";
 
 const { path, remove } = scratch();
@@ -62,8 +64,8 @@ test("every example, of pages and of commands, is a line that the table takes", 
   }
 });
 
-test("examples of feature maps, far fields and projections run", async () => {
-  const tried = TOPICS.filter(({ group }) => ["feature maps", "far fields", "projections"].includes(group));
+test("examples of feature maps, far fields, projections and profiles run", async () => {
+  const tried = TOPICS.filter(({ group }) => ["feature maps", "far fields", "projections", "numerics"].includes(group));
   for (const line of tried.flatMap(({ examples }) => examples).filter((line) => line.startsWith("performer attend"))) {
     const backend = line.includes("--backend") ? [] : ["--backend", "scalar"];
     const argv = wordsOf(line).slice(1).map((word) => word === "qkv.npz" ? path("x.npy") : word);
@@ -116,4 +118,40 @@ test("the page of a command is its --help, that of a flag says which commands ha
   );
   expect(await topicText("-m", 80)).toContain("-m, --num-features R");
   expect((await inside(["help", "--windw"])).stderr).toContain("did you mean --window?");
+});
+
+describe("the man page", () => {
+  const read = (command: string) => {
+    const env = { PATH: process.env.PATH!, LC_ALL: "C.UTF-8", MANWIDTH: "80" };
+    return spawnSync("bash", ["-c", command], { cwd: path("."), env, encoding: "utf8" });
+  };
+  beforeAll(async () => writeFileSync(path("performer.1"), (await inside(["man"])).stdout));
+
+  test("holds every command, flag and topic, in ASCII", async () => {
+    const { code, stdout } = await inside(["man"]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^[\n\u0020-\u007e]*$/);
+    const dashes = (text: string) => text.replaceAll("-", "\\-");
+    for (const { name, flags } of COMMANDS) {
+      expect(stdout).toContain(`.SS \\fBperformer ${name}\\fR`);
+      for (const flag of flags) expect(stdout).toContain(`\\fB\\-\\-${dashes(flag.name)}\\fR`);
+    }
+    for (const { name } of TOPICS) expect(stdout).toContain(`.SS "${dashes(name)}"`);
+  });
+
+  test.skipIf(!installed("man"))("man shows it without a warning (needs man)", () => {
+    const { status, stdout, stderr } = read("man --warnings -l performer.1");
+    expect([status, stderr]).toEqual([0, ""]);
+    expect(stdout).toContain("-m, --num-features R");
+    expect(stdout).toContain("uniform baseline  = ‖Ō − O‖ / ‖O‖");
+    expect(stdout).not.toContain("\\");
+  });
+
+  test.skipIf(!installed("mandoc", "-h"))("mandoc finds nothing but long lines of its source (needs mandoc)", () => {
+    const { stdout } = read("mandoc -T lint performer.1 | grep -v 'input text line longer than 80 bytes'");
+    expect(stdout).toBe("");
+    // Bold letters are overstruck.
+    const shown = read("mandoc -T utf8 performer.1").stdout.replace(/.[\b]/g, "");
+    expect(shown.match(/skill +=.*$/m)?.[0]).toBe("skill             = 1 − ‖Ô − O‖² / ‖Ō − O‖²");
+  });
 });

@@ -77,9 +77,10 @@ export class WasmLinear implements TileKernels {
     this.#units = causal ? units(kvHeads, m, panel, pool.threads) : [];
     this.#pieces = Math.max(1, ...this.#units.map(({ piece }) => piece + 1));
     this.#partBytes = kernels.partsBytes(at, plan.tileRows);
-    this.#uploads = causal ? [] : Array.from({ length: 2 }, () => ({ units: this.#states(1), version: -1, users: 0 }));
+    this.#uploads = Array.from({ length: causal ? 1 : 2 }, () => ({ units: this.#states(1), version: -1, users: 0 }));
     this.#slots = new Slots(Array.from({ length: causal ? 2 : SLOTS }, () => this.#slot()));
-    const answer = causal ? kernels.causalScratch(at, m) : kernels.queriesScratch(at, m);
+    // Causal sessions answer queries without rows of their own as well: later ones than all that was absorbed.
+    const answer = Math.max(kernels.queriesScratch(at, m), causal ? kernels.causalScratch(at, m) : 0);
     const scratch = Math.max(kernels.keysScratch(at), answer);
     this.#scratch = Array.from({ length: pool.threads }, () => this.#take(scratch));
     this.#stagesBefore = pool.stages();

@@ -50,6 +50,8 @@ export interface Offers {
   readonly meanings?: Readonly<Record<string, string>>;
   /** Names of files that fit, by how they end, such as ".npy"; [] is any file. Without it: any file where the place is called FILE. */
   readonly files?: readonly string[];
+  /** Names of commands and topics fit. */
+  readonly topics?: true;
 }
 
 /** A flag: help, completions, environment and configuration all come from this value. */

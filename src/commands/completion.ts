@@ -1,7 +1,6 @@
 /** What can follow on a half-typed command line: for the shells' scripts and for TAB in the REPL. */
-import { FEATURE_MAPS } from "../feature_map.ts";
-import { PROJECTIONS } from "../projection.ts";
-import { RULES } from "../rules_table.ts";
+import { TOPICS } from "../help/mod.ts";
+import type { Group } from "../help/topic.ts";
 import type { Argument, Command, Flag } from "./command.ts";
 import { flagNamed, readWords } from "./command_words.ts";
 
@@ -40,51 +39,56 @@ export interface CommandPlaces {
   readonly arguments: readonly Place[];
 }
 
-const TAYLOR = {
-  taylor1: "1 + x·y of centred keys: first moments, no features",
-  taylor2: "1 + x·y + (x·y)²/2 of centred keys: second moments, no features",
-  hermite2: "taylor2 less half the variance of x·y, no features",
+const topics = (...groups: Group[]): Candidate[] => {
+  return TOPICS.filter(({ group }) => groups.includes(group)).map(({ name, summary }) => ({ text: name, summary }));
+};
+const meaningsOf = (candidates: readonly Candidate[]) => {
+  return Object.fromEntries(candidates.map(({ text, summary }) => [text, summary]));
 };
 
 /** What names of values mean, by the flag they stand behind. */
 const MEANINGS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  far: { ...TAYLOR, none: "keys that are not near are not seen" },
   features: {
-    ...Object.fromEntries(FEATURE_MAPS.map(({ name, summary }) => [name, summary])),
-    ...TAYLOR,
-    softmax: "exact attention",
+    ...meaningsOf(topics("feature maps", "far fields")),
     auto: "the best for the arithmetic of -m positive features, by trials",
     own: "the checkpoint's own",
   },
-  projection: Object.fromEntries(Object.entries(PROJECTIONS).map(([name, { summary }]) => [name, summary])),
-  compat: Object.fromEntries(RULES.map(({ name, summary }) => [name, summary])),
+  far: { ...meaningsOf(topics("far fields")), none: "keys that are not near are not seen" },
+  projection: meaningsOf(topics("projections")),
+  backend: { ...meaningsOf(topics("backends")), auto: "the first that opens" },
+  compat: meaningsOf(topics("numerics")),
 };
 
-function placeOf(name: string, place: Flag | Argument): Place {
+function placeOf(name: string, place: Flag | Argument, table: readonly Command[]): Place {
   const { summary, choices = [], offers = [], files, meanings = MEANINGS[place.name] ?? {} } = place;
-  const texts = [...choices, ...offers];
   const named = /FILE|PATH|FOLDER|INPUT/.test(name) && choices.length === 0;
+  const explained = place.topics
+    ? [...commandsOf(table), ...TOPICS.map(({ name, summary }) => ({ text: name, summary }))]
+    : [];
   return {
     name,
     summary,
-    values: texts.map((text) => ({ text, summary: meanings[text] ?? "" })),
+    values: [...choices, ...offers].map((text) => ({ text, summary: meanings[text] ?? "" })).concat(explained),
     list: "list" in place && place.list === true,
     files: files ?? (named ? [] : null),
   };
 }
+
+const commandsOf = (table: readonly Command[]): Candidate[] =>
+  table.map(({ name, summary }) => ({ text: name, summary }));
 
 /** Everything that may stand after each command. */
 export function placesOf(table: readonly Command[]): CommandPlaces[] {
   return table.map((command) => ({
     name: command.name,
     summary: command.summary,
-    arguments: command.arguments.map((argument) => placeOf(argument.name, argument)),
+    arguments: command.arguments.map((argument) => placeOf(argument.name, argument, table)),
     flags: [
       ...command.flags.map((flag) => ({
         text: `--${flag.name}`,
         short: flag.short ? `-${flag.short}` : null,
         summary: flag.summary,
-        place: flag.value ? placeOf(flag.value, flag) : null,
+        place: flag.value ? placeOf(flag.value, flag, table) : null,
         many: flag.many === true,
       })),
       { text: "--help", short: "-h", summary: "show flags and examples", place: null, many: false },
@@ -118,19 +122,18 @@ export function completionsFor(words: readonly string[], table: readonly Command
   const word = words.at(-1) ?? "";
   const beginning = (candidates: readonly Candidate[]) => candidates.filter(({ text }) => text.startsWith(word));
   if (words.length < 2) {
-    const commands = table.map(({ name, summary }) => ({ text: name, summary }));
-    return { ...NOTHING, values: beginning(word.startsWith("-") ? ROOT_FLAGS : commands) };
+    return { ...NOTHING, values: beginning(word.startsWith("-") ? ROOT_FLAGS : commandsOf(table)) };
   }
   const command = table.find(({ name }) => name === words[0]);
   if (!command) return NOTHING;
   const before = readWords(command, words.slice(1, -1));
-  if (before.open) return fitting(placeOf(before.open.value!, before.open), word, 0);
-  const argument = before.next && placeOf(before.next.name, before.next);
+  if (before.open) return fitting(placeOf(before.open.value!, before.open, table), word, 0);
+  const argument = before.next && placeOf(before.next.name, before.next, table);
   if (before.ended) return argument ? fitting(argument, word, 0) : NOTHING;
   const equals = /^(--[^=]+)=/.exec(word);
   if (equals) {
     const flag = flagNamed(command, equals[1]);
-    return flag?.value ? fitting(placeOf(flag.value, flag), word, equals[0].length) : NOTHING;
+    return flag?.value ? fitting(placeOf(flag.value, flag, table), word, equals[0].length) : NOTHING;
   }
   const given = new Set(before.words.flatMap((other) => other.kind === "flag" ? [`--${other.flag.name}`] : []));
   const flags = beginning(placesOf([command])[0].flags.filter(({ text, many }) => many || !given.has(text)));

@@ -11,7 +11,7 @@ const EXAMPLES = `  performer attend genome.fa --encode kmer:6
 /** Runs one command line. */
 export async function main(argv: readonly string[], terminal: Terminal): Promise<number> {
   try {
-    const quick = quickAnswer(argv);
+    const quick = await topicAnswer(argv, terminal) ?? quickAnswer(argv);
     if (quick !== null) {
       terminal.out(quick);
       return 0;
@@ -37,6 +37,13 @@ export async function execute(
   );
 }
 
+/** `performer help` and `performer help NAME`, without the parser where the page is not a command's. */
+async function topicAnswer([first, name = "", ...more]: readonly string[], terminal: Terminal): Promise<string | null> {
+  if (first !== "help" || more.length > 0 || name === "--help" || name === "-h") return null;
+  const { topicList, topicText } = await import("./help_text.ts");
+  return name === "" ? topicList(terminal.columns) : await topicText(name, terminal.columns);
+}
+
 /** Help and version straight from the table: the parser would triple the time to the first word. */
 function quickAnswer(argv: readonly string[]): string | null {
   if (argv.length === 0) {
@@ -44,7 +51,7 @@ function quickAnswer(argv: readonly string[]): string | null {
   }
   if (argv.length > 1) return null;
   if (argv[0] === "--version" || argv[0] === "-V") return `${VERSION}\n`;
-  if (!["--help", "-h", "help"].includes(argv[0])) return null;
+  if (!["--help", "-h"].includes(argv[0])) return null;
   const commands = COMMANDS.map(({ name, arguments: args, summary }) => {
     const usage = [name, ...args.map((argument) => argument.optional ? `[${argument.name}]` : argument.name)].join(" ");
     return `  ${usage.padEnd(18)} ${summary}\n`;
@@ -52,8 +59,9 @@ function quickAnswer(argv: readonly string[]): string | null {
   return `${SUMMARY}\n\nUsage: performer COMMAND [flags]\n\nCommands:\n${
     commands.join("")
   }\nExamples:\n${EXAMPLES}\n\n` +
-    `performer COMMAND --help shows the flags of a command. Every flag can be set by PERFORMER_NAME in the environment,\n` +
-    `in performer.json here, or in ~/.config/performer/config.json; performer doctor shows what is in force.\n`;
+    `performer COMMAND --help shows the flags of a command, performer help lists topics that can be explained besides.\n` +
+    `Every flag can be set by PERFORMER_NAME in the environment, in performer.json here, or in ~/.config/performer/config.json;\n` +
+    `performer doctor shows what is in force.\n`;
 }
 
 /** Says what went wrong and returns the exit code. */

@@ -10,8 +10,10 @@ import { doctor } from "./doctor.ts";
 import { drift } from "./drift.ts";
 import { figure } from "./figure.ts";
 import { generate } from "./generate.ts";
+import { help } from "./help.ts";
 import { inspect } from "./inspect.ts";
 import { repl } from "./repl.ts";
+import { man } from "./man.ts";
 import { run } from "./run.ts";
 import { tune } from "./tune.ts";
 
@@ -30,6 +32,8 @@ export const COMMANDS: readonly Command[] = [
   doctor,
   repl,
   completions,
+  help,
+  man,
 ];
 
 /** One line about the program. */

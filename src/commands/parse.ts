@@ -19,7 +19,7 @@ export interface Parsed {
 /** Reads a command line against the table (or another); a number is the exit code of a help text that was printed. Throws UsageError. */
 export function parse(
   argv: readonly string[],
-  terminal: Terminal,
+  terminal: Pick<Terminal, "out" | "err" | "columns">,
   commands: readonly Command[] = COMMANDS,
 ): Parsed | number {
   refuseMistakes(argv, commands);
@@ -55,6 +55,13 @@ export function parse(
     throw error;
   }
   return parsed ?? 2;
+}
+
+/** What `performer NAME --help` prints on a terminal of some width. */
+export function commandHelp(name: string, columns: number): string {
+  let text = "";
+  parse([name, "--help"], { columns, out: (part) => text += part, err: (part) => text += part });
+  return text;
 }
 
 /** "num-features" → "numFeatures"; "no-color" → "color", which commander negates. */

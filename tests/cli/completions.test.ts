@@ -136,6 +136,8 @@ const LISTS: [line: string, fits: string[], misfits: string[]][] = [
   ["performer figure ", ["2", "heads", "heatmap"], ["alpha.npy"]],
   ["performer figure heads ", ["alpha.npy", "setup.json"], ["alpha.txt", "heatmap"]],
   ["performer doctor ", ["--json", "--help"], ["alpha.npy"]],
+  ["performer help ", ["attend", "hyperbolic", "near-and-far", "webgpu"], ["alpha.npy"]],
+  ["performer help near", ["near-and-far"], ["attend"]],
   ["performer completions ", ["bash", "zsh", "fish"], ["alpha.npy"]],
   ["performer attend -- -", [], ["--causal"]],
   ["performer nonsense ", [], ["alpha.npy", "--json"]],
@@ -193,6 +195,12 @@ describe.each(
     });
   },
 );
+
+test.skipIf(!installed("fish"))("an alias is completed in fish (needs fish)", () => {
+  const ask = `source ${path("performer.fish")}; alias p=performer; complete -C 'p att'`;
+  const { stdout } = spawnSync("fish", ["--no-config", "-c", ask], { encoding: "utf8" });
+  expect(stdout).toStartWith("attend\t");
+});
 
 /** A made-up command whose one flag may be repeated. */
 const MADE_UP: Command = {

@@ -60,6 +60,21 @@ describeBackends("causal attention", (backend, slow) => {
     }
   });
 
+  test("queries without rows of their own see all that was absorbed, between others that have some", async () => {
+    const problem = makeProblem({ causal: true, keyRows: 24 });
+    await using session = await backend.prepare(planFor(problem, 24));
+    const { q, k, v } = problem;
+    const all = dense({ ...problem, causal: false });
+    const some = (from: number, to: number) => [rowsOf(k, from, to), rowsOf(v, from, to)] as const;
+    await session.absorb(...some(0, 10));
+    const seen = dense({ ...problem, causal: false, k: rowsOf(k, 0, 10), v: rowsOf(v, 0, 10) });
+    expectNear((await session.emit(q)).data, seen, precision);
+    const [ownK, ownV] = some(10, 24);
+    await session.emit(rowsOf(q, 10, 24), { k: ownK, v: ownV });
+    await session.absorb(ownK, ownV);
+    expectNear((await session.emit(q)).data, all, precision);
+  });
+
   test("rows without a visible key are zero and counted, and the rest is unharmed", async () => {
     const problem = makeProblem({ causal: true, keyRows: 20 });
     const weights = Float32Array.from({ length: 20 }, (_, j) => j < 3 ? 0 : 1);

@@ -24,9 +24,11 @@ process.on("SIGINT", () => {
 process.on("SIGTERM", () => quit(143));
 process.on("uncaughtException", (error) => quit(explain(error, terminal)));
 
+const suspend = () => void process.kill(process.pid, "SIGTSTP");
+
 /** A person at the terminal, for the session of `repl`. */
 const person = (): Console | null =>
-  isTerminal(0) && isTerminal(1) ? { input: process.stdin, output: process.stdout } : null;
+  isTerminal(0) && isTerminal(1) ? { input: process.stdin, output: process.stdout, suspend } : null;
 
 const versions = process.versions as Record<string, string | undefined>;
 const terminal: Terminal = {

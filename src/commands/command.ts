@@ -38,6 +38,8 @@ export interface Console {
   /** Keys as they are pressed, from `raw(true)` on. */
   readonly input: ReadStream;
   readonly output: WriteStream;
+  /** Hands the terminal back to the shell (Ctrl-Z) until the shell gives it back. */
+  suspend(): void;
 }
 
 /** What may stand at a place of the command line, for completion. */

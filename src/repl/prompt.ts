@@ -13,6 +13,7 @@ const PROMPT = "performer> ";
 const MORE = "      ...> ";
 const CTRL_C = "\x03";
 const CTRL_R = "\x12";
+const CTRL_Z = "\x1a";
 const UP: ReadonlySet<string> = new Set(["\x1b[A", "\x1bOA", "\x10"]);
 const DOWN: ReadonlySet<string> = new Set(["\x1b[B", "\x1bOB", "\x0e"]);
 const CLEAR = "\r\x1b[J";
@@ -86,6 +87,7 @@ export class Prompt {
       await done;
     }
     const { input, output } = this.console;
+    if (!this.session.ended) output.write("\n"); // Ctrl-D leaves the prompt's line as it is
     if (this.#fancy) output.write("\x1b[?2004l");
     this.#keys[Symbol.dispose]();
     input.setRawMode(false);
@@ -124,6 +126,10 @@ export class Prompt {
       this.session.interrupt();
       return true;
     }
+    if (key === CTRL_Z) {
+      this.#suspend();
+      return true;
+    }
     if (key === CTRL_R && !this.#busy && !this.#asking) {
       this.#search = NEW_SEARCH;
       this.#drawSearch();
@@ -135,6 +141,18 @@ export class Prompt {
     }
     this.#walk = null;
     return false;
+  }
+
+  /** Ctrl-Z: the shell has the terminal until it brings this program back. */
+  #suspend(): void {
+    const { input } = this.console;
+    input.setRawMode(false);
+    this.console.suspend();
+    // The signal takes effect within a turn of the event loop; what follows happens when it is over.
+    setTimeout(() => {
+      input.setRawMode(true);
+      if (!this.#busy || this.#asking) this.#show(true);
+    }, 50);
   }
 
   /** Shows the next older or newer entry that begins as the line did. */

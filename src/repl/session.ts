@@ -243,8 +243,9 @@ export class Session implements AsyncDisposable {
     make: () => Promise<Value>,
   ): Promise<number> {
     const needs = wordsKnown(code, this.state.variables);
+    const world = this.#world;
     const value = await make();
-    this.#world.signal.throwIfAborted();
+    world.signal.throwIfAborted(); // a line that was given up changes nothing any more
     this.assign(target, value);
     if (!quiet) {
       this.#world.out(
@@ -316,14 +317,14 @@ export class Session implements AsyncDisposable {
     ) {
       throw new UsageError("Cannot write a tensor to the terminal: name a file, or write y = attend …");
     }
-    const line1 = [
+    const complete = [
       ...words,
       ...(output === null ? [] : ["-o", output]),
       ...(quiet && !given("quiet", "q") ? ["--quiet"] : []),
     ];
     if (output !== null) this.#expected = [output, target!];
-    const code = await execute(line1, world, COMMANDS).finally(() => this.#expected = null);
-    this.#world.signal.throwIfAborted();
+    const code = await execute(complete, world, COMMANDS).finally(() => this.#expected = null);
+    world.signal.throwIfAborted();
     if (report !== null || (target !== null && code === 0)) {
       const found: ReportValue = { kind: "report", report: report ?? {}, line: words.join(" ") };
       this.assign(target, output !== null && code === 0 ? await this.#outputOf(output, words, found) : found);
@@ -334,7 +335,7 @@ export class Session implements AsyncDisposable {
         if (!flag || given(name, flag.short) || (!flag.value && text === "false")) return [];
         return flag.value ? [`--${name}`, text] : [`--${name}`];
       });
-      this.record({ kind: "command", line, words: [...line1.filter((word) => word !== "--quiet"), ...set] });
+      this.record({ kind: "command", line, words: [...complete.filter((word) => word !== "--quiet"), ...set] });
     }
     return code;
   }

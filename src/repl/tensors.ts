@@ -82,11 +82,12 @@ export async function makeTensor(
   tiles: AsyncIterable<Tile>,
 ): Promise<TensorValue> {
   const path = workspace.newPath(".npy");
+  const { signal } = workspace; // that of this line, even when another one runs by then
   const dtype = precision;
   await using sink = await openSink(path, { dtype, shape, heads, width, layout });
   let done = 0;
   for await (const tile of tiles) {
-    workspace.signal.throwIfAborted();
+    signal.throwIfAborted();
     await sink.write(tile);
     done += tile.rows;
     await breath();

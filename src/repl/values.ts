@@ -66,7 +66,13 @@ export const kindWord = (value: Value): string =>
     ? "number"
     : typeof value.value === "string"
     ? "text"
-    : "object";
+    : classOf(value.value) ?? "object";
+
+/** The class of an object that has one of its own, such as PerformerState. */
+const classOf = (value: unknown): string | null => {
+  const name = typeof value === "object" && value !== null ? value.constructor?.name : undefined;
+  return name && !["Object", "Array"].includes(name) ? name : null;
+};
 
 /** The number of a plain value; throws UsageError for anything else. */
 export function numberOf(value: Value, what: string): number {

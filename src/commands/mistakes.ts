@@ -8,15 +8,18 @@ import { endsIn, MODEL_FILES, SEQUENCE_FILES, TENSOR_FILES } from "./file_names.
 const HELP = ["--help", "-h"];
 const VERSION = ["--version", "-V"];
 
-/** Throws UsageError for a line that no command of the table takes; values are judged by their flags, later. */
-export function refuseMistakes(argv: readonly string[], table: readonly Command[]): void {
+/**
+ * Throws UsageError for a line that no command of the table takes; values are judged by their flags, later. Returns sentences about what
+ * works and may yet be a slip: a flag with two values, of which the last counts, so that scripts and aliases can be overruled.
+ */
+export function refuseMistakes(argv: readonly string[], table: readonly Command[]): string[] {
   const [first, ...line] = argv;
-  if (first === undefined || HELP.includes(first) || VERSION.includes(first)) return;
+  if (first === undefined || HELP.includes(first) || VERSION.includes(first)) return [];
   const command = table.find(({ name }) => name === first);
   if (!command) throw first.startsWith("-") && first !== "-" ? flagFirst(first, table) : noCommand(argv, table);
   const { words, open, next } = readWords(command, line);
-  if (words.some((word) => word.kind === "unknown flag" && HELP.includes(word.text))) return;
-  const values = new Map<Flag, string>();
+  if (words.some((word) => word.kind === "unknown flag" && HELP.includes(word.text))) return [];
+  const values = new Map<Flag, string[]>();
   for (const [i, word] of words.entries()) {
     if (word.kind === "unknown flag") throw noFlag(word.text, command, table);
     if (word.kind === "excess") throw tooMany(word.text, command, words.slice(0, i));
@@ -26,12 +29,11 @@ export function refuseMistakes(argv: readonly string[], table: readonly Command[
       throw new UsageError(`Cannot use --${flag.name}=${text}: --${flag.name} is a switch without a value`);
     }
     if (!joined && flagNamed(command, text)) throw noValue(flag, `found the flag ${text}`);
-    const before = values.get(flag);
-    if (before !== undefined && !flag.many) throw twice(flag, before, text);
-    values.set(flag, text);
+    values.set(flag, [...values.get(flag) ?? [], text]);
   }
   if (open) throw noValue(open, "found the end of the line");
   if (next && !next.optional) throw new UsageError(`Missing ${next.name}: ${usageOf(command)}`);
+  return [...values].flatMap(([flag, texts]) => !flag.many && new Set(texts).size > 1 ? [repeated(flag, texts)] : []);
 }
 
 /** "performer convert IN OUT". */
@@ -109,8 +111,7 @@ function noValue(flag: Flag, found: string): UsageError {
   return new UsageError(`Missing value of --${flag.name}: expected ${flag.value}${such}, ${found}`);
 }
 
-function twice(flag: Flag, before: string, text: string): UsageError {
-  const listed = flag.list || flag.value === "LIST";
-  const way = listed ? `give it once, as a list: --${flag.name} ${before},${text}` : "give it once";
-  return new UsageError(`Cannot use --${flag.name} twice, with ${before} and with ${text}: ${way}`);
+function repeated(flag: Flag, texts: readonly string[]): string {
+  const list = flag.list || flag.value === "LIST" ? `; for all of them say --${flag.name} ${texts.join(",")}` : "";
+  return `Only the last --${flag.name} counts, ${texts.at(-1)}${list}`;
 }

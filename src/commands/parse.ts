@@ -2,7 +2,7 @@
 import { Command as Commander, CommanderError, Option } from "commander";
 import { UsageError } from "../errors.ts";
 import { VERSION } from "../version.ts";
-import { nearest } from "../words.ts";
+import { nearest, plain } from "../words.ts";
 import type { Command, Flag, Invocation, Terminal } from "./command.ts";
 import { listOf, oneOf } from "./flags.ts";
 import { refuseMistakes } from "./mistakes.ts";
@@ -19,10 +19,13 @@ export interface Parsed {
 /** Reads a command line against the table (or another); a number is the exit code of a help text that was printed. Throws UsageError. */
 export function parse(
   argv: readonly string[],
-  terminal: Pick<Terminal, "out" | "err" | "columns">,
+  terminal: Pick<Terminal, "out" | "err" | "columns"> & Partial<Pick<Terminal, "stderrTTY">>,
   commands: readonly Command[] = COMMANDS,
 ): Parsed | number {
-  refuseMistakes(argv, commands);
+  // Notes are for a person: scripts overrule a flag so.
+  for (const note of refuseMistakes(argv, commands)) {
+    if (terminal.stderrTTY) terminal.err(`performer: ${plain(note)}\n`);
+  }
   let parsed: Parsed | null = null;
   const root = new Commander("performer").exitOverride().version(VERSION, "-V, --version", "print the version")
     .description(SUMMARY).configureOutput({ writeOut: terminal.out, writeErr: terminal.err })

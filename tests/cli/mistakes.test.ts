@@ -1,7 +1,9 @@
 /** Mistyped commands, flags and values: what was probably meant is said, and nothing is run by guess. */
 import { expect, test } from "bun:test";
 import { existsSync } from "node:fs";
+import { refuseMistakes } from "../../src/commands/mistakes.ts";
 import { COMMANDS } from "../../src/commands/mod.ts";
+import { parse, type Parsed } from "../../src/commands/parse.ts";
 import { inside, performer, RUNTIMES } from "./process.ts";
 
 /** A line, and the whole message. */
@@ -54,11 +56,6 @@ const LINES: [string, string][] = [
   ],
   ["attend x.npy -o --json", "Missing value of --output: expected FILE, found the flag --json"],
   ["attend x.npy --causal=yes", "Cannot use --causal=yes: --causal is a switch without a value"],
-  ["attend x.npy -m 64 --num-features=128", "Cannot use --num-features twice, with 64 and with 128: give it once"],
-  [
-    "attend x.npy --backend wasm --backend scalar",
-    "Cannot use --backend twice, with wasm and with scalar: give it once, as a list: --backend wasm,scalar",
-  ],
   ["attend x.npy --shrink atuo", "Cannot use --shrink atuo: did you mean auto? expected auto, a number from 0"],
   ["attend x.npy --params smaple:64", "Cannot use --params smaple:64: did you mean sample:64? expected fixed"],
   [
@@ -89,6 +86,23 @@ test("what looks like a mistake and is none", async () => {
   expect((await inside(["attend", "--", "-no.npy"])).stderr).toContain('"-no.npy": no such file');
   const { code, stdout } = await inside(["attend", "--cuasal", "--help"]);
   expect([code, stdout.includes("--causal")]).toEqual([0, true]);
+});
+
+test("of a flag that is given twice the last counts, and a person is told so", () => {
+  const said = (line: string) => refuseMistakes(line.split(" "), COMMANDS);
+  expect(said("attend x.npy -m 64 --num-features=128")).toEqual(["Only the last --num-features counts, 128"]);
+  expect(said("bench --backend wasm --backend scalar")).toEqual([
+    "Only the last --backend counts, scalar; for all of them say --backend wasm,scalar",
+  ]);
+  expect(said("attend x.npy -m 64 -m 64 --causal --causal")).toEqual([]);
+  const spoken = (stderrTTY: boolean) => {
+    let stderr = "";
+    const terminal = { out: () => {}, err: (text: string) => void (stderr += text), columns: 80, stderrTTY };
+    const parsed = parse(["attend", "x.npy", "--seed", "1", "--seed", "2"], terminal);
+    expect((parsed as Parsed).invocation.flags.seed).toBe(2);
+    return stderr;
+  };
+  expect([spoken(true), spoken(false)]).toEqual(["performer: Only the last --seed counts, 2\n", ""]);
 });
 
 test("names that are offered are ones that are taken", async () => {

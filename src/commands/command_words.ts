@@ -38,7 +38,8 @@ export function readWords(command: Command, line: readonly string[]): CommandWor
       words.push({ kind: "value", flag: open, text, joined: false });
       open = null;
     } else if (ended || !/^-./.test(text)) {
-      const argument: Argument | undefined = command.arguments[place++];
+      const argument: Argument | undefined = command.arguments[place];
+      if (!argument?.many) place++;
       words.push(argument ? { kind: "argument", argument, text } : { kind: "excess", text });
     } else if (text === "--") {
       ended = true;

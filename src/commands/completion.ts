@@ -37,6 +37,8 @@ export interface CommandPlaces {
   readonly summary: string;
   readonly flags: readonly FlagPlace[];
   readonly arguments: readonly Place[];
+  /** The last argument stands for any number of them. */
+  readonly endless: boolean;
 }
 
 const topics = (...groups: Group[]): Candidate[] => {
@@ -61,7 +63,7 @@ const MEANINGS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
 
 function placeOf(name: string, place: Flag | Argument, table: readonly Command[]): Place {
   const { summary, choices = [], offers = [], files, meanings = MEANINGS[place.name] ?? {} } = place;
-  const named = /FILE|PATH|FOLDER|INPUT/.test(name) && choices.length === 0;
+  const named = /\b(FILES?|PATH|FOLDER|INPUT)\b/.test(name) && choices.length === 0;
   const explained = place.topics
     ? [...commandsOf(table), ...TOPICS.map(({ name, summary }) => ({ text: name, summary }))]
     : [];
@@ -82,6 +84,7 @@ export function placesOf(table: readonly Command[]): CommandPlaces[] {
   return table.map((command) => ({
     name: command.name,
     summary: command.summary,
+    endless: command.arguments.at(-1)?.many === true,
     arguments: command.arguments.map((argument) => placeOf(argument.name, argument, table)),
     flags: [
       ...command.flags.map((flag) => ({

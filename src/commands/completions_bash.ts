@@ -6,13 +6,15 @@ const words = (texts: readonly string[]) => `'${texts.join(" ")}'`;
 
 /** The script: tables, then one function that reads the line and asks them. It starts no process but those of `compgen`. */
 export function bashScript(commands: readonly CommandPlaces[]): string {
-  const flags = block(commands, ({ name, flags }) => {
+  const flags = block(commands, ({ name, flags, arguments: places, endless }) => {
     const valued = flags.filter(({ place }) => place).map(({ text }) => text);
     const many = flags.flatMap((flag) => flag.many ? [flag.text] : []);
     const again = many.length > 0 ? `\n      many=' ${many.join(" ")} '` : "";
     const shorts = flags.flatMap(({ short, text }) => short ? [`${short.slice(1)}=${text}`] : []);
     return `    ${name})\n      flags=${words(flags.map(({ text }) => text))}\n` +
-      `      valued=' ${valued.join(" ")} '\n      shorts=' ${shorts.join(" ")} '${again} ;;`;
+      `      valued=' ${valued.join(" ")} '\n      shorts=' ${shorts.join(" ")} '${again}${
+        endless ? `\n      most=${places.length - 1}` : ""
+      } ;;`;
   });
   const values = block(placeGroups(commands), ({ keys, place }) => {
     const sets = [
@@ -36,7 +38,7 @@ ${values}  esac
 ${OFFER}
 _performer() {
   local IFS=$' \\t\\n'
-  local flags='' valued='' shorts='' many='' choices='' list='' files=''
+  local flags='' valued='' shorts='' many='' most='' choices='' list='' files=''
   COMPREPLY=()
 ${READ}
   if ((last == 0)); then
@@ -142,6 +144,8 @@ const PLACE = `  _performer_flags "$command" || return 0
       done
     fi
   done
+
+  if [[ $most ]] && ((place > most)); then place=$most; fi
 
   if [[ $open ]]; then
     _performer_values "$command $open"

@@ -14,13 +14,15 @@ const described = ({ text, summary }: Candidate) => {
 
 /** The script: tables, then one function that reads the line and asks them. It starts no process. */
 export function fishScript(commands: readonly CommandPlaces[]): string {
-  const flags = block(commands, ({ name, flags }) => {
+  const flags = block(commands, ({ name, flags, arguments: places, endless }) => {
     const lines = flags.map(({ text, short, summary, place, many }) => {
       return `            ${text} ${short?.slice(1) ?? "''"} ${place ? many ? "values" : "value" : "switch"} ${
         quoted(brief(summary))
       }`;
     });
-    return `        case ${name}\n            set flags \\\n${lines.join(" \\\n").replaceAll(/^/gm, "    ")}`;
+    return `        case ${name}\n            set flags \\\n${lines.join(" \\\n").replaceAll(/^/gm, "    ")}${
+      endless ? `\n            set most ${places.length - 1}` : ""
+    }`;
   });
   const values = block(placeGroups(commands), ({ keys, place }) => {
     const sets = [
@@ -48,6 +50,7 @@ function __performer_complete
     set -l values
     set -l list
     set -l files
+    set -l most
     if not set -q words[1]
         if string match -q -- '-*' $cur
             printf '%s\\n' ${ROOT_FLAGS.map(described).join(" ")}
@@ -131,6 +134,10 @@ const PLACE = `    __performer_flags $words[1]
                 end
             end
         end
+    end
+
+    if test -n "$most"; and test $place -gt "$most"
+        set place $most
     end
 
     if test -n "$open"

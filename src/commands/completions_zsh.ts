@@ -9,7 +9,7 @@ const described = ({ text, summary }: Candidate) => {
 
 /** The script: tables, then one function that reads the line and asks them. It starts no process. */
 export function zshScript(commands: readonly CommandPlaces[]): string {
-  const flags = block(commands, ({ name, flags }) => {
+  const flags = block(commands, ({ name, flags, arguments: places, endless }) => {
     const valued = flags.flatMap(({ text, place }) => {
       return place ? [`      ${text} ${quoted(`${place.name}: ${brief(place.summary)}`)}\n`] : [];
     });
@@ -19,7 +19,7 @@ export function zshScript(commands: readonly CommandPlaces[]): string {
     return `    ${name})\n      flags=(\n${block(flags, (flag) => `        ${described(flag)}`)}      )\n` +
       `      valued=(\n${valued.join("").replaceAll(/^/gm, "  ").trimEnd()}\n      )\n      shorts=(${
         shorts.join(" ")
-      })${again} ;;`;
+      })${again}${endless ? `\n      most=${places.length - 1}` : ""} ;;`;
   });
   const values = block(placeGroups(commands), ({ keys, place }) => {
     const list = place.values.length > 0
@@ -48,7 +48,7 @@ ${OFFER}
 _performer() {
   local -a flags values suffix many
   local -A valued shorts
-  local files='' list='' name='argument'
+  local files='' list='' most='' name='argument'
   if ((CURRENT == 2)); then
     if [[ $PREFIX == -* ]]; then
       flags=(${ROOT_FLAGS.map(described).join(" ")})
@@ -139,6 +139,8 @@ const PLACE = `  local -a before=("\${(@Q)words[2,CURRENT-1]}") left
       done
     fi
   done
+
+  if [[ $most ]] && ((place > most)); then place=$most; fi
 
   if [[ $open ]]; then
     name=$valued[$open]

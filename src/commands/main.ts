@@ -54,7 +54,7 @@ function quickAnswer(argv: readonly string[]): string | null {
   if (!["--help", "-h"].includes(argv[0])) return null;
   const commands = COMMANDS.map(({ name, arguments: args, summary }) => {
     const usage = [name, ...args.map((argument) => argument.optional ? `[${argument.name}]` : argument.name)].join(" ");
-    return `  ${usage.padEnd(18)} ${summary}\n`;
+    return `  ${usage.padEnd(19)} ${summary}\n`;
   });
   return `${SUMMARY}\n\nUsage: performer COMMAND [flags]\n\nCommands:\n${
     commands.join("")

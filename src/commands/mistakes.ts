@@ -37,7 +37,7 @@ export function refuseMistakes(argv: readonly string[], table: readonly Command[
 }
 
 /** "performer convert IN OUT". */
-export function usageOf({ name, arguments: args }: Command): string {
+function usageOf({ name, arguments: args }: Command): string {
   return ["performer", name, ...args.map((argument) => argument.optional ? `[${argument.name}]` : argument.name)].join(
     " ",
   );

@@ -1,5 +1,6 @@
 /** `performer repl`: an interactive session. */
 import type { Command } from "./command.ts";
+import { MODEL_FILES, TENSOR_FILES } from "./file_names.ts";
 import { COMMON_FLAGS } from "./flags.ts";
 
 export const repl: Command = {
@@ -11,6 +12,7 @@ export const repl: Command = {
     summary: "files to load first, each under a name made of its own",
     optional: true,
     many: true,
+    files: [...TENSOR_FILES, ...MODEL_FILES, ".json"],
   }],
   flags: [
     { name: "command", short: "c", value: "LINE", summary: "run this line and leave; may be given again", many: true },

@@ -135,6 +135,7 @@ const LISTS: [line: string, fits: string[], misfits: string[]][] = [
   ["performer attend --causal=", [], ["alpha.npy", "--causal=alpha.npy"]],
   ["performer figure ", ["2", "heads", "heatmap"], ["alpha.npy"]],
   ["performer figure heads ", ["alpha.npy", "setup.json"], ["alpha.txt", "heatmap"]],
+  ["performer repl alpha.npy beta.npz ", ["model.pt", "alpha.npy"], ["alpha.txt", "--tour"]],
   ["performer doctor ", ["--json", "--help"], ["alpha.npy"]],
   ["performer help ", ["attend", "hyperbolic", "near-and-far", "webgpu"], ["alpha.npy"]],
   ["performer help near", ["near-and-far"], ["attend"]],

@@ -83,6 +83,7 @@ test.each(Object.keys(RUNTIMES))("on %s nothing is run by guess", async (runtime
 test("what looks like a mistake and is none", async () => {
   // A value that begins with a dash, switches that repeat themselves, and help beside a mistake.
   expect((await inside(["attend", "no.npy", "--rows", "-5:", "-qq", "-q"])).stderr).toContain("no such file");
+  expect(refuseMistakes(["repl", "a.npy", "b.npy", "c.npy", "-c", "1", "-c", "2"], COMMANDS)).toEqual([]);
   expect((await inside(["attend", "--", "-no.npy"])).stderr).toContain('"-no.npy": no such file');
   const { code, stdout } = await inside(["attend", "--cuasal", "--help"]);
   expect([code, stdout.includes("--causal")]).toEqual([0, true]);

@@ -47,11 +47,13 @@ export class TerminalSession implements AsyncDisposable {
     const world = Object.entries({ PATH: process.env.PATH!, HOME: cwd, TERM: "xterm", LANG: "C.UTF-8", ...env });
     this.#command = command.join(" ");
     // The command's end is told in the window's title, in order with all that it wrote: tmux itself forgets some exit codes.
-    const keep = `trap : INT; "$@"; printf '\\033]2;exit %s\\007' $?; trap '' INT; exec sleep 86400`;
+    // Where tests are given up or killed, the window goes with their process.
+    const watch = `(while kill -0 ${process.pid}; do sleep 2; done; tmux kill-server) < /dev/null > /dev/null 2>&1 &`;
+    const keep = `trap : INT; "$@"; printf '\\033]2;exit %s\\007' $?; trap '' INT; exec sleep 3600`;
     const words = [
       "sh",
       "-c",
-      keep,
+      `${watch} ${keep}`,
       "sh",
       "env",
       "-i",

@@ -1,5 +1,5 @@
 /** `performer attend INPUT`: the main job. */
-import { AUTO, EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
+import { AUTO, EXACT, FEATURE_MAPS, NONE, TAYLOR_MAPS } from "../feature_map.ts";
 import { parseSource } from "../fit.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
@@ -33,8 +33,9 @@ const FLAGS: readonly Flag[] = [
     name: "features",
     value: "NAME",
     summary:
-      "feature map; softmax for exact attention; auto for the smallest error at the arithmetic of -m positive features",
-    choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT, AUTO],
+      "feature map; softmax for exact attention; auto for the smallest error at the arithmetic of -m positive features; " +
+      "none for no attention, whose output is V: what reading and writing take",
+    choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT, AUTO, NONE],
     default: "hyperbolic",
   },
   {

@@ -1,7 +1,7 @@
 /** Files of `attend`: from flags to the inputs, the settings and the sink. */
 import type { Attention, GivenProjection, Sizes } from "../attention.ts";
 import { UsageError } from "../errors.ts";
-import { EXACT } from "../feature_map.ts";
+import { EXACT, NONE } from "../feature_map.ts";
 import type { FitWish, ParamsSource } from "../fitted.ts";
 import type { Container } from "../formats/container.ts";
 import { openResidues } from "../formats/fasta.ts";
@@ -151,6 +151,7 @@ class Opener {
   /** Causal attention without a check reads its rows once, in order, unless it is fitted to some of them first. */
   #onePass(): boolean {
     const { causal, check, features, rows, weights } = this.flags;
+    if (features === NONE && rows === undefined) return true;
     if (causal !== true || check !== 0 || features === EXACT || rows !== undefined || weights !== undefined) {
       return false;
     }

@@ -1,5 +1,5 @@
 /** The story of `attend`: open the inputs, open a backend, run, report. */
-import { type Attention, decayFor, expectedWork, isExact } from "../attention.ts";
+import { type Attention, decayFor, expectedWork, isExact, isNone } from "../attention.ts";
 import { openFirst, parseBackendList } from "../backends/mod.ts";
 import { TRIED_MAPS } from "../candidates.ts";
 import { UsageError } from "../errors.ts";
@@ -131,6 +131,7 @@ function refuseContradictions(flags: Invocation["flags"], attention: Attention):
     if (other) throw new UsageError(`Cannot use --features auto with --${other}: the features are given`);
     if (Number(flags.redraws) > 0) throw new UsageError("Cannot use --redraws with --features auto: name the features");
   }
+  if (isNone(attention)) return refuseBeside(flags);
   if (attention.nearFar || attention.features === AUTO) return;
   const fixed = attention.given !== null || isExact(attention) || featureMap(attention.features).projection === "none";
   if (attention.compat !== "exact") {
@@ -138,6 +139,16 @@ function refuseContradictions(flags: Invocation["flags"], attention: Attention):
     if (Number(flags.redraws) > 0) throw new UsageError(`Cannot use --redraws with --compat ${attention.compat}`);
   }
   if (Number(flags.redraws) > 0 && fixed) {
+    throw new UsageError("Cannot use --redraws: there is no random projection to draw again");
+  }
+}
+
+/** What no attention at all cannot be asked for. */
+function refuseBeside(flags: Invocation["flags"]): void {
+  const asked = ["compat", "projection-matrix", "weights", "mask", "shrink", "max-error", "health"];
+  const other = asked.find((name) => flags[name] !== undefined && flags[name] !== false && flags[name] !== "exact");
+  if (other) throw new UsageError(`Cannot use --features none with --${other}: its output is V as it is`);
+  if (Number(flags.redraws) > 0) {
     throw new UsageError("Cannot use --redraws: there is no random projection to draw again");
   }
 }

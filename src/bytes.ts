@@ -17,7 +17,6 @@ import {
   temporaries,
   temporaryFile,
   temporaryFolder,
-  writeFully,
 } from "./disk.ts";
 import { InputError, UsageError } from "./errors.ts";
 import { PipeWriter } from "./pipe_writer.ts";

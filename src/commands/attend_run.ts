@@ -16,6 +16,7 @@ import { attentionFrom, openInputs, openOutputFor } from "./attend_files.ts";
 import { chooseLayer, layerAttention, layerSizes, openLayer } from "./attend_layer.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
+import { formatOf, silent } from "./machine.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 import { openReportPage } from "./report_page.ts";
@@ -23,6 +24,7 @@ import { openReportPage } from "./report_page.ts";
 export async function runAttend(invocation: Invocation, terminal: Terminal): Promise<number> {
   await using page = await openReportPage(invocation, terminal);
   const toStdout = invocation.flags.output !== "-";
+  formatOf(invocation); // refuses contradictions
   const plot = plotStyle(invocation, terminal, { stdout: toStdout, usual: invocation.flags.verbose === true });
   const progress = new Progress(terminal, { enabled: !invocation.flags.quiet });
   let report: Report;
@@ -33,7 +35,7 @@ export async function runAttend(invocation: Invocation, terminal: Terminal): Pro
   }
   if (page) await page.write(await (await import("../exporters/html_attend.ts")).attendPage(report, page.context));
   terminal.found?.(report);
-  await print(report, invocation.flags, terminal, plot);
+  await print(report, invocation, terminal, plot);
   return verdict(report, invocation.flags["max-error"] as number | undefined, terminal);
 }
 
@@ -156,13 +158,14 @@ function refuseBeside(flags: Invocation["flags"]): void {
 /** The report goes to stdout, unless the tensor has it to itself. */
 async function print(
   report: Report,
-  flags: Invocation["flags"],
+  invocation: Invocation,
   terminal: Terminal,
   plot: PlotStyle | null,
 ): Promise<void> {
-  if (flags.quiet && !flags.json) return;
+  const { flags } = invocation;
+  if (silent(invocation)) return;
   const toStdout = flags.output !== "-";
-  const exporter = await EXPORTERS[flags.json ? "json" : String(flags.format)]();
+  const exporter = await EXPORTERS[formatOf(invocation)]();
   const picture = plot && (flags.plot === true || report.error) // asked for, it says why there is none
     ? (await import("../exporters/plot_attend.ts")).plotAttend(report, plot)
     : "";

@@ -87,7 +87,10 @@ async function configured(
   given: ReadonlySet<string>,
   terminal: Terminal,
 ): Promise<Invocation> {
-  const [{ configurationFor }, { parseValue }] = await Promise.all([import("./config.ts"), import("./parse.ts")]);
+  const [{ configurationFor, meantForOthers }, { parseValue }] = await Promise.all([
+    import("./config.ts"),
+    import("./parse.ts"),
+  ]);
   const configuration = configurationFor(terminal);
   const flags = { ...invocation.flags };
   const sources: Record<string, Source> = {};
@@ -95,7 +98,7 @@ async function configured(
     sources[flag.name] = given.has(flag.name) ? "flag" : "default";
     if (given.has(flag.name)) continue;
     const found = await configuration.lookup(flag);
-    if (!found) continue;
+    if (!found || meantForOthers(flag, found.value)) continue;
     flags[flag.name] = parseValue(flag, found.value, `${found.place}: ${flag.name} =`);
     sources[flag.name] = found.source;
   }

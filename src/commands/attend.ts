@@ -148,6 +148,11 @@ const FLAGS: readonly Flag[] = [
     summary: "element type of the output (default: the input's)",
     choices: ["f32", "f64", "f16"],
   },
+  {
+    name: "dry-run",
+    summary:
+      "open everything, say what would be done and predict time, memory and error; compute little, write nothing",
+  },
   { name: "profile", summary: "measure and report the time of every stage of the computation (wasm)" },
   { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
   REPORT_FLAG,
@@ -167,6 +172,7 @@ export const attend: Command = {
     "performer attend qkv.npz --causal --decay alibi",
     "performer attend genome.fa --encode kmer:6",
     "performer attend qkv.npz --window 64 --heavy 64 --far taylor1",
+    "performer attend input.npy --heads 8 -o output.npy --dry-run",
     "performer attend rows.npy --weights model.pt --layer 2 -o attended.npy",
   ],
   makesTensor: true,

@@ -21,6 +21,7 @@ export const PER_RUN: ReadonlySet<string> = new Set([
   "rows",
   "json",
   "jsonl",
+  "dry-run",
   "no-color",
   "compare",
   "export-data",

@@ -60,7 +60,7 @@ test("doctor shows each value and where it came from", async () => {
   expect(stdout).toContain("iid (environment)");
   expect(stdout).toContain("256 (default)");
   expect(stdout).toContain("rows-timed         4096 (default)"); // of compare
-  expect(stdout).toMatch(/configuration of compare\n  features +hyperbolic,hyp-oprf/);
+  expect(stdout).toMatch(/configuration of compare\n +features +hyperbolic,hyp-oprf/);
 });
 
 test("settings of doctor say for which commands a value is, and in which variable or file it stands", async () => {

@@ -1,5 +1,4 @@
 /** The work of `convert`: choose tensors, write them one after the other, say what was written. */
-import { UsageError } from "../errors.ts";
 import { writeTensors, type WrittenTensor } from "../formats/archive.ts";
 import type { Container, Member } from "../formats/container.ts";
 import { encode, type FloatDType } from "../formats/encode.ts";
@@ -23,9 +22,6 @@ export async function runConvert(invocation: Invocation, terminal: Terminal): Pr
   const toStdout = output !== "-";
   const lines = linesOf(invocation, terminal, SCHEMA, toStdout);
   outputFormat(output); // refuses an unknown suffix before anything is read
-  if (input === "-" && terminal.stdinTTY) {
-    throw new UsageError("Cannot read tensors from the terminal: pipe a file in, or name one");
-  }
   await using container = await openContainer(input);
   const members = chosen(container, flags.tensor as string[] | undefined, flags["drop-aliases"] === true);
   const overflows = new Map<string, number>();

@@ -36,7 +36,7 @@ export async function runGenerate(invocation: Invocation, terminal: Terminal): P
   await using container = await openContainer(model);
   const description = await describedBy(flags, container);
   const layout = runnable(model, description);
-  const prompts = await readPrompts(flags.prompt as string | undefined, layout, terminal);
+  const prompts = await readPrompts(flags.prompt as string | undefined, layout);
   const sampling = samplingOf(flags, layout.embedding!.tokens);
   const recompute = flags.recompute === true;
   const rules = (flags.compat as RulesName | undefined) ??
@@ -131,7 +131,7 @@ interface Prompts {
   readonly batched: boolean;
 }
 
-async function readPrompts(given: string | undefined, layout: ModelLayout, terminal: Terminal): Promise<Prompts> {
+async function readPrompts(given: string | undefined, layout: ModelLayout): Promise<Prompts> {
   if (!layout.embedding) throw new UsageError("Cannot generate: the model takes rows, not tokens");
   if (given === undefined) {
     throw new UsageError("Missing --prompt: give text, a .npy of tokens, or - for text on stdin");
@@ -146,7 +146,6 @@ async function readPrompts(given: string | undefined, layout: ModelLayout, termi
         "give --prompt a .npy of token numbers",
     );
   }
-  if (given === "-" && terminal.stdinTTY) throw new UsageError("Cannot read the prompt from the terminal: pipe it in");
   const bytes = given === "-" ? await readStdin() : new TextEncoder().encode(given);
   if (bytes.length === 0) throw new InputError("Cannot generate: the prompt is empty, expected at least one byte");
   return { list: [Array.from(bytes)], batched: false };

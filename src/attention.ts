@@ -12,6 +12,7 @@ import {
   featureMap,
   identity,
   type MapParameters,
+  NONE,
   projectionsFor,
 } from "./feature_map.ts";
 import { type Fit, fittedProjections, type FitWish, fixedFit, type HeadFit } from "./fitted.ts";
@@ -80,6 +81,10 @@ export interface Sizes {
 
 export const isExact = (attention: Attention): boolean => attention.features === EXACT;
 
+/** No attention at all. A far field may have this name too: then the near keys are all there is. */
+export const isNone = ({ features, nearFar }: Pick<Attention, "features" | "nearFar">): boolean =>
+  features === NONE && !nearFar;
+
 /** S in exp(S · q·k). */
 export function logitScale(attention: Attention, headDim: number): number {
   const scale = attention.scale ?? 1 / Math.sqrt(headDim);
@@ -111,6 +116,7 @@ export function decayFor(
     throw refuse(" with near keys and a far field, which have none: use random features or --features softmax");
   }
   if (features === AUTO) throw refuse(" with --features auto, whose near keys have none: name a feature map");
+  if (features === NONE) throw refuse(" with --features none: there rows see themselves alone");
   if (features !== EXACT && featureMap(features).angular) {
     throw refuse(` with --features ${features}, which weighs distances by itself: use another map`);
   }
@@ -224,7 +230,7 @@ function fitted(heads: readonly HeadFit[], { matrices, weights }: Projections, {
 
 /** What becomes of queries and keys before the kernels see them; null: nothing. */
 export function transformFor(attention: Attention, sizes: Sizes, fit: Fit | null): RowTransform | null {
-  if (isExact(attention)) return null;
+  if (isExact(attention) || isNone(attention)) return null;
   const { kvHeads, headDim, queryRows, keyRows } = sizes;
   if (featureMap(attention.features).angular) return { kind: "angular", length: Math.max(1, queryRows, keyRows) };
   if (!fit || fit.heads.every(({ shift, balance }) => !shift && !balance)) return null;
@@ -294,6 +300,7 @@ export function flopCount(
   balanced = parameters?.map.fitted?.balance === "dense",
 ): number {
   const { queryRows, keyRows, heads, kvHeads, headDim, valueDim } = sizes;
+  if (isNone(attention)) return 0;
   if (attention.nearFar) return nearFarFlops({ ...attention.nearFar, causal: attention.causal }, sizes);
   if (!parameters) {
     const pairs = attention.causal ? queryRows * (queryRows + 1) / 2 : queryRows * keyRows;
@@ -311,7 +318,7 @@ export function countedFlops({ nearFar, causal }: Attention, sizes: Sizes, topPa
 
 /** About as many operations as `flopCount` says, before a projection is drawn. */
 export function expectedWork(attention: Attention, sizes: Sizes): number {
-  if (isExact(attention) || attention.nearFar) return flopCount(attention, sizes, null);
+  if (isExact(attention) || isNone(attention) || attention.nearFar) return flopCount(attention, sizes, null);
   return positiveFlops(attention.numFeatures, sizes);
 }
 

@@ -17,9 +17,9 @@ import {
   temporaries,
   temporaryFile,
   temporaryFolder,
-  writeFully,
 } from "./disk.ts";
 import { InputError, UsageError } from "./errors.ts";
+import { PipeWriter } from "./pipe_writer.ts";
 import { code, endError, readError, writeError } from "./system_errors.ts";
 
 /** Bytes that can be read at any position. */
@@ -297,14 +297,16 @@ class StreamSink implements ByteSink {
   readonly sequential = true;
   #position = 0;
   #fd: number;
+  readonly #pipe: PipeWriter;
 
   constructor(readonly path: string, fd: number, readonly owned: boolean) {
     this.#fd = fd;
+    this.#pipe = new PipeWriter(fd, path);
   }
 
   async write(bytes: Uint8Array, at: number): Promise<void> {
     if (at !== this.#position) throw new RangeError(`${this.path} is at ${this.#position}, cannot write at ${at}`);
-    await writeFully(this.#fd, bytes, null, this.path);
+    await this.#pipe.write(bytes);
     this.#position += bytes.length;
   }
 
@@ -312,11 +314,13 @@ class StreamSink implements ByteSink {
     throw new RangeError(`${this.path} cannot be read back`);
   }
 
-  commit(): Promise<void> {
-    return this[Symbol.asyncDispose]();
+  async commit(): Promise<void> {
+    await this.#pipe.drain();
+    await this[Symbol.asyncDispose]();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pipe[Symbol.asyncDispose]();
     if (this.owned && this.#fd >= 0) fs.closeSync(this.#fd);
     this.#fd = -1;
   }

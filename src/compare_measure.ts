@@ -30,6 +30,8 @@ export interface CompareOptions extends ErrorOptions {
   readonly peakBytes: () => number;
   /** Told of a setting that a backend cannot run. */
   readonly refuse: (refusal: Refusal) => void;
+  /** Told of a setting as soon as its error and its speed are known. */
+  readonly measured?: (row: Omit<CompareRow, "pareto">) => void;
 }
 
 /** Measures every entrant on every backend. Throws UnsupportedError when none of them can be run anywhere. */
@@ -78,6 +80,9 @@ async function speedsOf(
   const exactRows = Math.min(rowsTimed, EXACT_ROWS);
   const mapped = options.entrants.filter((entrant) => !entrant.attention.nearFar);
   const speeds = new Map<string, number>();
+  const tell = (known: (one: Erring) => boolean) => {
+    for (const row of erring.filter(known).flatMap((one) => rowOf(one, speeds, options))) options.measured?.(row);
+  };
   const measure = async (
     setting: Omit<Contender, "backend">,
     on: readonly OpenBackend[],
@@ -107,9 +112,11 @@ async function speedsOf(
       speeds.set(contenderKey(point), point.flops / quantile(point.seconds.toSorted((a, b) => a - b), 0.5));
     }
   };
+  tell(({ entrant }) => !mapped.includes(entrant));
   for (const [i, entrant] of mapped.entries()) {
     const able = ({ label }: OpenBackend) => erring.some((one) => one.entrant === entrant && one.backend === label);
     await measure(entrant, backends.filter(able), rowsTimed, i);
+    tell((one) => one.entrant === entrant);
   }
   const whole = { features: EXACT, numFeatures: null, projection: null };
   await measure(whole, backends, exactRows, mapped.length);

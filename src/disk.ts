@@ -151,6 +151,18 @@ export async function writeFully(fd: number, bytes: Uint8Array, at: number | nul
   }
 }
 
+/** Writes all of `bytes` at the end of a pipe before returning: for threads, which may wait. Throws what the system says. */
+export function writeNow(fd: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length;) {
+    try {
+      done += fs.writeSync(fd, bytes, done, bytes.length - done, null);
+    } catch (error) {
+      if (code(error) !== "EAGAIN") throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2); // a full pipe: wait a moment
+    }
+  }
+}
+
 /** A pipe that is not ready: wait a moment, as node:fs cannot poll. */
 function pause(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 2));

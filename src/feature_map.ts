@@ -217,10 +217,10 @@ export const TAYLOR_MAPS: readonly FarField[] = ["taylor1", "taylor2", "hermite2
 
 /** The name that asks for exact attention instead of a feature map. */
 export const EXACT = "softmax";
-
+/** The name that asks for no attention at all: every row sees itself alone, so that the output is V (run_none.ts). */
+export const NONE = "none";
 /** The name that leaves the choice to trials on the inputs (choose.ts). */
 export const AUTO = "auto";
-
 /** The name that asks for the features a checkpoint brings along, under its own numerics. */
 export const OWN = "own";
 

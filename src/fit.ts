@@ -4,7 +4,7 @@
  * A sample is whole pieces of rows spread evenly over the file; which rows they are depends on the number of rows alone, and moments add
  * up row by row, so that neither tiles nor backends change the fit.
  */
-import { type Attention, isExact, logitScale, type Sizes } from "./attention.ts";
+import { type Attention, isExact, isNone, logitScale, type Sizes } from "./attention.ts";
 import { UsageError } from "./errors.ts";
 import { AUTO, type FeatureMap, featureMap } from "./feature_map.ts";
 import { type Fit, fitHead, type FitWish, fixedFit, needsProducts, type ParamsSource } from "./fitted.ts";
@@ -47,7 +47,7 @@ export function parseSource(text: string): ParamsSource {
 export function planFit(attention: Attention, layered = false): FitPlan | null {
   const { params, centre } = attention.fitting ?? { params: null, centre: "auto" };
   if (attention.features === AUTO) return null; // planned when a map has been chosen
-  const map = isExact(attention) || attention.nearFar ? null : featureMap(attention.features);
+  const map = isExact(attention) || isNone(attention) || attention.nearFar ? null : featureMap(attention.features);
   if (!map || map.kernel !== "softmax" || map.family === "hybrid" || attention.compat !== "exact") {
     const what = attention.compat === "exact" ? `--features ${attention.features}` : `--compat ${attention.compat}`;
     if (centre === "on") {

@@ -68,6 +68,14 @@ export class Inputs {
     }
   }
 
+  /** Values alone, which is all that no attention at all reads. */
+  async *valueTiles(tileRows: number, precision: Precision, memory: TileMemory): AsyncIterable<Tile> {
+    for await (const tile of this.v.tiles(tileRows, { precision, memory: memory.for(this.v) })) {
+      requireFinite(this.v, tile);
+      yield tile;
+    }
+  }
+
   async *#tiles(queries: TensorSource | null, passing: Passing): AsyncIterable<KeyTiles> {
     const sources = [...this.keySources, ...(queries ? [queries] : [])];
     for await (const tiles of this.#together(sources, passing)) {

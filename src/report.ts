@@ -154,7 +154,7 @@ export interface Report {
   readonly seconds: { read: number; compute: number; write: number; check: number; total: number };
   /** With `--profile`: seconds per stage of the computation, added up over threads; null where not measured. */
   readonly stages: Readonly<Record<Stage, number>> | null;
-  /** Query rows per second of compute time. */
+  /** Query rows per second of compute time; of all the time where there is no attention to compute (`--features none`). */
   readonly tokensPerSecond: number;
   readonly flops: number;
   readonly gflopsPerSecond: number;

@@ -10,6 +10,7 @@ import {
   countedFlops,
   flopCount,
   isExact,
+  isNone,
   logitScale,
   normsOf,
   parametersFor,
@@ -29,6 +30,7 @@ import type { RowTransform } from "./row_transform.ts";
 import { prepareRuled, type RuledSession } from "./rules.ts";
 import { ApproximateRun, type AttendOptions, type Emitted, Run } from "./run_base.ts";
 import { NearFarRun } from "./run_near_far.ts";
+import { NoneRun } from "./run_none.ts";
 import { timed } from "./timing.ts";
 import { prepareTransformed } from "./transformed.ts";
 import { warningsFor } from "./warnings.ts";
@@ -52,7 +54,12 @@ export function sizesOf(inputs: Inputs, causal: boolean): Sizes {
 export async function attend(options: AttendOptions): Promise<Report> {
   const { inputs, attention, backend } = options;
   const sizes = sizesOf(inputs, attention.causal);
-  using run = isExact(attention) ? new ExactRun(options, sizes) : approximateRun(options, sizes);
+  const none = isNone(attention);
+  using run = isExact(attention)
+    ? new ExactRun(options, sizes)
+    : none
+    ? new NoneRun(options, sizes)
+    : approximateRun(options, sizes);
   const counts = await run.attend();
   await options.sink?.finish();
   const { error, health, rowSquares } = await run.check(counts);
@@ -117,9 +124,10 @@ export async function attend(options: AttendOptions): Promise<Report> {
     output: options.sink && { path: options.sink.path, dtype: options.sink.dtype, shape: options.sink.shape },
     seconds,
     stages: run.stages,
-    tokensPerSecond: sizes.queryRows / seconds.compute,
+    // Without attention there is nothing but reading and writing.
+    tokensPerSecond: sizes.queryRows / (none ? seconds.total : seconds.compute),
     flops,
-    gflopsPerSecond: flops / seconds.compute / 1e9,
+    gflopsPerSecond: none ? 0 : flops / seconds.compute / 1e9,
     peakBytes: options.peakBytes(),
     counts,
     error,

@@ -52,6 +52,8 @@ export interface TuneOptions {
   readonly numFeatures: readonly number[];
   readonly signal?: AbortSignal;
   readonly progress?: (done: number, total: number) => void;
+  /** Told of a setting as soon as it ran, on a slice or on all rows. What a second look says of it comes with the result. */
+  readonly ran?: (one: Tried) => void;
 }
 
 /** A candidate that ran. */
@@ -159,14 +161,18 @@ export async function tune(options: TuneOptions): Promise<Tuned> {
     const partly = await truthOf(trialInputs, sampleRows(SLICE_ROWS, sampled, base.causal, base.seed + 1));
     for (const candidate of candidates) {
       const trial = await tryAttention(candidate.attention, trialInputs, partly);
-      early.push({ ...triedFrom(trial, options, sizes, sizes.queryRows / SLICE_ROWS), candidate });
+      const one = triedFrom(trial, options, sizes, sizes.queryRows / SLICE_ROWS);
+      options.ran?.(one);
+      early.push({ ...one, candidate });
       step();
     }
     finalists = chooseFinalists(early, options, candidates);
   }
   const late: Tried[] = [];
   for (const { attention } of finalists) {
-    late.push(triedFrom(await tryAttention(attention, whole, truth), options, sizes, 1));
+    const one = triedFrom(await tryAttention(attention, whole, truth), options, sizes, 1);
+    options.ran?.(one);
+    late.push(one);
     step();
   }
   const others = early.filter(({ candidate }) => !finalists.includes(candidate)).map(({ candidate: _, ...one }) => one);

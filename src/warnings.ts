@@ -116,7 +116,7 @@ function remedyFor(
   if (nearFar) return `Try ${nearFarRemedies(nearFar, sizes).join(", ")}`;
   const phi = fit ? fit.heads.reduce((sum, head) => sum + head.phi, 0) / fit.heads.length : error.phi;
   const remedies: string[] = [];
-  const map = attention.features === "softmax" ? null : featureMap(attention.features);
+  const map = attention.features === "softmax" || attention.features === "none" ? null : featureMap(attention.features);
   const plain = map !== null && !map.fitted;
   if (plain && map.name !== "hyperbolic" && (map.kernel === "own" || !map.signed || phi > 3)) {
     remedies.push("--features hyperbolic");

@@ -23,10 +23,17 @@ const WIDTH = 16;
 const FEATURES = 64;
 const LIMIT = 1e-5;
 
-/** Opens every backend by name, tests and times it; also says which one `auto` takes. */
-export async function testBackends(settings: OpenSettings = {}): Promise<{ auto: string; results: SelfTest[] }> {
+/** Opens every backend by name, tests and times it, and tells of it (`tested`); also says which one `auto` takes. */
+export async function testBackends(
+  settings: OpenSettings = {},
+  tested?: (result: SelfTest) => void,
+): Promise<{ auto: string; results: SelfTest[] }> {
   const results: SelfTest[] = [];
-  for (const { name } of CANDIDATES) results.push(await testOne(name, settings));
+  for (const { name } of CANDIDATES) {
+    const result = await testOne(name, settings);
+    tested?.(result);
+    results.push(result);
+  }
   const { backend } = await openFirst(parseBackendList("auto"), settings);
   await using _ = backend;
   return { auto: `${backend.name} · ${backend.device}`, results };

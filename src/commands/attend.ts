@@ -1,5 +1,5 @@
 /** `performer attend INPUT`: the main job. */
-import { AUTO, EXACT, FEATURE_MAPS, TAYLOR_MAPS } from "../feature_map.ts";
+import { AUTO, EXACT, FEATURE_MAPS, NONE, TAYLOR_MAPS } from "../feature_map.ts";
 import { parseSource } from "../fit.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
@@ -33,8 +33,9 @@ const FLAGS: readonly Flag[] = [
     name: "features",
     value: "NAME",
     summary:
-      "feature map; softmax for exact attention; auto for the smallest error at the arithmetic of -m positive features",
-    choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT, AUTO],
+      "feature map; softmax for exact attention; auto for the smallest error at the arithmetic of -m positive features; " +
+      "none for no attention, whose output is V: what reading and writing take",
+    choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT, AUTO, NONE],
     default: "hyperbolic",
   },
   {
@@ -147,6 +148,11 @@ const FLAGS: readonly Flag[] = [
     summary: "element type of the output (default: the input's)",
     choices: ["f32", "f64", "f16"],
   },
+  {
+    name: "dry-run",
+    summary:
+      "open everything, say what would be done and predict time, memory and error; compute little, write nothing",
+  },
   { name: "profile", summary: "measure and report the time of every stage of the computation (wasm)" },
   { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
   REPORT_FLAG,
@@ -166,6 +172,7 @@ export const attend: Command = {
     "performer attend qkv.npz --causal --decay alibi",
     "performer attend genome.fa --encode kmer:6",
     "performer attend qkv.npz --window 64 --heavy 64 --far taylor1",
+    "performer attend input.npy --heads 8 -o output.npy --dry-run",
     "performer attend rows.npy --weights model.pt --layer 2 -o attended.npy",
   ],
   makesTensor: true,

@@ -1,13 +1,13 @@
 /** Files of `attend`: from flags to the inputs, the settings and the sink. */
 import type { Attention, GivenProjection, Sizes } from "../attention.ts";
 import { UsageError } from "../errors.ts";
-import { EXACT } from "../feature_map.ts";
+import { EXACT, NONE } from "../feature_map.ts";
 import type { FitWish, ParamsSource } from "../fitted.ts";
 import type { Container } from "../formats/container.ts";
 import { openResidues } from "../formats/fasta.ts";
 import { KmerSource, parseKmer } from "../formats/kmer.ts";
 import { openContainer, openStream } from "../formats/mod.ts";
-import { openSink, outputFormat } from "../formats/sink.ts";
+import { openSink, outputFormat, type SinkOptions } from "../formats/sink.ts";
 import { Inputs } from "../inputs.ts";
 import type { RowNorms } from "../projection.ts";
 import { rulesNamed } from "../rules_table.ts";
@@ -25,6 +25,8 @@ export interface OpenedInputs {
   readonly shape: readonly number[];
   /** Everything that is open. */
   readonly files: AsyncDisposableStack;
+  /** Standard input is read in one pass, as it comes, in a real run. */
+  readonly onePass: boolean;
 }
 
 /** Opens what INPUT, --q/--k/--v, --encode and --mask name. `ahead`: some rows are read before all of them are. */
@@ -56,7 +58,7 @@ export async function openInputs(
       ? await opener.separate(String(flags.q), String(flags.k), String(flags.v))
       : await opener.together(path);
     const weights = flags.mask === undefined ? null : await opener.mask(String(flags.mask), k);
-    return { inputs: new Inputs(q, k, v, weights), shape: q.info.shape, files };
+    return { inputs: new Inputs(q, k, v, weights), shape: q.info.shape, files, onePass: opener.onePass(q.info.shape) };
   } catch (error) {
     await files.disposeAsync();
     throw error;
@@ -148,9 +150,15 @@ class Opener {
     return await container.open(name, { ...view, rows });
   }
 
+  /** Whether a run would need a tensor of this shape from a pipe only once. */
+  onePass(shape: readonly number[]): boolean {
+    return this.#readOnce() && this.#inOrder(shape);
+  }
+
   /** Causal attention without a check reads its rows once, in order, unless it is fitted to some of them first. */
-  #onePass(): boolean {
+  #readOnce(): boolean {
     const { causal, check, features, rows, weights } = this.flags;
+    if (features === NONE && rows === undefined) return true;
     if (causal !== true || check !== 0 || features === EXACT || rows !== undefined || weights !== undefined) {
       return false;
     }
@@ -165,9 +173,10 @@ class Opener {
     const open = this.#containers.get(path);
     if (open) return open;
     const dtype = typed ? this.flags.dtype as "bf16" | undefined : undefined;
+    const dry = this.flags["dry-run"] === true; // then only the header is looked at
     const container = this.files.use(
-      path === "-" && this.#onePass()
-        ? await openStream({ dtype }, this.#inOrder)
+      path === "-" && (dry || this.#readOnce())
+        ? await openStream({ dtype }, dry ? () => true : this.#inOrder)
         : await openContainer(path, { dtype }),
     );
     this.#containers.set(path, container);
@@ -235,25 +244,39 @@ async function readProjection(path: string): Promise<GivenProjection> {
   return { path, matrices: shape.length === 3 ? shape[0] : 1, headDim: shape.at(-1)!, data: given };
 }
 
-/** The sink of `--output`, shaped like the queries with the values' width; null without one. */
-export async function openOutputFor(
-  flags: Flags,
-  { inputs, shape }: OpenedInputs,
-  sizes: Sizes,
-): Promise<(TensorSink & { path: string; dtype: string; shape: readonly number[] }) | null> {
+/** What `--output` is to hold: the queries' axes with the values' width. */
+export interface OutputShape extends Pick<SinkOptions, "heads" | "width" | "layout"> {
+  readonly path: string;
+  readonly dtype: "f32" | "f64" | "f16";
+  readonly shape: readonly number[];
+}
+
+/** The output that the flags ask for; null without one. Throws UsageError for a suffix that nothing writes. */
+export function outputOf(flags: Flags, { inputs, shape }: OpenedInputs, sizes: Sizes): OutputShape | null {
   if (flags.output === undefined) return null;
   const path = String(flags.output);
-  const { queryRows: rows, heads, valueDim } = sizes;
+  const { queryRows: rows, heads, valueDim: width } = sizes;
   const lhd = flags.layout === "lhd";
   const given = inputs.q.info.dtype;
-  const dtype = (flags["output-dtype"] as "f32" | "f64" | "f16" | undefined) ??
+  const dtype = (flags["output-dtype"] as OutputShape["dtype"] | undefined) ??
     (given === "f64" || given === "f16" ? given : "f32");
   const outShape = shape.length <= 2
-    ? [rows, heads * valueDim]
+    ? [rows, heads * width]
     : shape.length === 3
-    ? (lhd ? [rows, heads, valueDim] : [heads, rows, valueDim])
-    : (lhd ? [shape[0], rows, shape[2], valueDim] : [shape[0], shape[1], rows, valueDim]);
+    ? (lhd ? [rows, heads, width] : [heads, rows, width])
+    : (lhd ? [shape[0], rows, shape[2], width] : [shape[0], shape[1], rows, width]);
   outputFormat(path); // refuses an unknown suffix before anything is computed
-  const sink = await openSink(path, { dtype, shape: outShape, heads, width: valueDim, layout: lhd ? "lhd" : "hld" });
-  return Object.assign(sink, { path: path === "-" ? "stdout" : path, dtype, shape: outShape });
+  return { path, dtype, shape: outShape, heads, width, layout: lhd ? "lhd" : "hld" };
+}
+
+/** The sink of `--output`; null without one. */
+export async function openOutputFor(
+  flags: Flags,
+  opened: OpenedInputs,
+  sizes: Sizes,
+): Promise<(TensorSink & { path: string; dtype: string; shape: readonly number[] }) | null> {
+  const output = outputOf(flags, opened, sizes);
+  if (!output) return null;
+  const { path, dtype, shape } = output;
+  return Object.assign(await openSink(path, output), { path: path === "-" ? "stdout" : path, dtype, shape });
 }

@@ -7,6 +7,7 @@ import { attend } from "./attend.ts";
 import {
   BACKEND_FLAG,
   COMMON_FLAGS,
+  FORMAT_FLAG,
   fraction,
   listOf,
   PLOT_FLAGS,
@@ -128,13 +129,7 @@ const FLAGS: readonly Flag[] = [
     summary: "save the report as well: .json, .jsonl, .csv or .md",
     files: [".json", ".jsonl", ".csv", ".md"],
   },
-  {
-    name: "format",
-    value: "NAME",
-    summary: "form of the report",
-    choices: ["text", "json", "jsonl", "csv", "md"],
-    default: "text",
-  },
+  FORMAT_FLAG,
   REPORT_FLAG,
   ...PLOT_FLAGS,
   ...COMMON_FLAGS,

@@ -26,11 +26,10 @@ import { count } from "../words.ts";
 import { openBackends, rowsFor } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { nearFarList } from "./near_far_flags.ts";
+import { formatOf, type Lines, linesOf, silent } from "./machine.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 import { openReportPage } from "./report_page.ts";
-
-type Flags = Invocation["flags"];
 
 /** Seconds for measuring the peak of one backend, and for a copy. */
 const PEAK_SECONDS = 1;
@@ -39,20 +38,23 @@ const COPY_SECONDS = 0.3;
 export async function runBench(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
   const plot = plotStyle(invocation, terminal);
+  const lines = linesOf(invocation, terminal, BENCH_SCHEMA);
   const saved = flags.compare === undefined
     ? null
     : parseSaved(await readText(String(flags.compare)), String(flags.compare));
-  const format = flags.output === undefined ? null : formatOf(String(flags.output));
+  const format = flags.output === undefined ? null : savedAs(String(flags.output));
   await using sink = flags.output === undefined ? null : openOutput(String(flags.output));
   await using page = await openReportPage(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: BenchReport;
   try {
-    report = await run(invocation, terminal, progress, saved);
+    report = await run(invocation, terminal, progress, saved, lines);
   } finally {
     progress.clear();
   }
-  await print(report, flags, terminal, plot);
+  terminal.found?.(report);
+  if (lines) lines.end(report);
+  else if (!silent(invocation)) await print(report, invocation, terminal, plot);
   if (!report.complete) return 130; // what was saved before stays
   if (sink && format) await save(report, format, sink);
   if (page) await page.write(await (await import("../exporters/html_bench.ts")).benchPage(report, page.context));
@@ -64,6 +66,7 @@ async function run(
   terminal: Terminal,
   progress: Progress,
   saved: SavedReport | null,
+  lines: Lines | null,
 ): Promise<BenchReport> {
   const { flags } = invocation;
   const date = new Date().toISOString();
@@ -118,7 +121,11 @@ async function run(
         progress.update(stage, done * L, Number(flags.samples) * L);
       },
     });
-    for await (const result of points) measured.push(result);
+    for await (const point of points) {
+      measured.push(point);
+      // Peaks are measured last: what is relative to them is null until then.
+      if (lines) { for (const row of resultsOf([point], [], null)) lines.say("row", { date, ...row }); }
+    }
   } catch (error) {
     if (!terminal.signal.aborted || measured.length === 0) throw error;
     complete = false;
@@ -258,7 +265,7 @@ async function peaksOf(backends: readonly OpenBackend[], measure: boolean, progr
 }
 
 /** The format of `--output` by its suffix. */
-function formatOf(path: string): string {
+function savedAs(path: string): string {
   const suffix = /\.(json|jsonl|csv|md)$/.exec(path)?.[1];
   if (!suffix) {
     throw new UsageError(`Cannot use --output ${path}: expected a name that ends in .json, .jsonl, .csv or .md`);
@@ -266,10 +273,15 @@ function formatOf(path: string): string {
   return suffix;
 }
 
-async function print(report: BenchReport, flags: Flags, terminal: Terminal, plot: PlotStyle | null): Promise<void> {
+async function print(
+  report: BenchReport,
+  invocation: Invocation,
+  terminal: Terminal,
+  plot: PlotStyle | null,
+): Promise<void> {
   terminal.found?.(report);
-  if (flags.quiet && !flags.json) return;
-  const exporter = await BENCH_EXPORTERS[flags.json ? "json" : String(flags.format)]();
+  const { flags } = invocation;
+  const exporter = await BENCH_EXPORTERS[formatOf(invocation)]();
   const picture = plot ? (await import("../exporters/plot_bench.ts")).plotBench(report, plot) : "";
   terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true, picture }));
 }

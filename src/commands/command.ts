@@ -79,6 +79,8 @@ export interface Argument extends Offers {
   readonly optional?: boolean;
   /** The last one may be given several times. */
   readonly many?: boolean;
+  /** An output: "-" is standard output there. */
+  readonly writes?: true;
 }
 
 /** Where a value came from. */

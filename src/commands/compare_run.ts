@@ -14,6 +14,7 @@ import { fitWish, openInputs } from "./attend_files.ts";
 import { openBackends } from "./bench_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { nearFarList } from "./near_far_flags.ts";
+import { formatOf, type Lines, linesOf, silent } from "./machine.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 import { openReportPage } from "./report_page.ts";
@@ -21,25 +22,32 @@ import { openReportPage } from "./report_page.ts";
 /** Runs `performer compare`; returns the exit code. */
 export async function runCompare(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
+  const lines = linesOf(invocation, terminal, COMPARE_SCHEMA);
   await using page = await openReportPage(invocation, terminal);
   const plot = plotStyle(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: CompareReport;
   try {
-    report = await run(invocation, terminal, progress);
+    report = await run(invocation, terminal, progress, lines);
   } finally {
     progress.clear();
   }
   if (page) await page.write(await (await import("../exporters/html_compare.ts")).comparePage(report, page.context));
   terminal.found?.(report);
-  if (flags.quiet && !flags.json) return 0;
-  const exporter = await COMPARE_EXPORTERS[flags.json ? "json" : String(flags.format)]();
+  lines?.end(report);
+  if (lines || silent(invocation)) return 0;
+  const exporter = await COMPARE_EXPORTERS[formatOf(invocation)]();
   const picture = plot ? (await import("../exporters/plot_compare.ts")).plotCompare(report, plot) : "";
   terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true, picture }));
   return 0;
 }
 
-async function run(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<CompareReport> {
+async function run(
+  invocation: Invocation,
+  terminal: Terminal,
+  progress: Progress,
+  lines: Lines | null,
+): Promise<CompareReport> {
   const started = performance.now();
   const { flags } = invocation;
   const wanted = (flags.features as string[]).filter((name) => name !== EXACT);
@@ -101,6 +109,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     peakBytes: terminal.peakBytes,
     progress: (stage, done, total) => progress.update(stage, done, total),
     refuse: (refusal) => refused.push(refusal),
+    measured: (row) => lines?.say("row", row),
     signal: terminal.signal,
   });
   const { queryRows: rows, ...widths } = sizes;

@@ -20,6 +20,8 @@ export const PER_RUN: ReadonlySet<string> = new Set([
   "mask",
   "rows",
   "json",
+  "jsonl",
+  "dry-run",
   "no-color",
   "compare",
   "export-data",
@@ -70,6 +72,12 @@ export function configurationFor(terminal: Terminal): Configuration {
       return null;
     },
   };
+}
+
+/** A choice that this command does not have and another of the same name does: `format` is md for `attend`, not for `inspect`. */
+export function meantForOthers({ name, choices }: Flag, value: string): boolean {
+  if (!choices || choices.includes(value)) return false;
+  return COMMANDS.some(({ flags }) => flags.some((flag) => flag.name === name && flag.choices?.includes(value)));
 }
 
 async function readValues(path: string): Promise<Record<string, string> | null> {

@@ -1,7 +1,7 @@
 /** `performer convert IN OUT`: tensors from one file format to another. */
 import type { Command } from "./command.ts";
 import { MODEL_FILES, TENSOR_FILES } from "./file_names.ts";
-import { COMMON_FLAGS } from "./flags.ts";
+import { COMMON_FLAGS, PLAIN_FORMAT_FLAG } from "./flags.ts";
 
 export const convert: Command = {
   name: "convert",
@@ -14,6 +14,7 @@ export const convert: Command = {
     },
     {
       name: "OUT",
+      writes: true,
       summary: "the file to write: .safetensors, .npz, or .npy for one tensor; - for a .npy on stdout",
       files: TENSOR_FILES,
     },
@@ -32,6 +33,7 @@ export const convert: Command = {
       choices: ["f16", "bf16", "f32", "f64"],
     },
     { name: "drop-aliases", summary: "leave out second names of the same tensor under proj_updater.instance" },
+    PLAIN_FORMAT_FLAG,
     ...COMMON_FLAGS,
   ],
   examples: [

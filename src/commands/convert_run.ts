@@ -1,5 +1,4 @@
 /** The work of `convert`: choose tensors, write them one after the other, say what was written. */
-import { UsageError } from "../errors.ts";
 import { writeTensors, type WrittenTensor } from "../formats/archive.ts";
 import type { Container, Member } from "../formats/container.ts";
 import { encode, type FloatDType } from "../formats/encode.ts";
@@ -7,17 +6,22 @@ import { openContainer } from "../formats/mod.ts";
 import { outputFormat } from "../formats/sink.ts";
 import { bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
+import { formatOf, jsonText, linesOf } from "./machine.ts";
 
 /** Names that performer-pytorch ≥ 1.0.9 gives to tensors that it saves under their own name too. */
 const SECOND_NAME = /(^|\.)proj_updater\.instance\./;
 const FLOATS: readonly string[] = ["f16", "bf16", "f32", "f64"];
 
+/** Raised when a key of the JSON changes its meaning or goes away. */
+const SCHEMA = "performer-convert/1";
+
 /** Runs `performer convert`; returns the exit code. */
-export async function runConvert({ arguments: [input, output], flags }: Invocation, terminal: Terminal) {
+export async function runConvert(invocation: Invocation, terminal: Terminal): Promise<number> {
+  const { arguments: [input, output], flags } = invocation;
+  const format = formatOf(invocation);
+  const toStdout = output !== "-";
+  const lines = linesOf(invocation, terminal, SCHEMA, toStdout);
   outputFormat(output); // refuses an unknown suffix before anything is read
-  if (input === "-" && terminal.stdinTTY) {
-    throw new UsageError("Cannot read tensors from the terminal: pipe a file in, or name one");
-  }
   await using container = await openContainer(input);
   const members = chosen(container, flags.tensor as string[] | undefined, flags["drop-aliases"] === true);
   const overflows = new Map<string, number>();
@@ -29,15 +33,19 @@ export async function runConvert({ arguments: [input, output], flags }: Invocati
     const what = number === 1 ? "1 number" : `${count(number)} numbers`;
     terminal.err(`warning: ${what} of "${name}" became infinite, too large for ${flags.dtype}\n`);
   }
-  if (output === "-") return 0;
-  if (flags.json) {
-    const listed = tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
-    terminal.out(
-      JSON.stringify({ schema: "performer-convert/1", path: output, bytes, tensors: listed }, null, 2) + "\n",
-    );
+  const listed = tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+  const report = { schema: SCHEMA, command: "convert", path: output, bytes, tensors: listed };
+  if (lines) {
+    for (const tensor of listed) lines.say("tensor", tensor);
+    lines.end(report);
     return 0;
   }
-  if (flags.quiet) return 0;
+  if (format === "json") {
+    if (toStdout) terminal.out(jsonText(report));
+    else terminal.err(jsonText(report));
+    return 0;
+  }
+  if (flags.quiet || !toStdout) return 0;
   const plural = tensors.length === 1 ? "" : "s";
   terminal.out(`${output} · ${count(tensors.length)} tensor${plural} · ${bytesText(bytes)}\n`);
   return 0;

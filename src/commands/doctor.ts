@@ -1,24 +1,35 @@
 /** `performer doctor`: versions, drivers, memory, configuration and where each value came from. */
 import type { Command } from "./command.ts";
-import { COMMON_FLAGS } from "./flags.ts";
+import { COMMON_FLAGS, PLAIN_FORMAT_FLAG } from "./flags.ts";
+import { formatOf, jsonText, linesOf } from "./machine.ts";
+
+/** Raised when a key of the JSON changes its meaning or goes away. */
+const SCHEMA = "performer-doctor/1";
 
 export const doctor: Command = {
   name: "doctor",
   summary: "versions, drivers, threads, memory, configuration and where each value came from",
   arguments: [],
-  flags: COMMON_FLAGS,
-  examples: ["performer doctor", "performer doctor --json"],
-  async run({ flags }, terminal) {
-    const { examine } = await import("./doctor_run.ts");
-    const sections = await examine(terminal);
-    if (flags.json) {
-      terminal.out(JSON.stringify({ schema: "performer-doctor/1", ...sections }, null, 2) + "\n");
-      return 0;
-    }
-    for (const [section, values] of Object.entries(sections)) {
-      terminal.out(`${section}\n`);
-      for (const [name, value] of Object.entries(values)) terminal.out(`  ${name.padEnd(16)} ${value}\n`);
-    }
+  flags: [PLAIN_FORMAT_FLAG, ...COMMON_FLAGS],
+  examples: ["performer doctor", "performer doctor --json | jq '.settings[] | select(.source != \"default\")'"],
+  async run(invocation, terminal) {
+    const format = formatOf(invocation);
+    const lines = linesOf(invocation, terminal, SCHEMA);
+    const { examine, exceptions } = await import("./doctor_run.ts");
+    const { sections, settings } = await examine(terminal);
+    const report = { schema: SCHEMA, command: "doctor", ...sections, settings };
+    if (lines) {
+      for (const setting of settings) lines.say("setting", setting);
+      lines.end(report);
+    } else if (format === "json") terminal.out(jsonText(report));
+    else if (!invocation.flags.quiet) terminal.out(text({ ...sections, ...exceptions(settings) }));
     return 0;
   },
 };
+
+function text(sections: Readonly<Record<string, Readonly<Record<string, string>>>>): string {
+  return Object.entries(sections).map(([section, values]) => {
+    const lines = Object.entries(values).map(([name, value]) => `  ${name.padEnd(18)} ${value}\n`);
+    return `${section}\n${lines.join("")}`;
+  }).join("");
+}

@@ -12,6 +12,7 @@ import { measureDrift } from "../model/drift.ts";
 import type { RowRange } from "../tensor.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { resolveRows, speedsFile } from "./flags.ts";
+import { formatOf, linesOf, silent } from "./machine.ts";
 import { describedBy, runnable, summaryOf } from "./model_files.ts";
 import { readSequences } from "./model_inputs.ts";
 import { Progress, useColor } from "./progress.ts";
@@ -21,7 +22,8 @@ type LayerSlice = { readonly start: number | null; readonly end: number | null }
 /** Runs `performer drift`; returns the exit code. */
 export async function runDrift(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
-  const save = flags.output === undefined ? null : formatOf(String(flags.output));
+  const lines = linesOf(invocation, terminal, DRIFT_SCHEMA);
+  const save = flags.output === undefined ? null : savedAs(String(flags.output));
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: DriftReport;
   try {
@@ -36,8 +38,9 @@ export async function runDrift(invocation: Invocation, terminal: Terminal): Prom
     await sink.commit();
   }
   terminal.found?.(report);
-  if (flags.quiet && !flags.json) return 0;
-  const exporter = await DRIFT_EXPORTERS[flags.json ? "json" : String(flags.format)]();
+  lines?.end(report);
+  if (lines || silent(invocation)) return 0;
+  const exporter = await DRIFT_EXPORTERS[formatOf(invocation)]();
   terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true }));
   return 0;
 }
@@ -131,7 +134,7 @@ function variantsOf(layout: ModelLayout, model: string, flags: Invocation["flags
 }
 
 /** The form of a saved report, by its suffix. */
-function formatOf(path: string): string {
+function savedAs(path: string): string {
   const suffix = /\.(json|csv|md)$/.exec(path)?.[1];
   if (!suffix) {
     throw new UsageError(`Cannot save the report as "${path}": expected a name that ends in .json, .csv or .md`);

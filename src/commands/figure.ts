@@ -102,7 +102,13 @@ const FLAGS: readonly Flag[] = [
   BACKEND_FLAG,
   THREADS_FLAG,
   ...INPUT_FLAGS,
-  { name: "format", value: "NAME", summary: "what is printed", choices: ["text", "json", "csv"], default: "text" },
+  {
+    name: "format",
+    value: "NAME",
+    summary: "what is printed",
+    choices: ["text", "json", "jsonl", "csv"],
+    default: "text",
+  },
   ...COMMON_FLAGS,
 ];
 

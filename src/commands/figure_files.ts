@@ -10,6 +10,7 @@ import { InputError, UsageError } from "../errors.ts";
 import { csvText } from "../exporters/csv.ts";
 import { type Figure, type FigureReport, flatTable } from "../figures/figure.ts";
 import type { Invocation } from "./command.ts";
+import { formatOf } from "./machine.ts";
 
 type Kind = "svg" | "png" | "json" | "csv" | "spec";
 
@@ -29,12 +30,13 @@ const SUFFIXES: readonly (readonly [suffix: string, kind: Kind])[] = [
 const kindOf = (path: string) => SUFFIXES.find(([suffix]) => path.toLowerCase().endsWith(suffix))?.[1];
 
 /** The files that the flags ask for. Throws UsageError for a suffix that is none of a figure's. */
-export function targetsOf({ flags, sources }: Invocation, name: string): Target[] {
+export function targetsOf(invocation: Invocation, name: string): Target[] {
+  const { flags } = invocation;
   const extra: Target[] = [];
   if (flags["export-data"] !== undefined) extra.push(dataTarget(String(flags["export-data"])));
   if (flags["export-spec"] !== undefined) extra.push({ path: String(flags["export-spec"]), kind: "spec" });
   if (flags.output === undefined) {
-    const printed = flags.json === true || sources.format !== "default" && flags.format !== "text";
+    const printed = formatOf(invocation) !== "text";
     return extra.length > 0 || printed ? extra : [{ path: `figure-${name}.svg`, kind: "svg" }];
   }
   const path = String(flags.output);

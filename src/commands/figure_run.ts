@@ -19,11 +19,14 @@ import type { Invocation, Terminal } from "./command.ts";
 import { FIGURES } from "./figure.ts";
 import { targetsOf, writeFigure } from "./figure_files.ts";
 import { speedsFile } from "./flags.ts";
+import { formatOf, jsonText, linesOf } from "./machine.ts";
 import { Progress, useColor } from "./progress.ts";
 
 /** Runs `performer figure`; returns the exit code. */
 export async function runFigure(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { arguments: [name], flags } = invocation;
+  const format = formatOf(invocation);
+  const lines = linesOf(invocation, terminal, FIGURE_SCHEMA);
   refuseName(name);
   refuseInput(invocation);
   const targets = targetsOf(invocation, name);
@@ -51,10 +54,10 @@ export async function runFigure(invocation: Invocation, terminal: Terminal): Pro
   };
   await writeFigure(figure, report, targets, flags.width as number | undefined);
   terminal.found?.(report);
-  if (flags.json || flags.format === "json") terminal.out(JSON.stringify(report, null, 2) + "\n");
-  else if (flags.quiet) return 0;
-  else if (flags.format === "csv") terminal.out(csvText(flatTable(report.data)));
-  else terminal.out(text(report, targets.map(({ path }) => path), useColor(terminal, flags)));
+  if (lines) lines.end(report);
+  else if (format === "json") terminal.out(jsonText(report));
+  else if (format === "csv") terminal.out(csvText(flatTable(report.data)));
+  else if (!flags.quiet) terminal.out(text(report, targets.map(({ path }) => path), useColor(terminal, flags)));
   return 0;
 }
 

@@ -122,7 +122,8 @@ export function resolveRows(
 
 /** Flags of every command. */
 export const COMMON_FLAGS: readonly Flag[] = [
-  { name: "json", summary: "print one JSON object on stdout" },
+  { name: "json", summary: "print one JSON object on stdout (docs/json.md says what is in it)" },
+  { name: "jsonl", summary: "print JSON objects, one a line, each as soon as it is known" },
   { name: "quiet", short: "q", summary: "no progress and no report" },
   { name: "verbose", short: "v", summary: "more detail" },
   { name: "no-color", summary: "no colours" },
@@ -148,9 +149,12 @@ export const FORMAT_FLAG: Flag = {
   name: "format",
   value: "NAME",
   summary: "form of the report",
-  choices: ["text", "json", "csv", "md"],
+  choices: ["text", "json", "jsonl", "csv", "md"],
   default: "text",
 };
+
+/** The same of commands that print no table. */
+export const PLAIN_FORMAT_FLAG: Flag = { ...FORMAT_FLAG, choices: ["text", "json", "jsonl"] };
 
 export const THREADS_FLAG: Flag = {
   name: "threads",

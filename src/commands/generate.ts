@@ -7,6 +7,7 @@ import {
   BACKEND_FLAG,
   COMMON_FLAGS,
   notNegative,
+  PLAIN_FORMAT_FLAG,
   positiveNumber,
   probability,
   THREADS_FLAG,
@@ -103,6 +104,7 @@ export const generate: Command = {
     PART_FLAG,
     BACKEND_FLAG,
     THREADS_FLAG,
+    PLAIN_FORMAT_FLAG,
     ...COMMON_FLAGS,
   ],
   examples: [

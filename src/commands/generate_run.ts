@@ -13,6 +13,7 @@ import { quantile } from "../statistics.ts";
 import { bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
+import { formatOf, jsonText, linesOf } from "./machine.ts";
 import { describedBy, runnable, summaryOf } from "./model_files.ts";
 import { futureLeaks, readSequences } from "./model_inputs.ts";
 import { Progress } from "./progress.ts";
@@ -25,14 +26,17 @@ const BYTES = 256;
 const ENDS = 100;
 
 /** Runs `performer generate`; returns the exit code. */
-export async function runGenerate({ arguments: [model], flags }: Invocation, terminal: Terminal): Promise<number> {
+export async function runGenerate(invocation: Invocation, terminal: Terminal): Promise<number> {
+  const { arguments: [model], flags } = invocation;
+  const format = formatOf(invocation);
+  const lines = linesOf(invocation, terminal, SCHEMA, flags.output !== "-");
   const candidates = parseBackendList(String(flags.backend));
   const output = flags.output as string | undefined;
   if (output !== undefined) outputFormat(output); // refuses an unknown suffix before anything is read
   await using container = await openContainer(model);
   const description = await describedBy(flags, container);
   const layout = runnable(model, description);
-  const prompts = await readPrompts(flags.prompt as string | undefined, layout, terminal);
+  const prompts = await readPrompts(flags.prompt as string | undefined, layout);
   const sampling = samplingOf(flags, layout.embedding!.tokens);
   const recompute = flags.recompute === true;
   const rules = (flags.compat as RulesName | undefined) ??
@@ -45,7 +49,9 @@ export async function runGenerate({ arguments: [model], flags }: Invocation, ter
   const tokens = Number(flags["num-tokens"]);
   const shared = { container, layout, rules, backend, signal: terminal.signal };
   if (output !== undefined) await tryOutput(output);
-  const voice = flags.json || output === "-" || flags.quiet ? null : new Voice(terminal, layout.embedding!.tokens);
+  const voice = format !== "text" || output === "-" || flags.quiet
+    ? null
+    : new Voice(terminal, layout.embedding!.tokens);
   const progress = new Progress(terminal, { enabled: !flags.quiet && voice === null });
   const made: number[][] = [];
   const seconds: number[] = [];
@@ -67,6 +73,7 @@ export async function runGenerate({ arguments: [model], flags }: Invocation, ter
         else seconds.push(taken);
         own.push(token);
         voice?.say(token);
+        lines?.say("token", { sequence, index: own.length - 1, token, seconds: taken });
         progress.update("tokens", sequence * tokens + own.length, prompts.list.length * tokens);
       }
       voice?.end();
@@ -99,7 +106,9 @@ export async function runGenerate({ arguments: [model], flags }: Invocation, ter
     warnings: layout.causal && leaksFuture(rules) ? [futureLeaks(rules)] : [],
   };
   terminal.found?.(report);
-  if (flags.json) terminal.out(JSON.stringify(report, null, 2) + "\n");
+  if (lines) lines.end(report);
+  else if (format === "json" && output !== "-") terminal.out(jsonText(report));
+  else if (format === "json") terminal.err(jsonText(report));
   else if (!flags.quiet) terminal.err(words(report));
   return 0;
 }
@@ -122,7 +131,7 @@ interface Prompts {
   readonly batched: boolean;
 }
 
-async function readPrompts(given: string | undefined, layout: ModelLayout, terminal: Terminal): Promise<Prompts> {
+async function readPrompts(given: string | undefined, layout: ModelLayout): Promise<Prompts> {
   if (!layout.embedding) throw new UsageError("Cannot generate: the model takes rows, not tokens");
   if (given === undefined) {
     throw new UsageError("Missing --prompt: give text, a .npy of tokens, or - for text on stdin");
@@ -137,7 +146,6 @@ async function readPrompts(given: string | undefined, layout: ModelLayout, termi
         "give --prompt a .npy of token numbers",
     );
   }
-  if (given === "-" && terminal.stdinTTY) throw new UsageError("Cannot read the prompt from the terminal: pipe it in");
   const bytes = given === "-" ? await readStdin() : new TextEncoder().encode(given);
   if (bytes.length === 0) throw new InputError("Cannot generate: the prompt is empty, expected at least one byte");
   return { list: [Array.from(bytes)], batched: false };

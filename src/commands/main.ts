@@ -4,6 +4,7 @@ import { VERSION } from "../version.ts";
 import { plain } from "../words.ts";
 import type { Command, Invocation, Source, Terminal } from "./command.ts";
 import { COMMANDS, SUMMARY } from "./mod.ts";
+import { checkStdin } from "./stdin.ts";
 
 const EXAMPLES = `  performer attend genome.fa --encode kmer:6
   performer attend input.npy --heads 8 --causal -o output.npy`;
@@ -31,10 +32,9 @@ export async function execute(
   const { parse } = await import("./parse.ts");
   const chosen = parse(argv, terminal, commands);
   if (typeof chosen === "number") return chosen;
-  return await chosen.command.run(
-    await configured(chosen.command, chosen.invocation, chosen.given, terminal),
-    terminal,
-  );
+  const invocation = await configured(chosen.command, chosen.invocation, chosen.given, terminal);
+  checkStdin(chosen.command, invocation, terminal);
+  return await chosen.command.run(invocation, terminal);
 }
 
 /** `performer help` and `performer help NAME`, without the parser where the page is not a command's. */
@@ -87,7 +87,10 @@ async function configured(
   given: ReadonlySet<string>,
   terminal: Terminal,
 ): Promise<Invocation> {
-  const [{ configurationFor }, { parseValue }] = await Promise.all([import("./config.ts"), import("./parse.ts")]);
+  const [{ configurationFor, meantForOthers }, { parseValue }] = await Promise.all([
+    import("./config.ts"),
+    import("./parse.ts"),
+  ]);
   const configuration = configurationFor(terminal);
   const flags = { ...invocation.flags };
   const sources: Record<string, Source> = {};
@@ -95,7 +98,7 @@ async function configured(
     sources[flag.name] = given.has(flag.name) ? "flag" : "default";
     if (given.has(flag.name)) continue;
     const found = await configuration.lookup(flag);
-    if (!found) continue;
+    if (!found || meantForOthers(flag, found.value)) continue;
     flags[flag.name] = parseValue(flag, found.value, `${found.place}: ${flag.name} =`);
     sources[flag.name] = found.source;
   }

@@ -8,6 +8,7 @@ import { completions } from "./completions.ts";
 import { convert } from "./convert.ts";
 import { doctor } from "./doctor.ts";
 import { drift } from "./drift.ts";
+import { explain } from "./explain.ts";
 import { figure } from "./figure.ts";
 import { generate } from "./generate.ts";
 import { help } from "./help.ts";
@@ -21,6 +22,7 @@ export const COMMANDS: readonly Command[] = [
   attend,
   compare,
   tune,
+  explain,
   run,
   generate,
   drift,

@@ -2,6 +2,7 @@
 import { UsageError } from "../errors.ts";
 import type { PlotStyle } from "../plots/style.ts";
 import type { Invocation, Terminal } from "./command.ts";
+import { formatOf } from "./machine.ts";
 import { useColor } from "./progress.ts";
 
 /**
@@ -9,15 +10,18 @@ import { useColor } from "./progress.ts";
  * @param stdout the report goes to stdout, not to stderr @param usual this report has plots unless the user says otherwise
  */
 export function plotStyle(
-  { flags, sources }: Invocation,
+  invocation: Invocation,
   terminal: Terminal,
   { stdout = true, usual = true }: { readonly stdout?: boolean; readonly usual?: boolean } = {},
 ): PlotStyle | null {
+  const { flags, sources } = invocation;
   if (flags["no-plot"] || flags.plot === false) return null;
-  const format = flags.json ? "json" : String(flags.format);
+  const format = formatOf(invocation);
   if (format !== "text") {
     if (sources.plot !== "flag" || flags.plot !== true) return null;
-    throw new UsageError(`Cannot use --plot with ${flags.json ? "--json" : `--format ${format}`}: plots go with text`);
+    throw new UsageError(
+      `Cannot use --plot with ${flags[format] ? `--${format}` : `--format ${format}`}: plots go with text`,
+    );
   }
   const onTerminal = stdout ? terminal.stdoutTTY : terminal.stderrTTY;
   if (flags.quiet || !(flags.plot === true || (usual && onTerminal))) return null;

@@ -2,8 +2,8 @@
 import { RULES } from "../rules_table.ts";
 import type { Command } from "./command.ts";
 import { UsageError } from "../errors.ts";
-import { BACKEND_FLAG, COMMON_FLAGS, THREADS_FLAG, wholeNumber } from "./flags.ts";
 import { TENSOR_FILES } from "./file_names.ts";
+import { BACKEND_FLAG, COMMON_FLAGS, PLAIN_FORMAT_FLAG, THREADS_FLAG, wholeNumber } from "./flags.ts";
 import { CONFIG_FLAG, MASK_FLAG, MODEL_ARGUMENT, PART_FLAG } from "./model_flags.ts";
 
 /** What of the attention is wanted. */
@@ -85,6 +85,7 @@ export const run: Command = {
     BACKEND_FLAG,
     THREADS_FLAG,
     { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
+    PLAIN_FORMAT_FLAG,
     ...COMMON_FLAGS,
   ],
   examples: [

@@ -13,6 +13,7 @@ import type { TensorSink } from "../tensor.ts";
 import { assumedText, bytesText, count } from "../words.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
+import { formatOf, jsonText, linesOf, silent } from "./machine.ts";
 import { describedBy, numericsWords, runnable, summaryOf } from "./model_files.ts";
 import { futureLeaks, readContexts, readSequences } from "./model_inputs.ts";
 import { Progress } from "./progress.ts";
@@ -23,7 +24,9 @@ import { measureAttention } from "./run_attention.ts";
 const SCHEMA = "performer-run/1";
 
 /** Runs `performer run`; returns the exit code. */
-export async function runModel({ arguments: [model, tokens], flags }: Invocation, terminal: Terminal): Promise<number> {
+export async function runModel(invocation: Invocation, terminal: Terminal): Promise<number> {
+  const { arguments: [model, tokens], flags } = invocation;
+  const lines = linesOf(invocation, terminal, SCHEMA, flags.output !== "-");
   const started = performance.now();
   const candidates = parseBackendList(String(flags.backend));
   const output = flags.output as string | undefined;
@@ -107,8 +110,9 @@ export async function runModel({ arguments: [model, tokens], flags }: Invocation
     warnings: layout.causal && leaksFuture(rules) ? [futureLeaks(rules)] : [],
   };
   terminal.found?.(report);
-  if (flags.quiet && !flags.json) return 0;
-  const text = flags.json ? JSON.stringify(report, null, 2) + "\n" : words(report, measure?.words() ?? []);
+  lines?.end(report);
+  if (lines || silent(invocation)) return 0;
+  const text = formatOf(invocation) === "json" ? jsonText(report) : words(report, measure?.words() ?? []);
   if (output === "-") terminal.err(text);
   else terminal.out(text);
   return 0;

@@ -28,6 +28,7 @@ const SHARED = [
   "no-plot",
   "ascii",
   "json",
+  "jsonl",
   "quiet",
   "verbose",
   "no-color",

@@ -11,6 +11,7 @@ import { shellLine } from "../words.ts";
 import { attentionFrom, openInputs } from "./attend_files.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
+import { formatOf, type Lines, linesOf, silent } from "./machine.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 import { openReportPage } from "./report_page.ts";
@@ -18,18 +19,20 @@ import { openReportPage } from "./report_page.ts";
 /** Runs `performer tune`; returns the exit code: 1 when no setting tried reaches the error. */
 export async function runTune(invocation: Invocation, terminal: Terminal): Promise<number> {
   const { flags } = invocation;
+  const lines = linesOf(invocation, terminal, TUNE_SCHEMA);
   await using page = await openReportPage(invocation, terminal);
   const plot = plotStyle(invocation, terminal);
   const progress = new Progress(terminal, { enabled: !flags.quiet });
   let report: TuneReport;
   try {
-    report = await run(invocation, terminal, progress);
+    report = await run(invocation, terminal, progress, lines);
   } finally {
     progress.clear();
   }
   terminal.found?.(report);
-  if (!flags.quiet || flags.json) {
-    const exporter = await TUNE_EXPORTERS[flags.json ? "json" : String(flags.format)]();
+  lines?.end(report);
+  if (!lines && !silent(invocation)) {
+    const exporter = await TUNE_EXPORTERS[formatOf(invocation)]();
     const picture = plot ? (await import("../exporters/plot_tune.ts")).plotTune(report, plot) : "";
     terminal.out(exporter(report, { color: useColor(terminal, flags), verbose: flags.verbose === true, picture }));
   }
@@ -37,7 +40,12 @@ export async function runTune(invocation: Invocation, terminal: Terminal): Promi
   return report.chosen === null ? 1 : 0;
 }
 
-async function run(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<TuneReport> {
+async function run(
+  invocation: Invocation,
+  terminal: Terminal,
+  progress: Progress,
+  lines: Lines | null,
+): Promise<TuneReport> {
   const started = performance.now();
   const { flags } = invocation;
   if (flags.time && flags.memory) throw new UsageError("Cannot use --time together with --memory: give one of them");
@@ -73,6 +81,7 @@ async function run(invocation: Invocation, terminal: Terminal, progress: Progres
     numFeatures: flags["num-features"] as number[],
     signal: terminal.signal,
     progress: (done, total) => progress.update("settings", done, total),
+    ran: ({ pareto: _, ...one }) => lines?.say("row", one),
   });
   return {
     schema: TUNE_SCHEMA,

@@ -9,7 +9,7 @@ export const BENCH_EXPORTERS: Readonly<Record<string, () => Promise<BenchExporte
   text: async () => (await import("./bench_text.ts")).benchText,
   json: async () => (report) => JSON.stringify(report, null, 2) + "\n",
   jsonl: async () => ({ schema, date, results }) => {
-    return results.map((result) => JSON.stringify({ schema, date, ...result }) + "\n").join("");
+    return results.map((result) => JSON.stringify({ schema, type: "row", date, ...result }) + "\n").join("");
   },
   csv: async () => {
     const [{ csvText }, { benchRecords }] = await Promise.all([import("./csv.ts"), import("./bench_rows.ts")]);

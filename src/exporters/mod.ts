@@ -15,6 +15,7 @@ export type Exporter = (report: Report, options: ExportOptions) => string;
 export const EXPORTERS: Readonly<Record<string, () => Promise<Exporter>>> = {
   text: async () => (await import("./text.ts")).text,
   json: async () => (await import("./json.ts")).json,
+  jsonl: async () => (await import("./json.ts")).jsonl,
   csv: async () => (await import("./csv.ts")).csv,
   md: async () => (await import("./md.ts")).md,
 };

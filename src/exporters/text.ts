@@ -1,5 +1,5 @@
 /** The report for people. */
-import { EXACT, FEATURE_MAPS } from "../feature_map.ts";
+import { EXACT, FEATURE_MAPS, NONE } from "../feature_map.ts";
 import type { ErrorReport, HealthReport, Report } from "../report.ts";
 import { rulesNamed } from "../rules_table.ts";
 import { bytesText, count, decayText, duration, figure } from "../words.ts";
@@ -82,6 +82,7 @@ export function featureWords({ attention }: Report): string {
   if (attention.nearFar) {
     return nearFar(attention.nearFar) + (attention.seed === null ? "" : `, seed ${attention.seed}`);
   }
+  if (attention.features === NONE) return "none: every row sees itself alone, the output is V";
   if (attention.numFeatures === null) return "exact softmax";
   return [
     `${attention.features}, m = ${attention.numFeatures}`,
@@ -131,6 +132,10 @@ function nearFar(
 
 function throughput(report: Report): string {
   const { read, compute, write, check } = report.seconds;
+  if (report.attention.features === NONE && !report.attention.nearFar) {
+    const speed = `${figure(report.input.bytes / report.seconds.total / 1e9)} GB/s of input`;
+    return `${count(report.tokensPerSecond)} tokens/s · ${speed} · read ${duration(read)}, write ${duration(write)}`;
+  }
   const phases = [`read ${duration(read)}`, `compute ${duration(compute)}`, `write ${duration(write)}`];
   if (check > 0) phases.push(`error check ${duration(check)}`);
   return `${count(report.tokensPerSecond)} tokens/s · ${figure(report.gflopsPerSecond)} GFLOP/s · ${phases.join(", ")}`;
@@ -149,7 +154,11 @@ function errorLines(report: Report, paint: Paint, verbose: boolean): [string, st
   if (!error) {
     return [[
       "error",
-      attention.features === EXACT ? "none: this is exact softmax" : "not checked (--check 256 samples rows)",
+      attention.features === EXACT
+        ? "none: this is exact softmax"
+        : attention.features === NONE
+        ? "not checked: this is no attention, for timing files and pipes"
+        : "not checked (--check 256 samples rows)",
     ]];
   }
   const { relativeL2: { value, low, high } } = error;

@@ -196,9 +196,10 @@ test("csv, jsonl and md carry the same rows as json", async () => {
   }
   expect(new Set(rows.map((row) => row.length))).toEqual(new Set([header.length]));
   const lines = (await run("jsonl")).trimEnd().split("\n").map((line) => JSON.parse(line));
-  expect(lines.map(({ schema, L, seconds }) => [schema, L, seconds.length])).toEqual([
-    ["performer-bench/2", 32, 3],
-    ["performer-bench/2", 64, 3],
+  expect(lines.map(({ schema, type, L, seconds }) => [schema, type, L, seconds?.length])).toEqual([
+    ["performer-bench/2", "row", 32, 3],
+    ["performer-bench/2", "row", 64, 3],
+    ["performer-bench/2", "summary", undefined, undefined],
   ]);
   const table = (await run("md")).split("\n").filter((line) => line.startsWith("|"));
   expect(table.length).toBe(4);

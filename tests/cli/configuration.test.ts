@@ -1,5 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
+import type { Terminal } from "../../src/commands/command.ts";
+import { configurationFor } from "../../src/commands/config.ts";
+import { settingsOf } from "../../src/commands/doctor_run.ts";
+import { COMMANDS } from "../../src/commands/mod.ts";
 import { npyBytes, performer, RUNTIMES, scratch, wave } from "./process.ts";
 
 const { path, remove } = scratch();
@@ -55,6 +59,24 @@ test("doctor shows each value and where it came from", async () => {
   expect(stdout).toContain("5 (user file)");
   expect(stdout).toContain("iid (environment)");
   expect(stdout).toContain("256 (default)");
+  expect(stdout).toContain("rows-timed         4096 (default)"); // of compare
+  expect(stdout).toMatch(/configuration of compare\n +features +hyperbolic,hyp-oprf/);
+});
+
+test("settings of doctor say for which commands a value is, and in which variable or file it stands", async () => {
+  const env = { XDG_CONFIG_HOME: path("user"), PERFORMER_FORMAT: "csv", PERFORMER_LENGTHS: "64" };
+  const settings = await settingsOf(configurationFor({ env, cwd: path("project") } as unknown as Terminal), COMMANDS);
+  const of = (name: string) => settings.filter((setting) => setting.name === name);
+  expect(of("lengths")).toEqual([
+    { name: "lengths", value: "64", source: "environment", place: "PERFORMER_LENGTHS", commands: ["bench", "figure"] },
+  ]);
+  expect(of("backend")[0]).toMatchObject({ source: "project file", place: path("project/performer.json") });
+  const [tables, plain] = of("format");
+  expect(tables).toMatchObject({ value: "csv", source: "environment" });
+  expect(tables.commands).toContain("attend");
+  expect(plain).toMatchObject({ value: "text", source: "default" }); // inspect has no csv
+  expect(plain.commands).toContain("inspect");
+  expect((await run(["inspect", "x.npy"], { PERFORMER_FORMAT: "csv" })).code).toBe(0);
 });
 
 describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {

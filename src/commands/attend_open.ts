@@ -1,0 +1,103 @@
+/** From a command line to open inputs and an open backend: what `attend` begins with, whether it runs or only says what it would do. */
+import { type Attention, decayFor, expectedWork, isExact, isNone, type Sizes } from "../attention.ts";
+import type { Backend } from "../backend.ts";
+import { openFirst, parseBackendList } from "../backends/mod.ts";
+import { UsageError } from "../errors.ts";
+import { AUTO, featureMap } from "../feature_map.ts";
+import { planFit, readsAhead } from "../fit.ts";
+import type { Refusal } from "../report.ts";
+import { sizesOf } from "../run.ts";
+import { checkAccepted } from "../run_near_far.ts";
+import { attentionFrom, type OpenedInputs, openInputs } from "./attend_files.ts";
+import { chooseLayer, type ChosenLayer, layerAttention, layerSizes } from "./attend_layer.ts";
+import type { Invocation, Terminal } from "./command.ts";
+import { speedsFile } from "./flags.ts";
+
+export interface OpenedAttention {
+  /** The layer of `--weights`. */
+  readonly chosen: ChosenLayer | null;
+  /** As it was asked for: what is left to choice is not chosen yet. */
+  readonly attention: Attention;
+  readonly opened: OpenedInputs;
+  readonly sizes: Sizes;
+  readonly backend: Backend;
+  readonly refused: readonly Refusal[];
+}
+
+/** Opens everything, which `open` closes. Flags that contradict each other and tensors that do not fit are refused before a backend is open. */
+export async function openAttention(
+  invocation: Invocation,
+  terminal: Terminal,
+  open: AsyncDisposableStack,
+): Promise<OpenedAttention> {
+  const { flags } = invocation;
+  const candidates = parseBackendList(String(flags.backend));
+  const chosen = open.use(await chooseLayer(invocation));
+  const attention = chosen ? await layerAttention(chosen, invocation) : await attentionFrom(invocation);
+  refuseContradictions(flags, attention);
+  const auto = attention.features === AUTO;
+  const fitted = planFit(attention, chosen !== null);
+  const { shrink, nearFar } = attention;
+  const ahead = readsAhead(fitted) || auto || shrink === "auto" || nearFar?.far === "clusters";
+  const opened = await openInputs(invocation, terminal, ahead);
+  open.use(opened.files);
+  const given = chosen ? null : sizesOf(opened.inputs, attention.causal);
+  if (given) decayFor(attention, given);
+  const sizes = given ?? layerSizes(chosen!, opened.inputs.q.info.rows);
+  const work = given ? expectedWork(attention, given) : undefined;
+  if (given && typeof shrink === "object" && shrink && shrink.length !== given.heads) {
+    throw new UsageError(
+      `Cannot use --shrink with ${shrink.length} numbers: the queries have ${given.heads} head${
+        given.heads === 1 ? "" : "s"
+      }`,
+    );
+  }
+  const { backend, refused } = await (terminal.openFirst ?? openFirst)(candidates, {
+    threads: flags.threads as number | undefined,
+    profile: flags.profile === true,
+    speeds: speedsFile(terminal.env),
+    work,
+    nearFar: Boolean(nearFar) || auto,
+    accept: (candidate) => checkAccepted(candidate, attention, sizes, flags.tile as number | undefined),
+    hybrid: attention.features === "hybrid",
+  });
+  open.use(backend);
+  return { chosen, attention, opened, sizes, backend, refused };
+}
+
+/** Flags that cannot be kept together are refused before anything is computed. */
+function refuseContradictions(flags: Invocation["flags"], attention: Attention): void {
+  if (flags.health === true && flags.check === 0) {
+    throw new UsageError("Cannot use --health without a check: leave --check 0 out");
+  }
+  if (flags["max-error"] !== undefined && flags.check === 0 && !isExact(attention)) {
+    throw new UsageError("Cannot use --max-error without a check: leave --check 0 out");
+  }
+  if (attention.features === AUTO) {
+    const other = ["compat", "projection-matrix", "weights"].find((name) => {
+      return flags[name] !== undefined && flags[name] !== "exact";
+    });
+    if (other) throw new UsageError(`Cannot use --features auto with --${other}: the features are given`);
+    if (Number(flags.redraws) > 0) throw new UsageError("Cannot use --redraws with --features auto: name the features");
+  }
+  if (isNone(attention)) return refuseBeside(flags);
+  if (attention.nearFar || attention.features === AUTO) return;
+  const fixed = attention.given !== null || isExact(attention) || featureMap(attention.features).projection === "none";
+  if (attention.compat !== "exact") {
+    if (isExact(attention)) throw new UsageError(`Cannot use --compat ${attention.compat} with exact attention`);
+    if (Number(flags.redraws) > 0) throw new UsageError(`Cannot use --redraws with --compat ${attention.compat}`);
+  }
+  if (Number(flags.redraws) > 0 && fixed) {
+    throw new UsageError("Cannot use --redraws: there is no random projection to draw again");
+  }
+}
+
+/** What no attention at all cannot be asked for. */
+function refuseBeside(flags: Invocation["flags"]): void {
+  const asked = ["compat", "projection-matrix", "weights", "mask", "shrink", "max-error", "health"];
+  const other = asked.find((name) => flags[name] !== undefined && flags[name] !== false && flags[name] !== "exact");
+  if (other) throw new UsageError(`Cannot use --features none with --${other}: its output is V as it is`);
+  if (Number(flags.redraws) > 0) {
+    throw new UsageError("Cannot use --redraws: there is no random projection to draw again");
+  }
+}

@@ -114,7 +114,7 @@ test("the page of a command is its --help, that of a flag says which commands ha
     expect((await inside(["help", name])).stdout).toBe((await inside([name, "--help"])).stdout);
   }
   expect(await topicText("--window", 80)).toStartWith(
-    "--window W\n\nattend, compare, bench: keys fewer than W rows away",
+    "--window W\n\nattend, compare, explain, bench: keys fewer than W rows away",
   );
   expect(await topicText("-m", 80)).toContain("-m, --num-features R");
   expect((await inside(["help", "--windw"])).stderr).toContain("did you mean --window?");

@@ -44,7 +44,7 @@ const LINES: [string, string][] = [
   ["attend x.npy -qz", "Unknown flag -z of attend: performer attend --help lists its flags"],
   [
     "run m.pt x.npy --window 3",
-    "Cannot use --window with run: it is a flag of attend, compare and bench; performer run --help lists its flags",
+    "Cannot use --window with run: it is a flag of attend, compare, explain and bench; performer run --help lists its flags",
   ],
   ["attend a.npy b.npy", 'Cannot use "b.npy": attend takes INPUT only, which is "a.npy"; quote names with spaces'],
   ["doctor now", 'Cannot use "now": doctor takes no arguments'],

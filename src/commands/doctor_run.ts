@@ -1,5 +1,6 @@
 /** Gathers what `doctor` shows. */
 import * as os from "node:os";
+import { assets } from "../assets.ts";
 import { testBackends } from "../backends/self_test.ts";
 import { bytesText } from "../words.ts";
 import { VERSION } from "../version.ts";
@@ -22,7 +23,7 @@ export async function examine(terminal: Terminal): Promise<Sections> {
     if (value !== undefined) configuration[flag.name] = `${value} (${source})`;
   }
   return {
-    performer: { version: VERSION, runtime: terminal.runtime },
+    performer: { version: VERSION, shipped: assets.form, runtime: terminal.runtime },
     machine: {
       system: `${os.type()} ${os.release()} ${os.arch()}`,
       processor: os.cpus()[0]?.model ?? "unknown",

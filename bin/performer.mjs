@@ -1,0 +1,105 @@
+#!/usr/bin/env node
+// Starts performer on Bun or Deno. npm runs this with Node, which cannot run performer itself; it is plain JavaScript for that reason.
+import { spawn } from "node:child_process";
+import { accessSync, constants, existsSync, readFileSync, statSync } from "node:fs";
+import { delimiter, dirname, isAbsolute, join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const windows = process.platform === "win32";
+// The sources where they are (the repository), else what was built from them (the package).
+const program = [join(here, "../cli.ts"), join(here, "../dist/cli.js")].find(existsSync);
+
+const GRANTS = ["read", "write", "env", "ffi", "sys", "net=localhost"].map((name) => `--allow-${name}`);
+// Nothing of the folder that performer is used in is run or read unasked.
+const ARGUMENTS = {
+  bun: ["--no-install", "--no-env-file", `--config=${join(here, "bunfig.toml")}`],
+  deno: ["run", "--quiet", ...GRANTS],
+};
+
+if (process.versions.bun || process.versions.deno) await import(pathToFileURL(program).href);
+else start(choose());
+
+/** Name and path of the runtime: PERFORMER_RUNTIME, else Bun, else Deno. */
+function choose() {
+  const wish = process.env.PERFORMER_RUNTIME;
+  if (wish && /[\\/]/.test(wish)) {
+    if (!isProgram(wish)) refuse(4, `Cannot run PERFORMER_RUNTIME=${wish}: there is no such program`);
+    return { name: /deno[^\\/]*$/i.test(wish) ? "deno" : "bun", path: wish };
+  }
+  if (wish && !(wish in ARGUMENTS)) {
+    refuse(2, `Cannot use PERFORMER_RUNTIME=${wish}: expected bun, deno or the path of one of them`);
+  }
+  for (const name of wish ? [wish] : Object.keys(ARGUMENTS)) {
+    const path = find(name);
+    if (path) return { name, path };
+  }
+  const name = wish ?? "bun";
+  refuse(
+    4,
+    `Cannot start: performer runs on ${wish ?? "Bun or Deno"}, which was not found in its node_modules or on PATH;
+  run npm install ${name} (npm install -g ${name} for a global performer), or see https://bun.sh or https://deno.com`,
+  );
+}
+
+/** Path of a runtime: in node_modules of this package or above, beside the command that was typed, on PATH. */
+function find(name) {
+  const suffix = windows ? ".exe" : "";
+  for (let folder = here; folder !== dirname(folder); folder = dirname(folder)) {
+    const path = inPackages(name, join(folder, "node_modules"), suffix);
+    if (path) return path;
+  }
+  const folders = [dirname(process.argv[1]), ...(process.env.PATH ?? "").split(delimiter)];
+  return folders.filter(isAbsolute).map((folder) => join(folder, name + suffix)).find(isProgram);
+}
+
+/** The program itself in an npm package, so that its install script need not have run, nor a second Node. */
+function inPackages(name, modules, suffix) {
+  const { platform, arch } = process;
+  const system = windows ? "windows" : platform;
+  const paths = name === "bun"
+    ? ["bun/bin/bun.exe", `@oven/bun-${system}-${arch === "arm64" ? "aarch64" : arch}/bin/bun${suffix}`]
+    : [`deno/deno${suffix}`, `@deno/${platform}-${arch}${platform === "linux" ? "-glibc" : ""}/deno${suffix}`];
+  return paths.map((path) => join(modules, path)).find(isProgram);
+}
+
+/** A file that may be run. One of a few bytes in node_modules only stands in for it until an install script has run. */
+function isProgram(path) {
+  try {
+    accessSync(path, constants.X_OK);
+    const found = statSync(path);
+    return found.isFile() && (found.size > 1e6 || !path.includes("node_modules"));
+  } catch {
+    return false;
+  }
+}
+
+function refuse(code, words) {
+  console.error(`performer: ${words}`);
+  process.exit(code);
+}
+
+/** Becomes the runtime where the system can (Node 22.15 on, not on Windows); else runs it and passes on signals and how it ended. */
+function start({ name, path }) {
+  const args = [...ARGUMENTS[name], program, ...process.argv.slice(2)];
+  if (process.execve && !windows) process.execve(path, [path, ...args], process.env);
+  const child = spawn(path, args, { stdio: "inherit" });
+  for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+  for (const signal of ["SIGINT", "SIGQUIT"]) process.on(signal, () => terminalTellsAll() || child.kill(signal));
+  child.on("error", (error) => refuse(4, `Cannot run ${path}: ${error.message}`));
+  child.on("exit", (code, signal) => {
+    if (!signal) process.exit(code);
+    process.removeAllListeners(signal);
+    process.kill(process.pid, signal);
+  });
+}
+
+/** Whether keys such as Ctrl-C reach the child as well: a terminal sends them to its whole foreground group. */
+function terminalTellsAll() {
+  try {
+    const [, , group, , , foreground] = readFileSync("/proc/self/stat", "latin1").replace(/.*\) /s, "").split(" ");
+    return group === foreground;
+  } catch {
+    return process.stdin.isTTY || process.stderr.isTTY;
+  }
+}

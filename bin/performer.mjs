@@ -7,6 +7,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const windows = process.platform === "win32";
+const suffix = windows ? ".exe" : "";
 // The sources where they are (the repository), else what was built from them (the package).
 const program = [join(here, "../cli.ts"), join(here, "../dist/cli.js")].find(existsSync);
 
@@ -24,12 +25,11 @@ else start(choose());
 function choose() {
   const wish = process.env.PERFORMER_RUNTIME;
   if (wish && /[\\/]/.test(wish)) {
-    if (!isProgram(wish)) refuse(4, `Cannot run PERFORMER_RUNTIME=${wish}: there is no such program`);
-    return { name: /deno[^\\/]*$/i.test(wish) ? "deno" : "bun", path: wish };
+    if (isProgram(wish)) return { name: /deno[^\\/]*$/i.test(wish) ? "deno" : "bun", path: wish };
+    refuse(4, `Cannot run PERFORMER_RUNTIME=${wish}: there is no such program`);
   }
-  if (wish && !(wish in ARGUMENTS)) {
-    refuse(2, `Cannot use PERFORMER_RUNTIME=${wish}: expected bun, deno or the path of one of them`);
-  }
+  const known = !wish || wish in ARGUMENTS;
+  if (!known) refuse(2, `Cannot use PERFORMER_RUNTIME=${wish}: expected bun, deno or the path of one of them`);
   for (const name of wish ? [wish] : Object.keys(ARGUMENTS)) {
     const path = find(name);
     if (path) return { name, path };
@@ -44,9 +44,8 @@ function choose() {
 
 /** Path of a runtime: in node_modules of this package or above, beside the command that was typed, on PATH. */
 function find(name) {
-  const suffix = windows ? ".exe" : "";
   for (let folder = here; folder !== dirname(folder); folder = dirname(folder)) {
-    const path = inPackages(name, join(folder, "node_modules"), suffix);
+    const path = inPackages(name, join(folder, "node_modules"));
     if (path) return path;
   }
   const folders = [dirname(process.argv[1]), ...(process.env.PATH ?? "").split(delimiter)];
@@ -54,7 +53,7 @@ function find(name) {
 }
 
 /** The program itself in an npm package, so that its install script need not have run, nor a second Node. */
-function inPackages(name, modules, suffix) {
+function inPackages(name, modules) {
   const { platform, arch } = process;
   const system = windows ? "windows" : platform;
   const paths = name === "bun"
@@ -83,9 +82,10 @@ function refuse(code, words) {
 function start({ name, path }) {
   const args = [...ARGUMENTS[name], program, ...process.argv.slice(2)];
   if (process.execve && !windows) process.execve(path, [path, ...args], process.env);
-  const child = spawn(path, args, { stdio: "inherit" });
+  // Before the child exists, so that no signal falls between.
   for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
   for (const signal of ["SIGINT", "SIGQUIT"]) process.on(signal, () => terminalTellsAll() || child.kill(signal));
+  const child = spawn(path, args, { stdio: "inherit" });
   child.on("error", (error) => refuse(4, `Cannot run ${path}: ${error.message}`));
   child.on("exit", (code, signal) => {
     if (!signal) process.exit(code);

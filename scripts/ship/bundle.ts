@@ -24,8 +24,6 @@ export async function bundle(assets: string, config: BuildConfig): Promise<strin
   const { plugins = [], ...rest } = config;
   const result = await Bun.build({
     root: ROOT,
-    // Names stay: gpu.js reads functions as text, and reports of bugs have names in them.
-    minify: { whitespace: true, syntax: true, identifiers: false },
     metafile: true,
     ...rest,
     plugins: [withAssets(assets), ...plugins],

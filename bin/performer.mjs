@@ -9,13 +9,13 @@ const here = dirname(fileURLToPath(import.meta.url));
 const windows = process.platform === "win32";
 const suffix = windows ? ".exe" : "";
 // The sources where they are (the repository), else what was built from them (the package).
-const program = [join(here, "../cli.ts"), join(here, "../dist/cli.js")].find(existsSync);
+const program = ["../cli.ts", "../dist/cli.js"].map((name) => join(here, name)).find(existsSync);
 
-const GRANTS = ["read", "write", "env", "ffi", "sys", "net=localhost"].map((name) => `--allow-${name}`);
-// Nothing of the folder that performer is used in is run or read unasked.
+// Bun: nothing of the folder that performer is used in is run or read unasked. Deno: everything is granted, because files such as
+// /dev/fd/63 need it, and a program that may load native code is not held by less.
 const ARGUMENTS = {
   bun: ["--no-install", "--no-env-file", `--config=${join(here, "bunfig.toml")}`],
-  deno: ["run", "--quiet", ...GRANTS],
+  deno: ["run", "--allow-all", "--quiet"],
 };
 
 if (process.versions.bun || process.versions.deno) await import(pathToFileURL(program).href);
@@ -28,18 +28,17 @@ function choose() {
     if (isProgram(wish)) return { name: /deno[^\\/]*$/i.test(wish) ? "deno" : "bun", path: wish };
     refuse(4, `Cannot run PERFORMER_RUNTIME=${wish}: there is no such program`);
   }
-  const known = !wish || wish in ARGUMENTS;
-  if (!known) refuse(2, `Cannot use PERFORMER_RUNTIME=${wish}: expected bun, deno or the path of one of them`);
+  if (wish && !Object.hasOwn(ARGUMENTS, wish)) {
+    refuse(2, `Cannot use PERFORMER_RUNTIME=${wish}: expected bun, deno or a path`);
+  }
   for (const name of wish ? [wish] : Object.keys(ARGUMENTS)) {
     const path = find(name);
     if (path) return { name, path };
   }
   const name = wish ?? "bun";
-  refuse(
-    4,
-    `Cannot start: performer runs on ${wish ?? "Bun or Deno"}, which was not found in its node_modules or on PATH;
-  run npm install ${name} (npm install -g ${name} for a global performer), or see https://bun.sh or https://deno.com`,
-  );
+  const words = `performer runs on ${wish ?? "Bun or Deno"}, which was not found in its node_modules or on PATH;
+  run npm install ${name} (npm install -g ${name} for a global performer), or see https://bun.sh or https://deno.com`;
+  refuse(4, `Cannot start: ${words}`);
 }
 
 /** Path of a runtime: in node_modules of this package or above, beside the command that was typed, on PATH. */
@@ -55,9 +54,11 @@ function find(name) {
 /** The program itself in an npm package, so that its install script need not have run, nor a second Node. */
 function inPackages(name, modules) {
   const { platform, arch } = process;
-  const system = windows ? "windows" : platform;
   const paths = name === "bun"
-    ? ["bun/bin/bun.exe", `@oven/bun-${system}-${arch === "arm64" ? "aarch64" : arch}/bin/bun${suffix}`]
+    ? [
+      "bun/bin/bun.exe",
+      `@oven/bun-${windows ? "windows" : platform}-${arch === "arm64" ? "aarch64" : arch}/bin/bun${suffix}`,
+    ]
     : [`deno/deno${suffix}`, `@deno/${platform}-${arch}${platform === "linux" ? "-glibc" : ""}/deno${suffix}`];
   return paths.map((path) => join(modules, path)).find(isProgram);
 }

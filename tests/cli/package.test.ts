@@ -86,7 +86,7 @@ describe.skipIf(!npm || !node)("the npm package (needs npm and node on PATH)", (
     const nowhere = await inFolder([launcher, "--version"], { env: { PERFORMER_RUNTIME: "/nowhere/bun" } });
     expect([nowhere.code, nowhere.stderr]).toEqual([4, expect.stringContaining("no such program")]);
     const unknown = await inFolder([launcher, "--version"], { env: { PERFORMER_RUNTIME: "node" } });
-    expect([unknown.code, unknown.stderr]).toEqual([2, expect.stringContaining("expected bun, deno or the path")]);
+    expect([unknown.code, unknown.stderr]).toEqual([2, expect.stringContaining("expected bun, deno or a path")]);
   });
 
   test("arguments, how it ended and the signal that ended it come through as they are", async () => {

@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 // Starts performer on Bun or Deno. npm runs this with Node, which cannot run performer itself; it is plain JavaScript for that reason.
 import { spawn } from "node:child_process";
-import { accessSync, constants, existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { delimiter, dirname, isAbsolute, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const windows = process.platform === "win32";
-const suffix = windows ? ".exe" : "";
+const { platform, arch } = process;
+const suffix = platform === "win32" ? ".exe" : "";
 // The sources where they are (the repository), else what was built from them (the package).
 const program = ["../cli.ts", "../dist/cli.js"].map((name) => join(here, name)).find(existsSync);
 
@@ -17,7 +17,6 @@ const ARGUMENTS = {
   bun: ["--no-install", "--no-env-file", `--config=${join(here, "bunfig.toml")}`],
   deno: ["run", "--allow-all", "--quiet"],
 };
-
 if (process.versions.bun || process.versions.deno) await import(pathToFileURL(program).href);
 else start(choose());
 
@@ -53,25 +52,18 @@ function find(name) {
 
 /** The program itself in an npm package, so that its install script need not have run, nor a second Node. */
 function inPackages(name, modules) {
-  const { platform, arch } = process;
+  const system = suffix && name === "bun" ? "windows" : platform;
   const paths = name === "bun"
-    ? [
-      "bun/bin/bun.exe",
-      `@oven/bun-${windows ? "windows" : platform}-${arch === "arm64" ? "aarch64" : arch}/bin/bun${suffix}`,
-    ]
-    : [`deno/deno${suffix}`, `@deno/${platform}-${arch}${platform === "linux" ? "-glibc" : ""}/deno${suffix}`];
+    ? ["bun/bin/bun.exe", `@oven/bun-${system}-${arch.replace("arm64", "aarch64")}/bin/bun${suffix}`]
+    : [`deno/deno${suffix}`, `@deno/${system}-${arch}${system === "linux" ? "-glibc" : ""}/deno${suffix}`];
   return paths.map((path) => join(modules, path)).find(isProgram);
 }
 
 /** A file that may be run. One of a few bytes in node_modules only stands in for it until an install script has run. */
 function isProgram(path) {
-  try {
-    accessSync(path, constants.X_OK);
-    const found = statSync(path);
-    return found.isFile() && (found.size > 1e6 || !path.includes("node_modules"));
-  } catch {
-    return false;
-  }
+  if (!existsSync(path)) return false;
+  const found = statSync(path);
+  return found.isFile() && (found.mode & 0o111 || suffix) && (found.size > 1e6 || !path.includes("node_modules"));
 }
 
 function refuse(code, words) {
@@ -82,7 +74,7 @@ function refuse(code, words) {
 /** Becomes the runtime where the system can (Node 22.15 on, not on Windows); else runs it and passes on signals and how it ended. */
 function start({ name, path }) {
   const args = [...ARGUMENTS[name], program, ...process.argv.slice(2)];
-  if (process.execve && !windows) process.execve(path, [path, ...args], process.env);
+  if (process.execve && !suffix) process.execve(path, [path, ...args], process.env);
   // Before the child exists, so that no signal falls between.
   for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
   for (const signal of ["SIGINT", "SIGQUIT"]) process.on(signal, () => terminalTellsAll() || child.kill(signal));

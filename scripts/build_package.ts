@@ -2,14 +2,17 @@
  * Builds dist/, the code of the npm package: JavaScript in chunks that are loaded when they are needed, the wasm kernels beside it, and
  * the library's types. Deno refuses TypeScript below node_modules. `npm pack` runs this first.
  */
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { bundle, licencesOf, ROOT } from "./ship/bundle.ts";
 
 const dist = join(ROOT, "dist");
 
-rmSync(dist, { recursive: true, force: true });
+// The single binary may lie there too (scripts/build_binary.ts).
+for (const name of existsSync(dist) ? readdirSync(dist) : []) {
+  if (!name.startsWith("performer")) rmSync(join(dist, name), { recursive: true });
+}
 const modules = await bundle("package_assets.ts", {
   entrypoints: ["cli.ts", "mod.ts", "src/backends/wasm_worker.ts"].map((name) => join(ROOT, name)),
   outdir: dist,

@@ -97,6 +97,10 @@ describe("only one place", () => {
     expect(matching(/"node:fs(\/promises)?"/).filter((file) => !allowed.includes(file))).toEqual([]);
   });
 
+  test("assets.ts asks where the code is: a bundle and a binary put it elsewhere", () => {
+    expect(matching(/\bimport\.meta\b|\bcreateRequire\b/)).toEqual(["src/assets.ts"]);
+  });
+
   test("cli.ts touches the process", () => {
     const pattern = /"node:process"|\bprocess\.(exit|argv|stdout|stderr|stdin|on)\b/;
     expect(matching(pattern)).toEqual(["cli.ts"]);

@@ -49,7 +49,9 @@ const terminal: Terminal = {
   runtime: versions.bun ? `Bun ${versions.bun}` : versions.deno ? `Deno ${versions.deno}` : `Node ${versions.node}`,
   out: (text) => writeStandard(1, text),
   err: (text) => writeStandard(2, text),
-  peakBytes: () => peakResident() ?? process.resourceUsage().maxRSS * 1024,
+  // Deno 2.5 has no resourceUsage.
+  peakBytes: () =>
+    peakResident() ?? (process.resourceUsage ? process.resourceUsage().maxRSS * 1024 : process.memoryUsage().rss),
   signal: abort.signal,
   get console() {
     return person();

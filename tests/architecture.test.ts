@@ -31,7 +31,7 @@ function staticImportsOf(file: string): string[] {
 const LAYERS: readonly RegExp[] = [
   /^kernels\/|^src\/(errors|system_errors|tensor|words|version|statistics|timing|in_flight)\.ts$/,
   /^src\/plots\/|^src\/(bytes|disk|pipe_\w+|random|sobol|sobol_directions|closed_forms|predicted_error|feature_map|plan|decay|state|near_far|near_far_flops|near_far_sizes|far_state|rules_table|moments|symmetric|fitted|row_transform)\.ts$/,
-  /^src\/(projection|attention|backend|metrics|rules_plan)\.ts$/,
+  /^src\/(assets|projection|attention|backend|metrics|rules_plan)\.ts$/,
   /^src\/(backends|formats)\//,
   /^src\/(inputs|report|warnings|check|sampled_rows|sessions|compare(_\w+)?|run(_\w+)?|near_rows|sample|row_slice|shrink|health(_\w+)?|trial|candidates|choose|tune|setting_words|centroids|fit_near_far|fit|transformed|forecast|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/(exporters|charts|figures|help)\//,
   /^src\/model\//,
@@ -95,6 +95,10 @@ describe("only one place", () => {
   test("bytes.ts and disk.ts touch files", () => {
     const allowed = ["src/bytes.ts", "src/disk.ts", "src/backends/webgpu_swiftshader.ts"]; // the last unpacks a driver
     expect(matching(/"node:fs(\/promises)?"/).filter((file) => !allowed.includes(file))).toEqual([]);
+  });
+
+  test("assets.ts asks where the code is: a bundle and a binary put it elsewhere", () => {
+    expect(matching(/\bimport\.meta\b|\bcreateRequire\b/)).toEqual(["src/assets.ts"]);
   });
 
   test("cli.ts touches the process", () => {

@@ -15,6 +15,7 @@
  * twice BLOCK_NUMBERS, were not faster by more than noise.
  */
 import os from "node:os";
+import { assets } from "../assets.ts";
 import type { Backend, Driver, ExactSession, Linear, OpenOptions, Peak, Session } from "../backend.ts";
 import { UnsupportedError, UsageError } from "../errors.ts";
 import type { ExactPlan, Limits, LinearPlan, Plan } from "../plan.ts";
@@ -107,7 +108,7 @@ export async function openOnnx(
 function refusal({ code, message }: Error & { code?: string }): string {
   const absent = code === "ERR_MODULE_NOT_FOUND" || code === "MODULE_NOT_FOUND";
   if (absent && message.includes(PACKAGE)) {
-    return `the package "${PACKAGE}" is not installed; run npm install ${PACKAGE}`;
+    return `the package "${PACKAGE}" is not installed; run npm install ${PACKAGE}${assets.where}`;
   }
   return `the package "${PACKAGE}" does not load: ${message.split("\n")[0]}`;
 }

@@ -1,4 +1,5 @@
 /** onnxruntime-node as this backend uses it: loaded when asked for, graphs compiled once, float32 tensors over our own arrays. */
+import { assets } from "../assets.ts";
 import type { Graph } from "./onnx_graph.ts";
 
 /** A float32 tensor over `data`, which stays ours: runs read it, or write it when it is a result. */
@@ -23,12 +24,12 @@ export interface OrtModule {
   readonly env: { readonly versions: { readonly node?: string; readonly common: string } };
 }
 
-/** Its name on npm. Not a literal in the import below, so that type checks and bundles do without the package. */
+/** Its name on npm. Never the literal of an import, so that type checks and bundles do without the package. */
 export const PACKAGE: string = "onnxruntime-node";
 
 /** Imports the package; throws what the runtime throws when it is not there. */
 export async function importPackage(): Promise<OrtModule> {
-  const module = await import(PACKAGE);
+  const module = await assets.optional(PACKAGE) as OrtModule & { readonly default?: OrtModule };
   return module.default ?? module;
 }
 

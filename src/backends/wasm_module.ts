@@ -1,6 +1,5 @@
 /** The compiled kernels (kernels/wasm/*.wasm) and what they export. */
-import { fileURLToPath, URL } from "node:url";
-import { openFile } from "../bytes.ts";
+import { assets } from "../assets.ts";
 import { UnsupportedError } from "../errors.ts";
 
 /** Exports of kernels/wasm/assembly/index.ts; documented there. All arguments are numbers; pointers are bytes. */
@@ -78,7 +77,7 @@ export type Build = typeof BUILDS[number];
 export async function compileKernels(wanted?: Build): Promise<{ module: WebAssembly.Module; build: Build }> {
   let reason = "";
   for (const build of wanted ? [wanted] : BUILDS) {
-    const bytes = await readAll(new URL(`../../kernels/wasm/${build}.wasm`, import.meta.url));
+    const bytes = await assets.kernel(build);
     try {
       return { module: await WebAssembly.compile(bytes), build };
     } catch (error) {
@@ -86,13 +85,6 @@ export async function compileKernels(wanted?: Build): Promise<{ module: WebAssem
     }
   }
   throw new UnsupportedError("wasm", reason);
-}
-
-async function readAll(url: URL): Promise<Uint8Array<ArrayBuffer>> {
-  await using file = await openFile(fileURLToPath(url));
-  const bytes = new Uint8Array(file.byteLength);
-  await file.read(bytes, 0);
-  return bytes;
 }
 
 /** An instance over shared memory. Every thread has its own; they have no data of their own in that memory. */

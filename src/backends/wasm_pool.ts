@@ -11,8 +11,8 @@
  * Starting two threads takes 40 ms on Bun and 160 ms on Deno, as long as some thousand rows do, so the first jobs run on the
  * main thread and threads start when these have taken `PATIENCE`. Which thread runs a job changes no bit of its result.
  */
-import { URL } from "node:url";
 import { Worker } from "node:worker_threads";
+import { assets } from "../assets.ts";
 import { TransientError } from "../errors.ts";
 import { type Call, type Job, type Kernels, PRODUCT_BYTES, runJob } from "./wasm_module.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
@@ -76,7 +76,7 @@ export class Pool {
       stages: this.#stages[index] ?? 0,
       taken: this.#taken,
     };
-    const worker = new Worker(new URL("./wasm_worker.ts", import.meta.url), { workerData });
+    const worker = new Worker(assets.thread, { workerData });
     const waiting = new Map<number, Waiting>();
     worker.on("message", ({ id, error }: Done) => {
       const one = waiting.get(id);

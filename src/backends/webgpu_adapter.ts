@@ -1,4 +1,5 @@
 /** Finds a WebGPU adapter through Dawn (npm `webgpu`): hardware first, software only when it was asked for. */
+import { assets } from "../assets.ts";
 import { UnsupportedError, UsageError } from "../errors.ts";
 import type { OpenOptions } from "../backend.ts";
 import { loadVulkan } from "./webgpu_ffi.ts";
@@ -20,13 +21,11 @@ const DENIED = /permission|NotCapable|--allow/i;
 
 async function loadDawn(): Promise<Dawn> {
   try {
-    return (await import("webgpu")) as unknown as Dawn;
+    return (await assets.dawn()) as Dawn;
   } catch (error) {
     const message = (error as Error).message.split("\n")[0];
-    const way = DENIED.test(message)
-      ? "; give --allow-ffi"
-      : "; run npm install webgpu, which needs Linux with glibc 2.34, macOS or Windows";
-    throw new UnsupportedError("webgpu", `Dawn cannot be loaded: ${message}${way}`);
+    const way = DENIED.test(message) ? "give --allow-ffi" : assets.dawnRemedy;
+    throw new UnsupportedError("webgpu", `Dawn cannot be loaded: ${message}; ${way}`);
   }
 }
 

@@ -16,8 +16,8 @@ import {
 import { createHash } from "node:crypto";
 import { tmpdir, userInfo } from "node:os";
 import { basename, dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { brotliDecompressSync } from "node:zlib";
+import { assets } from "../assets.ts";
 import { UnsupportedError } from "../errors.ts";
 import { loadVulkan, setNativeEnvironment } from "./webgpu_ffi.ts";
 
@@ -37,7 +37,7 @@ export function* tarFiles(tar: Uint8Array): Iterable<{ readonly name: string; re
 
 /** Path of the archive in the nearest node_modules, or null. */
 function findArchive(): string | null {
-  for (let folder = dirname(fileURLToPath(import.meta.url)); folder !== dirname(folder); folder = dirname(folder)) {
+  for (let { folder } = assets; folder !== dirname(folder); folder = dirname(folder)) {
     const path = join(folder, "node_modules/@sparticuz/chromium/bin/swiftshader.tar.br");
     if (existsSync(path)) return path;
   }
@@ -84,7 +84,9 @@ export async function offerSwiftShader(): Promise<void> {
   } catch (error) {
     throw refuse(`the software adapter cannot be looked for: ${(error as Error).message}`);
   }
-  if (!archive) throw refuse("the software adapter is not installed; run npm install @sparticuz/chromium");
+  if (!archive) {
+    throw refuse(`the software adapter is not installed; run npm install @sparticuz/chromium${assets.where}`);
+  }
   try {
     const folder = unpack(archive);
     for (const name of ["VK_ICD_FILENAMES", "VK_DRIVER_FILES"]) {

@@ -1,6 +1,5 @@
 /** Specifications as pictures: SVG by Vega-Lite, PNG by resvg. Both are optional packages, loaded when first drawn with. */
-import { fileURLToPath } from "node:url";
-import { readBytes } from "../bytes.ts";
+import { assets } from "../assets.ts";
 import { UsageError } from "../errors.ts";
 
 /** What `npm install` must add, for messages. */
@@ -106,7 +105,7 @@ function loadPainter(): Promise<Painter> {
     // Without a font it would draw no text at all, and say nothing.
     const [wasm, ...fonts] = await Promise.all(
       ["@resvg/resvg-wasm/index_bg.wasm", FONT_FILE, BOLD_FILE].map((name) =>
-        optional(async () => await readBytes(fileURLToPath(import.meta.resolve(name))), "a PNG", RESVG)
+        optional(() => assets.file(name), "a PNG", RESVG)
       ),
     );
     await initWasm(wasm);

@@ -1,5 +1,6 @@
 /** Gathers what `doctor` shows. */
 import * as os from "node:os";
+import { assets } from "../assets.ts";
 import { testBackends } from "../backends/self_test.ts";
 import { bytesText } from "../words.ts";
 import { VERSION } from "../version.ts";
@@ -45,7 +46,7 @@ export async function examine(terminal: Terminal): Promise<Examined> {
   const settings = await settingsOf(configurationFor(terminal), COMMANDS);
   for (const { name, value, source } of settings) configuration[name] ??= `${value} (${source})`;
   const sections = {
-    performer: { version: VERSION, runtime: terminal.runtime },
+    performer: { version: VERSION, shipped: assets.form, runtime: terminal.runtime },
     machine: {
       system: `${os.type()} ${os.release()} ${os.arch()}`,
       processor: os.cpus()[0]?.model ?? "unknown",

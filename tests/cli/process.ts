@@ -16,6 +16,8 @@ export const RUNTIMES: Readonly<Record<string, readonly string[]>> = {
 
 export interface Outcome {
   readonly code: number | null;
+  /** Of a process that did not exit but was ended. */
+  readonly signal: string | null;
   readonly out: Uint8Array;
   readonly stdout: string;
   readonly stderr: string;
@@ -25,28 +27,37 @@ export interface ProcessOptions {
   readonly runtime?: string;
   readonly cwd?: string;
   readonly env?: Record<string, string>;
-  readonly input?: Uint8Array;
+  /** What stdin holds; null leaves it open for `during`. */
+  readonly input?: Uint8Array | null;
   /** Called with the running process, e.g. to send signals. */
   readonly during?: (child: ReturnType<typeof spawn>) => void;
 }
 
 /** Runs `performer ARGS`. Configuration of the machine is kept out. */
 export function performer(args: readonly string[], options: ProcessOptions = {}): Promise<Outcome> {
-  const [command, ...first] = RUNTIMES[options.runtime ?? "bun"];
   const env = { PATH: process.env.PATH!, HOME: tmpdir(), NO_COLOR: "1", ...options.env };
-  const child = spawn(command, [...first, join(ROOT, "cli.ts"), ...args], { cwd: options.cwd ?? ROOT, env });
+  const command = [...RUNTIMES[options.runtime ?? "bun"], join(ROOT, "cli.ts"), ...args];
+  return runProcess(command, { ...options, cwd: options.cwd ?? ROOT, env });
+}
+
+/** Runs a command in exactly this environment. */
+export function runProcess(
+  [command, ...args]: readonly string[],
+  { cwd, env, input, during }: Omit<ProcessOptions, "runtime">,
+): Promise<Outcome> {
+  const child = spawn(command, args, { cwd, env });
   const chunks: Uint8Array[] = [];
   let stderr = "";
   child.stdout.on("data", (chunk: Uint8Array) => chunks.push(chunk));
   child.stderr.on("data", (chunk: Uint8Array) => stderr += new TextDecoder().decode(chunk));
   child.stdin.on("error", () => {});
-  child.stdin.end(options.input ?? new Uint8Array());
-  options.during?.(child);
+  if (input !== null) child.stdin.end(input ?? new Uint8Array());
+  during?.(child);
   return new Promise((resolve, reject) => {
     child.on("error", reject);
-    child.on("close", (code) => {
+    child.on("close", (code, signal) => {
       const out = new Uint8Array(Buffer.concat(chunks));
-      resolve({ code, out, stdout: new TextDecoder().decode(out), stderr });
+      resolve({ code, signal, out, stdout: new TextDecoder().decode(out), stderr });
     });
   });
 }

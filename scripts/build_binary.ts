@@ -38,7 +38,6 @@ mkdirSync(dirname(outfile), { recursive: true });
 const modules = await bundle("binary_assets.ts", {
   entrypoints: ["cli.ts", "src/backends/wasm_worker.ts"].map((name) => join(ROOT, name)),
   target: "bun",
-  external: ["gl"],
   plugins: [dawn],
   // Code that is loaded when it is needed, and compiled already, halves the time to a first result. Names stay: gpu.js reads functions
   // as text, and reports of bugs have names in them.
@@ -47,6 +46,7 @@ const modules = await bundle("binary_assets.ts", {
   bytecode: true,
   minify: { whitespace: true, syntax: true, identifiers: false },
   // Settings of the folder it is used in are nobody's business: a bunfig.toml may name code to run.
-  compile: { outfile, autoloadDotenv: false, autoloadBunfig: false },
+  // Without package.json Bun finds no package at all, and optional ones lie beside the binary.
+  compile: { outfile, autoloadDotenv: false, autoloadBunfig: false, autoloadPackageJson: true },
 });
 writeFileSync(`${outfile}.LICENCES.txt`, licencesOf(modules));

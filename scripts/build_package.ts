@@ -19,7 +19,7 @@ const modules = await bundle("package_assets.ts", {
   target: "node",
   splitting: true,
   naming: { entry: "[name].js", chunk: "[name]-[hash].js" },
-  external: ["webgpu", "gl", "vega", "vega-lite", "@resvg/resvg-wasm"],
+  external: ["webgpu", "vega", "vega-lite", "@resvg/resvg-wasm"],
 });
 for (const build of ["relaxed", "simd"]) cpSync(join(ROOT, `kernels/wasm/${build}.wasm`), join(dist, `${build}.wasm`));
 writeFileSync(join(dist, "LICENCES.txt"), licencesOf(modules));

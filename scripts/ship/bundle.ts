@@ -19,6 +19,21 @@ function withAssets(name: string): BunPlugin {
   };
 }
 
+/**
+ * gpu.js asks for npm `gl`, which loads on neither Bun nor Deno, and goes without it when that fails. Left outside, a binary would look
+ * for it in the folder it is used in, and run what it finds.
+ */
+const withoutGl: BunPlugin = {
+  name: "gl",
+  setup(build) {
+    build.onResolve({ filter: /^gl$/ }, () => ({ path: "gl", namespace: "none" }));
+    build.onLoad(
+      { filter: /.*/, namespace: "none" },
+      () => ({ contents: 'throw new Error("gl is left out");', loader: "js" }),
+    );
+  },
+};
+
 /** Bundles the program; throws with the bundler's words. Returns the paths of all modules that went in, relative to ROOT. */
 export async function bundle(assets: string, config: BuildConfig): Promise<string[]> {
   const { plugins = [], ...rest } = config;
@@ -26,7 +41,7 @@ export async function bundle(assets: string, config: BuildConfig): Promise<strin
     root: ROOT,
     metafile: true,
     ...rest,
-    plugins: [withAssets(assets), ...plugins],
+    plugins: [withAssets(assets), withoutGl, ...plugins],
   });
   return Object.keys(result.metafile!.inputs);
 }

@@ -85,10 +85,25 @@ test("a PNG: the fonts are inside", async () => {
   expect([...readFileSync(path("empty/figure.png")).subarray(1, 4)]).toEqual([0x50, 0x4e, 0x47]);
 });
 
-test("settings for Bun in the folder are left alone: they may name code to run", async () => {
+test("code in the folder is left alone: settings for Bun, and packages of names that are known here", async () => {
   writeFileSync(path("empty/bunfig.toml"), 'preload = ["./preload.ts"]\n');
   writeFileSync(path("empty/preload.ts"), 'console.log("preloaded");');
   writeFileSync(path("empty/.env"), "PERFORMER_BACKEND=scalar\n");
-  const { code, stdout } = await inFolder(["attend", "-", "--json"], npyBytes([64, 32], wave));
-  expect([code, JSON.parse(stdout).backend.name]).toEqual([0, "wasm"]);
+  writeFileSync(path("empty/package.json"), "{}");
+  for (const name of ["gl", "gpu.js", "onnxruntime-node", "webgpu"]) {
+    mkdirSync(path(`empty/node_modules/${name}`), { recursive: true });
+    writeFileSync(path(`empty/node_modules/${name}/index.js`), 'console.log("a package"); process.exit(9);');
+  }
+  const input = npyBytes([64, 32], wave);
+  const usual = await inFolder(["attend", "-", "--json"], input);
+  expect([usual.code, JSON.parse(usual.stdout).backend.name]).toEqual([0, "wasm"]);
+  const asked = await inFolder(["attend", "-", "--json", "--backend", "onnx,gpujs"], input);
+  expect([asked.code, JSON.parse(asked.stdout).backend.name]).toEqual([0, "gpujs"]);
+});
+
+test("an optional package beside the binary is found", async () => {
+  mkdirSync(path("bin/node_modules/onnxruntime-node"), { recursive: true });
+  writeFileSync(path("bin/node_modules/onnxruntime-node/index.js"), 'throw new Error("the one beside");');
+  const { code, stderr } = await inFolder(["attend", "-", "--backend", "onnx"], npyBytes([64, 32], wave));
+  expect([code, stderr]).toEqual([4, expect.stringContaining("does not load: the one beside")]);
 });

@@ -35,8 +35,8 @@ const dawn: BunPlugin = {
 };
 
 mkdirSync(dirname(outfile), { recursive: true });
-const modules = await bundle("binary_assets.ts", {
-  entrypoints: ["cli.ts", "src/backends/wasm_worker.ts"].map((name) => join(ROOT, name)),
+const modules = await bundle("binary", {
+  entrypoints: ["cli.ts", "src/backends/wasm_worker.ts", "src/pipe_worker.ts"].map((name) => join(ROOT, name)),
   target: "bun",
   plugins: [dawn],
   // Code that is loaded when it is needed, and compiled already, halves the time to a first result. Names stay: gpu.js reads functions

@@ -13,8 +13,10 @@ const dist = join(ROOT, "dist");
 for (const name of existsSync(dist) ? readdirSync(dist) : []) {
   if (!name.startsWith("performer")) rmSync(join(dist, name), { recursive: true });
 }
-const modules = await bundle("package_assets.ts", {
-  entrypoints: ["cli.ts", "mod.ts", "src/backends/wasm_worker.ts"].map((name) => join(ROOT, name)),
+const modules = await bundle("package", {
+  entrypoints: ["cli.ts", "mod.ts", "src/backends/wasm_worker.ts", "src/pipe_worker.ts"].map((name) =>
+    join(ROOT, name)
+  ),
   outdir: dist,
   target: "node",
   splitting: true,

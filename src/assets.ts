@@ -1,8 +1,8 @@
 /**
  * What the program carries beside its code, and where packages are that it does not carry.
  *
- * Only this module differs between the ways the program is shipped: this file serves the sources, scripts/ship/package_assets.ts takes
- * its place in the npm package (dist/) and scripts/ship/binary_assets.ts in the single binary.
+ * Only this module and threads.ts differ between the ways the program is shipped: this file serves the sources,
+ * scripts/ship/package_assets.ts takes its place in the npm package (dist/) and scripts/ship/binary_assets.ts in the single binary.
  */
 import { dirname } from "node:path";
 import { fileURLToPath, URL } from "node:url";
@@ -11,8 +11,6 @@ import { readBytes } from "./bytes.ts";
 export interface Assets {
   /** How the program was shipped, for `doctor`. */
   readonly form: "sources" | "npm package" | "single binary";
-  /** The code of a computing thread, src/backends/wasm_worker.ts. */
-  readonly thread: URL;
   /** The folder from which node_modules are looked for, upwards. */
   readonly folder: string;
   /** Where `npm install` has to be run for `optional` and `folder`, as the end of a message. */
@@ -31,7 +29,6 @@ export interface Assets {
 
 export const assets: Assets = {
   form: "sources",
-  thread: new URL("./backends/wasm_worker.ts", import.meta.url),
   folder: dirname(fileURLToPath(import.meta.url)),
   where: "",
   dawnRemedy: "run npm install webgpu, which needs Linux with glibc 2.34, macOS or Windows",

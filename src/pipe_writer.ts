@@ -8,11 +8,11 @@
  *   1          written on the main thread, which reads meanwhile nothing.
  *   2  (this)  a ring and a thread.
  */
-import { URL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { writeFully } from "./disk.ts";
 import { CLOSED, CODES, DRAINED, FAILED, FILLED, LENGTHS, SLOT_BYTES, SLOTS } from "./pipe_ring.ts";
 import { writeError } from "./system_errors.ts";
+import { THREADS } from "./threads.ts";
 import type { PipeStart } from "./pipe_worker.ts";
 
 /** Bytes written before a thread is worth its start (25 ms on Bun, 90 on Deno). */
@@ -50,7 +50,7 @@ class Ring {
 
   constructor(fd: number, readonly path: string) {
     const workerData: PipeStart = { fd, control: this.#control, slots: this.#slots };
-    this.#worker = new Worker(new URL("./pipe_worker.ts", import.meta.url), { workerData });
+    this.#worker = new Worker(THREADS.pipe, { workerData });
     this.#worker.unref();
   }
 

@@ -29,7 +29,7 @@ function staticImportsOf(file: string): string[] {
 }
 
 const LAYERS: readonly RegExp[] = [
-  /^kernels\/|^src\/(errors|system_errors|tensor|words|version|statistics|timing|in_flight)\.ts$/,
+  /^kernels\/|^src\/(errors|system_errors|tensor|words|version|statistics|timing|in_flight|threads)\.ts$/,
   /^src\/plots\/|^src\/(bytes|disk|pipe_\w+|random|sobol|sobol_directions|closed_forms|predicted_error|feature_map|plan|decay|state|near_far|near_far_flops|near_far_sizes|far_state|rules_table|moments|symmetric|fitted|row_transform)\.ts$/,
   /^src\/(assets|projection|attention|backend|metrics|rules_plan)\.ts$/,
   /^src\/(backends|formats)\//,
@@ -97,8 +97,8 @@ describe("only one place", () => {
     expect(matching(/"node:fs(\/promises)?"/).filter((file) => !allowed.includes(file))).toEqual([]);
   });
 
-  test("assets.ts asks where the code is: a bundle and a binary put it elsewhere", () => {
-    expect(matching(/\bimport\.meta\b|\bcreateRequire\b/)).toEqual(["src/assets.ts"]);
+  test("assets.ts and threads.ts ask where the code is: a bundle and a binary put it elsewhere", () => {
+    expect(matching(/\bimport\.meta\b|\bcreateRequire\b/).sort()).toEqual(["src/assets.ts", "src/threads.ts"]);
   });
 
   test("cli.ts touches the process", () => {

@@ -4,7 +4,7 @@
  */
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { pathToFileURL, URL } from "node:url";
+import { pathToFileURL } from "node:url";
 import relaxed from "../../kernels/wasm/relaxed.wasm" with { type: "file" };
 import simd from "../../kernels/wasm/simd.wasm" with { type: "file" };
 import resvg from "@resvg/resvg-wasm/index_bg.wasm" with { type: "file" };
@@ -24,7 +24,6 @@ const folder = dirname(process.execPath);
 
 export const assets: Assets = {
   form: "single binary",
-  thread: new URL("./src/backends/wasm_worker.js", import.meta.url),
   folder,
   where: ` in ${folder}`,
   dawnRemedy:

@@ -6,12 +6,17 @@ import { fileURLToPath } from "node:url";
 
 export const ROOT: string = fileURLToPath(new URL("../..", import.meta.url));
 
-/** Puts scripts/ship/`name` in the place of src/assets.ts. The first line of cli.ts would make the bundler write for Bun alone. */
-function withAssets(name: string): BunPlugin {
+/** How the program is shipped. */
+type Form = "package" | "binary";
+
+/** Puts scripts/ship/`form`_assets.ts in the place of src/assets.ts, and so for threads.ts. The first line of cli.ts would make the bundler write for Bun alone. */
+function withAssets(form: Form): BunPlugin {
   return {
     name: "assets",
     setup(build) {
-      build.onResolve({ filter: /\/assets\.ts$/ }, () => ({ path: join(ROOT, "scripts/ship", name) }));
+      build.onResolve({ filter: /\/(assets|threads)\.ts$/ }, ({ path }) => {
+        return { path: join(ROOT, "scripts/ship", `${form}_${path.split("/").at(-1)}`) };
+      });
       build.onLoad({ filter: /\/cli\.ts$/ }, ({ path }) => {
         return { contents: readFileSync(path, "utf8").replace(/^#!.*/, ""), loader: "ts" };
       });
@@ -35,13 +40,13 @@ const withoutGl: BunPlugin = {
 };
 
 /** Bundles the program; throws with the bundler's words. Returns the paths of all modules that went in, relative to ROOT. */
-export async function bundle(assets: string, config: BuildConfig): Promise<string[]> {
+export async function bundle(form: Form, config: BuildConfig): Promise<string[]> {
   const { plugins = [], ...rest } = config;
   const result = await Bun.build({
     root: ROOT,
     metafile: true,
     ...rest,
-    plugins: [withAssets(assets), withoutGl, ...plugins],
+    plugins: [withAssets(form), withoutGl, ...plugins],
   });
   return Object.keys(result.metafile!.inputs);
 }

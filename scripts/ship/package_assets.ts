@@ -6,7 +6,6 @@ import { readBytes } from "../../src/bytes.ts";
 
 export const assets: Assets = {
   form: "npm package",
-  thread: new URL("./wasm_worker.js", import.meta.url),
   folder: dirname(fileURLToPath(import.meta.url)),
   where: "",
   dawnRemedy: "run npm install webgpu, which needs Linux with glibc 2.34, macOS or Windows",

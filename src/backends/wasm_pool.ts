@@ -12,7 +12,7 @@
  * main thread and threads start when these have taken `PATIENCE`. Which thread runs a job changes no bit of its result.
  */
 import { Worker } from "node:worker_threads";
-import { assets } from "../assets.ts";
+import { THREADS } from "../threads.ts";
 import { TransientError } from "../errors.ts";
 import { type Call, type Job, type Kernels, PRODUCT_BYTES, runJob } from "./wasm_module.ts";
 import type { SharedMemory } from "./wasm_memory.ts";
@@ -76,7 +76,7 @@ export class Pool {
       stages: this.#stages[index] ?? 0,
       taken: this.#taken,
     };
-    const worker = new Worker(assets.thread, { workerData });
+    const worker = new Worker(THREADS.compute, { workerData });
     const waiting = new Map<number, Waiting>();
     worker.on("message", ({ id, error }: Done) => {
       const one = waiting.get(id);

@@ -72,6 +72,21 @@ describe("attend", () => {
     expect(Buffer.from(ours.out).equals(sources.stdout)).toBe(true);
   });
 
+  test("long outputs into pipes, which a thread of its own writes", async () => {
+    const input = npyBytes([120_000, 32], wave);
+    const { code, stderr, out } = await inFolder(["attend", "-", "--features", "none", "-o", "-", "-q"], input);
+    expect([code, stderr]).toEqual([0, ""]);
+    const numbers = (npy: Uint8Array) => Buffer.from(npy.subarray(npy.length - 120_000 * 32 * 4));
+    expect(numbers(out).equals(numbers(input))).toBe(true);
+  });
+
+  test("a session", async () => {
+    const script = new TextEncoder().encode("x = randn(100, 8, 1)\njs (await phi(x)).shape\n?hyperbolic\n");
+    const { code, stdout, stderr } = await inFolder(["repl"], script);
+    expect([code, stderr]).toEqual([0, ""]);
+    expect(stdout).toMatch(/x = tensor \[100, 8\][^]*100[^]*hyperbolic/);
+  });
+
   test("a page: the packages that draw are inside", async () => {
     const { code, stderr } = await inFolder(["attend", "-", "-q", "--report", "page.html"], npyBytes([200, 32], wave));
     expect([code, stderr]).toEqual([0, ""]);

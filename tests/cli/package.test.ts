@@ -180,13 +180,13 @@ describe.skipIf(!npm || !node)("the npm package (needs npm and node on PATH)", (
       expect((await inFolder([launcher, "--version"], { env: env() })).stdout).toBe(`${version}\n`);
     });
 
-    test("threads start from the code beside the program", async () => {
-      // Far more work than the main thread does before it starts threads.
+    test("threads start from the code beside the program, to compute and to write", async () => {
+      // Far more work than the main thread does, and more bytes than it writes, before it starts threads.
       writeFileSync(path("data/long.npy"), npyBytes([60_000, 32], wave));
-      const args = ["attend", "long.npy", "-m", "512", "--backend", "wasm", "--threads", "2", "--json"];
-      const { code, stdout, stderr } = await inFolder([launcher, ...args], { env: env(), cwd: "data" });
-      expect([code, stderr]).toEqual([0, ""]);
-      expect(JSON.parse(stdout).backend.device).toContain("2 threads");
+      const args = ["attend", "long.npy", "-m", "512", "--backend", "wasm", "--threads", "2", "-o", "-", "--json"];
+      const { code, out, stderr } = await inFolder([launcher, ...args], { env: env(), cwd: "data" });
+      expect([code, readNpyBytes(out).shape]).toEqual([0, [60_000, 32]]);
+      expect(JSON.parse(stderr).backend.device).toContain("2 threads");
     });
 
     test("the library is found, with its types", async () => {

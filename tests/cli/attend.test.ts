@@ -59,7 +59,15 @@ describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {
     const before = readdirSync(path("."));
     const { code, stderr } = await performer(["attend", path("long.npy"), "-o", path("long_out.npy"), ...SCALAR], {
       runtime,
-      during: (child) => setTimeout(() => child.kill("SIGINT"), 1200),
+      during: (child) => {
+        // The output's temporary file is there once rows are computed.
+        const looking = setInterval(() => {
+          if (readdirSync(path(".")).length === before.length) return;
+          clearInterval(looking);
+          child.kill("SIGINT");
+        }, 20);
+        child.on("close", () => clearInterval(looking));
+      },
     });
     expect(stderr).toContain("stopping");
     expect(code).toBe(130);

@@ -291,15 +291,15 @@ test.each(mistakes)("%p exits %p", async (args, exit, words) => {
 
 test("interrupted: keeps what is finished, saves nothing, exits 130", async () => {
   const before = readdirSync(path("."));
-  const args = ["bench", "--backend", "scalar", "--heads", "1", "-L", "16,2^17", "--json", "-o", path("partial.json")];
+  const args = ["bench", "--backend", "scalar", "--heads", "1", "-L", "16,2^17", "--jsonl", "-o", path("partial.json")];
   const { code, stdout, stderr } = await performer(args, {
-    during: (child) => setTimeout(() => child.kill("SIGINT"), 3000),
+    during: (child) => child.stdout!.once("data", () => child.kill("SIGINT")), // the first length is measured
   });
   expect(stderr).toContain("stopping");
   expect(code).toBe(130);
-  const report: BenchReport = JSON.parse(stdout);
-  expect(report.complete).toBe(false);
-  expect(report.results.map(({ L }) => L)).toEqual([16]);
+  const lines = stdout.trim().split("\n").map((line) => JSON.parse(line));
+  expect(lines.filter(({ type }) => type === "row").map(({ L }) => L)).toEqual([16]);
+  expect(lines.at(-1)).toMatchObject({ type: "summary", complete: false });
   expect(readdirSync(path("."))).toEqual(before);
 });
 

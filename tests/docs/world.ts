@@ -6,7 +6,7 @@ import { zipOf } from "../formats/torch_made.ts";
 
 export interface World {
   readonly folder: string;
-  /** Of the user, with the folders that shells look for completions in. */
+  /** Of the user, with the folders that completions and man pages go to. */
   readonly home: string;
   /** PATH with `performer`, `npx performer` and a `jq` of its own. */
   readonly path: string;
@@ -86,7 +86,10 @@ export async function makeWorld(): Promise<World> {
   const bun = RUNTIMES.bun[0];
   shell("performer", `exec ${bun} ${program} "$@"`);
   shell("npx", `[ "$1" = performer ] || { echo "npx $1 is not for here" >&2; exit 9; }\nshift\nexec performer "$@"`);
+  shell("man", `[ "$*" = "-l -" ] && exec cat`); // which not every machine has
   shell("jq", `exec ${bun} ${JSON.stringify(join(ROOT, "tests/docs/jq.ts"))} "$@"`);
-  for (const name of [".zfunc", ".config/fish/completions"]) mkdirSync(at(`home/${name}`), { recursive: true });
+  for (const name of [".zfunc", ".config/fish/completions", ".local/share/man/man1"]) {
+    mkdirSync(at(`home/${name}`), { recursive: true });
+  }
   return { folder, home: at("home"), path: [at("bin"), dirname(bun), process.env.PATH].join(delimiter), remove };
 }

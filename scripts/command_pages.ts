@@ -17,6 +17,7 @@ const MORE: Readonly<Record<string, readonly string[]>> = {
   convert: ["formats.md", "models.md"],
   backends: ["backends.md"],
   doctor: ["configuration.md"],
+  explain: ["json.md"],
   repl: ["repl.md", "library.md"],
 };
 const [BEGIN, END] = ["<!-- commands: made by scripts/build_docs.ts -->", "<!-- end of commands -->"];

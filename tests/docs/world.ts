@@ -8,7 +8,7 @@ export interface World {
   readonly folder: string;
   /** Of the user, with the folders that completions and man pages go to. */
   readonly home: string;
-  /** PATH with `performer`, `npx performer` and a `jq` of its own. */
+  /** PATH with `performer` and `npx performer`; `man`, and where there is none `jq`, are stand-ins. */
   readonly path: string;
   readonly remove: () => void;
 }
@@ -87,7 +87,7 @@ export async function makeWorld(): Promise<World> {
   shell("performer", `exec ${bun} ${program} "$@"`);
   shell("npx", `[ "$1" = performer ] || { echo "npx $1 is not for here" >&2; exit 9; }\nshift\nexec performer "$@"`);
   shell("man", `[ "$*" = "-l -" ] && exec cat`); // which not every machine has
-  shell("jq", `exec ${bun} ${JSON.stringify(join(ROOT, "tests/docs/jq.ts"))} "$@"`);
+  if (!Bun.which("jq")) shell("jq", `exec ${bun} ${JSON.stringify(join(ROOT, "tests/docs/jq.ts"))} "$@"`);
   for (const name of [".zfunc", ".config/fish/completions", ".local/share/man/man1"]) {
     mkdirSync(at(`home/${name}`), { recursive: true });
   }

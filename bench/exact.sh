@@ -1,3 +1,4 @@
 #!/usr/bin/env bash
 # Exact attention beside FAVOR+, and where they cross: exact.sh [NAME [FLAGS…]]
-exec "$(dirname "$0")/workload.sh" exact "${1-}" --mode bidirectional,causal --features softmax,hyperbolic,positive -m 256 -L 256,512,1024,2048,4096 "${@:2}"
+export PERFORMER_MODE=bidirectional,causal PERFORMER_FEATURES=softmax,hyperbolic,positive PERFORMER_NUM_FEATURES=256 PERFORMER_LENGTHS=256,512,1024,2048,4096
+exec "$(dirname "$0")/workload.sh" exact "$@"

@@ -1,3 +1,4 @@
 #!/usr/bin/env bash
 # One thread, two, four … at one L: scaling.sh [NAME [FLAGS…]]
-exec "$(dirname "$0")/workload.sh" scaling "${1-}" --mode bidirectional,causal --features hyperbolic,softmax -m 256 -L 4096 --threads "${THREADS:-1,2}" "${@:2}"
+export PERFORMER_MODE=bidirectional,causal PERFORMER_FEATURES=hyperbolic,softmax PERFORMER_NUM_FEATURES=256 PERFORMER_LENGTHS=4096 PERFORMER_THREADS="${THREADS:-1,2}"
+exec "$(dirname "$0")/workload.sh" scaling "$@"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs one workload: workload.sh WORKLOAD NAME FLAGS… With a NAME it also writes bench/results/DATE-WORKLOAD-NAME.json and .md.
-# RUNTIME=deno runs it on Deno; PERFORMER_BACKEND and every other PERFORMER_… variable set what the workload leaves open.
+# RUNTIME=deno runs it on Deno. A workload sets PERFORMER_… variables, which flags win over; other variables set what it leaves open.
 set -eu
-workload=$1 name=$2
-shift 2
+workload=$1 name=${2-}
+shift $(($# < 2 ? $# : 2))
 cd "$(dirname "$0")/.."
 case "${RUNTIME:-bun}" in
   deno) run=(node_modules/.bin/deno run -A --quiet cli.ts) ;;

@@ -190,7 +190,8 @@ export async function takeSamples(
     return (now() - start) / 1000;
   };
   progress?.(0);
-  for (let warm = 0; warm < WARM_UP;) {
+  const wanted = Math.min(WARM_UP, options.seconds); // who gives a point less time than that wants a glance
+  for (let warm = 0; warm < wanted;) {
     await pause();
     warm += Math.max(await once(), Number.EPSILON);
   }

@@ -11,7 +11,7 @@ export const backends: Command = {
   summary: "opens each backend, runs a golden case on it, times it, and says which one auto takes",
   arguments: [],
   flags: [THREADS_FLAG, PLAIN_FORMAT_FLAG, ...COMMON_FLAGS],
-  examples: ["performer backends", "performer backends --json"],
+  examples: ["performer backends"],
   async run(invocation, terminal) {
     const { flags } = invocation;
     const format = formatOf(invocation);

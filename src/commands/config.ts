@@ -27,6 +27,9 @@ export const PER_RUN: ReadonlySet<string> = new Set([
   "export-data",
   "export-spec",
   "report",
+  "command",
+  "file",
+  "tour",
 ]);
 const MAX_BYTES = 1 << 20;
 
@@ -35,6 +38,9 @@ export interface Configuration {
   /** The text configured for a flag and where it came from; null when nothing is. */
   lookup(flag: Flag): Promise<{ value: string; source: Source; place: string } | null>;
 }
+
+/** Whether the environment and configuration files may set it: false where it describes one run. */
+export const settable = (flag: Flag): boolean => !PER_RUN.has(flag.name);
 
 /** "num-features" → "PERFORMER_NUM_FEATURES". */
 export const variableFor = (flag: Flag): string => `PERFORMER_${flag.name.toUpperCase().replaceAll("-", "_")}`;
@@ -57,7 +63,7 @@ export function configurationFor(terminal: Terminal): Configuration {
       }));
     },
     async lookup(flag) {
-      if (PER_RUN.has(flag.name)) return null;
+      if (!settable(flag)) return null;
       const set = terminal.settings?.[flag.name];
       if (set !== undefined) return { value: set, source: "session", place: ":set" };
       const variable = variableFor(flag);

@@ -82,7 +82,7 @@ export const drift: Command = {
   ],
   examples: [
     "performer drift model.safetensors tokens.npy --config config.json",
-    "performer drift model.safetensors tokens.npy --features hyperbolic,positive -m 64,256,1024 --layer 0:6 --json",
+    "performer drift model.safetensors tokens.npy --features hyperbolic,positive -m 64,256,1024 --layer 0:2 --json",
   ],
   async run(invocation, terminal) {
     const { runDrift } = await import("./drift_run.ts");

@@ -133,7 +133,7 @@ export const figure: Command = {
   examples: [
     "performer figure 4 -o figures/",
     "performer figure 2 -o ratio.png --width 1600",
-    "performer figure 3 bench/results/lengths.json -o time.svg",
+    "performer figure 3 lengths.json -o time.svg",
     "performer figure heads qkv.npz --features positive,hyperbolic -m 64,256 -o heads.svg",
     "performer figure heatmap --features trigonometric -m 64 -o weights.png",
   ],

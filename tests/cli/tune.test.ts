@@ -191,7 +191,7 @@ test("wrong wishes and inputs are refused", async () => {
     [[path("walk.npy"), "--time", "--memory"], 2, "give one of them"],
     [[path("walk.npy"), "--error", "0"], 2, "only exact attention has no error"],
     [[path("walk.npy"), "--error", "-1"], 2, "such as 0.05 or 5%"],
-    [[path("walk.npy"), "--features", "hyperbolik"], 2, 'Unknown feature map "hyperbolik"'],
+    [[path("walk.npy"), "--features", "hyperbolik"], 2, "Cannot use --features hyperbolik: did you mean hyperbolic?"],
     [[path("walk.npy"), "--sample", "3"], 2, "at least 16"],
     [[path("none.npy")], 2, "it has no rows"],
     [[path("walk.npy"), "--mask", path("zeros.npy")], 2, "check the values and the mask"],

@@ -74,6 +74,12 @@ export function withoutState({ features, nearFar, compat, shrink }: Attention): 
   return null;
 }
 
+/** Throws UsageError for attention without a state that could be kept. */
+export function requireState(attention: Attention): void {
+  const why = withoutState(attention);
+  if (why) throw new UsageError(`Cannot keep a state of "${attention.features}": ${why}`);
+}
+
 /**
  * A state as it is kept.
  * @param attention what it was made with, @param fit what its map was fitted to. Throws UsageError where there is no such state.
@@ -84,8 +90,7 @@ export function storedState(
   fit: Fit | null,
   kept: Pick<StoredState, "path" | "rows" | "state">,
 ): StoredState {
-  const why = withoutState(attention);
-  if (why) throw new UsageError(`Cannot keep a state of "${attention.features}": ${why}`);
+  requireState(attention);
   const map = featureMap(attention.features);
   const { kvHeads, headDim, valueDim } = sizes;
   const scale = logitScale(attention, headDim);

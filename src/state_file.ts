@@ -31,6 +31,8 @@ export const STATE_SUFFIX = ".safetensors";
 /** A state that was read. */
 export interface StateFile extends StoredState {
   readonly fingerprint: string;
+  /** SHA-256 of rows, keys and sums. */
+  readonly digest: string;
   /** Size of the file. */
   readonly bytes: number;
   /** Of the program that wrote it. */
@@ -158,12 +160,13 @@ async function stateOf(container: Container): Promise<StateFile> {
         `or performer ${metadata.version} draws another projection than ${VERSION}`,
     );
   }
-  if (metadata.digest !== digestOf(stored)) {
+  const digest = digestOf(stored);
+  if (metadata.digest !== digest) {
     throw new Broken(
-      `its sums are not those that were written: they have the digest ${digestOf(stored)}, expected ${metadata.digest}`,
+      `its sums are not those that were written: they have the digest ${digest}, expected ${metadata.digest}`,
     );
   }
-  return { ...stored, fingerprint, bytes: container.source.byteLength, version: metadata.version ?? "unknown" };
+  return { ...stored, fingerprint, digest, bytes: container.source.byteLength, version: metadata.version ?? "unknown" };
 }
 
 /** Tensors by name, each of the shape that it must have. */

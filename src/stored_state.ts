@@ -272,6 +272,18 @@ export function requireLike(found: StoredState, expected: StoredState, doing: st
   throw new InputError(`Cannot ${doing} "${found.path}": ${differences.join("; ")} as in "${expected.path}"`);
 }
 
+/** Two states as one, `later` behind `earlier`; both stay as they are. They must be of one kind (`requireLike`). */
+export function mergePair(earlier: StoredState, later: StoredState): StoredState {
+  const state = copyState(earlier.state);
+  absorbLater(earlier.settings, state, later);
+  return { ...earlier, rows: earlier.rows + later.rows, state };
+}
+
+function absorbLater({ decay }: StoredSettings, into: State, { state, rows }: StoredState): void {
+  if (decay) mergeLater(into, state, decay, rows);
+  else mergeInto(into, state);
+}
+
 /**
  * One state of many, in float64 and in their order, which matters where there is decay: each holds the rows after those of the one before.
  * The states stay as they are. Throws InputError naming the first that does not belong, UsageError where there is none.
@@ -284,9 +296,7 @@ export async function mergeStates(states: Iterable<StoredState> | AsyncIterable<
       continue;
     }
     requireLike(next, merged, "merge");
-    const { settings: { decay }, state }: StoredState = merged;
-    if (decay) mergeLater(state, next.state, decay, next.rows);
-    else mergeInto(state, next.state);
+    absorbLater(merged.settings, merged.state, next);
     merged = { ...merged, rows: merged.rows + next.rows };
   }
   if (!merged) throw new UsageError("Cannot merge states: none was given");

@@ -116,12 +116,12 @@ export const state: Command = {
     ...COMMON_FLAGS,
   ],
   examples: [
-    "performer state build qkv.npz -o a.safetensors",
-    "performer state build --k k.npy --v v.npy --heads 8 -o b.safetensors",
+    "performer state build qkv.npz --rows 0:100 -o a.safetensors",
+    "performer state build --k k.npy --v v.npy --rows 100: -o b.safetensors",
     "performer state merge a.safetensors b.safetensors -o both.safetensors",
     "performer state info both.safetensors --json | jq .states",
     "performer attend qkv.npz --state-in both.safetensors -o output.npy",
-    "performer state build qkv.npz --block-rows 4096 -o blocks/",
+    "performer state build qkv.npz --block-rows 32 -o blocks/",
     "performer state slide blocks/ --blocks 8 -o windows/",
   ],
   async run(invocation, terminal) {

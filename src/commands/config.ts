@@ -24,6 +24,7 @@ export const PER_RUN: ReadonlySet<string> = new Set([
   "like",
   "blocks",
   "block-rows",
+  "allow-duplicates",
   "json",
   "jsonl",
   "dry-run",

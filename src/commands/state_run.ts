@@ -2,7 +2,7 @@
 import { basename, join } from "node:path";
 import { expectedWork } from "../attention.ts";
 import { openFirst, parseBackendList } from "../backends/mod.ts";
-import { changeTime, isFolderAt, listFolder, makeFolder } from "../bytes.ts";
+import { isFolderAt, listFolder, makeOutputFolder } from "../bytes.ts";
 import { InputError, UsageError } from "../errors.ts";
 import { sizesOf } from "../run.ts";
 import { SlidingWindow } from "../sliding_window.ts";
@@ -169,7 +169,7 @@ async function build({ invocation: asked, terminal, paths, progress, collector }
     const count = Math.ceil(sizes.keyRows / blockRows);
     if (count === 0) throw new UsageError(`Cannot cut "${opened.inputs.k.info.path}" in blocks: it has no rows`);
     const names = Array.from({ length: count }, (_, i) => blockName(i, count));
-    prepareFolder(output, names);
+    await prepareFolder(output, names);
     let i = 0;
     for await (const stored of states) await collector.write(join(output, names[i++]), stored);
   }
@@ -195,13 +195,10 @@ function statesIn(folder: string): string[] {
 }
 
 /** Makes a folder. Throws UsageError where states lie in it that would be taken for new ones. */
-function prepareFolder(folder: string, names: readonly string[]): void {
-  if (changeTime(folder) !== null && !isFolderAt(folder)) {
-    throw new UsageError(`Cannot write states to "${folder}": it is a file, name a folder`);
-  }
+async function prepareFolder(folder: string, names: readonly string[]): Promise<void> {
   const old = statesIn(folder).find((path) => !names.some((name) => join(folder, name) === path));
   if (old) throw new UsageError(`Cannot write states to "${folder}": "${old}" would lie among them, name a new folder`);
-  makeFolder(folder);
+  await makeOutputFolder(folder);
 }
 
 async function merge({ invocation, terminal, paths, progress, collector }: Story): Promise<Made> {
@@ -260,7 +257,7 @@ async function slide({ invocation, terminal, paths, progress, collector }: Story
   }
   // A window is called by its last block.
   const names = files.slice(blocks - 1).map((path) => basename(path));
-  prepareFolder(output, names);
+  await prepareFolder(output, names);
   const window = new SlidingWindow<StoredState>(blocks, mergePair);
   let first: StoredState | null = null;
   for (const [i, path] of files.entries()) {

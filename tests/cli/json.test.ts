@@ -154,7 +154,12 @@ describe("one form at a time", () => {
 
   test("before anything is read", async () => {
     for (const { name, arguments: wanted } of PRINTING) {
-      const { code, stderr } = await inside([name, ...wanted.map(({ choices }) => choices?.[0] ?? "missing.npy"), "--json", "--jsonl"]);
+      const { code, stderr } = await inside([
+        name,
+        ...wanted.map(({ choices }) => choices?.[0] ?? "missing.npy"),
+        "--json",
+        "--jsonl",
+      ]);
       expect([name, code, stderr]).toEqual([name, 2, expect.stringContaining("Cannot use --json with --jsonl")]);
     }
   });

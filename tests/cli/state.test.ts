@@ -136,6 +136,40 @@ describe("build", () => {
     expect([code, stderr.includes("--like"), stderr.includes("fitted to other rows")]).toEqual([3, true, true]);
   });
 
+  test("a given W is part of the state: the same one may be named again, another may not", async () => {
+    writeFileSync(path("W.npy"), npyBytes([16, WIDTH], (i) => 2 * wave(i)));
+    writeFileSync(path("V.npy"), npyBytes([16, WIDTH], (i) => 2 * wave(i + 1)));
+    const given = ["--projection-matrix", path("W.npy"), "--heads", "2", "--centre", "off"];
+    await build(path("qkv.npz"), ...given, "--rows", ":50", "-o", path("given.safetensors"));
+    const go = ["--state-in", path("given.safetensors"), "--rows", "50:"];
+    await attend(...go, "--projection-matrix", path("W.npy"), "-o", path("rest.npy"));
+    await attend(...given, "-o", path("given.npy"));
+    near(read("rest.npy"), read("given.npy").slice(50 * HEADS * WIDTH));
+    const { code, stderr } = await refusal("attend", path("qkv.npz"), ...go, "--projection-matrix", path("V.npy"));
+    expect([code, stderr.includes("--projection-matrix")]).toEqual([2, true]);
+  });
+
+  test("a stream of rows, and hybrid features", async () => {
+    const input = new Uint8Array(readFileSync(path("k.npy")));
+    const args = [
+      "state",
+      "build",
+      "-",
+      "--heads",
+      "2",
+      "--features",
+      "hybrid",
+      "-m",
+      "24",
+      "-o",
+      path("hybrid.safetensors"),
+    ];
+    const { code, stderr } = await performer([...args, "-q"], { input });
+    expect([stderr, code]).toEqual(["", 0]);
+    const one = await ok("attend", path("k.npy"), "--state-in", path("hybrid.safetensors"), "--rows", ":1", ...SCALAR);
+    expect(one.state.in).toMatchObject({ rows: 90, keys: 90 });
+  });
+
   test("decay: parts in their order continue each other", async () => {
     const decay = ["--decay", "alibi", ...ATTENTION];
     for (const [name, rows] of [["d0", ":40"], ["d1", "40:70"]]) {
@@ -184,6 +218,11 @@ describe("blocks and windows", () => {
       blocks,
     );
     expect(stderr).toContain('"blocks/000003.safetensors" would lie among them');
+    for (const folder of ["q.npy", "q.npy/more"]) {
+      const args = ["state", "build", path("qkv.npz"), ...ATTENTION, "--block-rows", "40", "-o", path(folder)];
+      const { code, stderr } = await refusal(...args);
+      expect([code, stderr.includes(`Cannot write "${folder}"`)]).toEqual([2, true]);
+    }
   });
 });
 
@@ -275,6 +314,7 @@ describe("refusals", () => {
       "--blocks with state merge: it is of state slide",
       2,
     ],
+    [["merge", "q.npy/more", "-o", "x.safetensors"], "Cannot read", 3],
     [["info"], "Cannot look at 0 states", 2],
     [["info", "q.npy"], "it is no state but tensors (npy)", 3],
     [["info", "s.safetensors", "-o", "x.safetensors"], "--output with state info", 2],
@@ -295,7 +335,7 @@ describe("refusals", () => {
     [["build", "wide.npy", "-o", "x.safetensors", "--like", "s.safetensors"], "the inputs have 16 columns", 2],
     [["bild"], "did you mean build?", 2],
   ])("state %p", async (args, words, wanted) => {
-    const files = args.map((word) => /^(\w+\.\w+|empty|y)$/.test(word) ? path(word) : word);
+    const files = args.map((word) => /^(\w+\.\w+(\/\w+)?|empty|y)$/.test(word) ? path(word) : word);
     const { code, stderr } = await refusal("state", ...files);
     expect(stderr).toContain(words);
     expect(code).toBe(wanted);

@@ -9,6 +9,7 @@ import { Inputs } from "../../src/inputs.ts";
 import type { Report } from "../../src/report.ts";
 import { attend } from "../../src/run.ts";
 import { emptyState } from "../../src/state.ts";
+import { buildStates } from "../../src/state_build.ts";
 import { readState, writeState } from "../../src/state_file.ts";
 import { emptyLike, mergeStates, type StoredState, storedState } from "../../src/stored_state.ts";
 import type { Tile } from "../../src/tensor.ts";
@@ -82,6 +83,16 @@ async function bidirectional(backend: Backend, of: Case, cuts: readonly number[]
   const ranges = ends.slice(1).map((end, i) => [ends[i], end]);
   const states: StoredState[] = [];
   for (const range of ranges) states.push((await piece(backend, of, range, begin(of), tileRows)).after);
+  return await answered(backend, of, ranges, states, tileRows);
+}
+
+async function answered(
+  backend: Backend,
+  of: Case,
+  ranges: readonly (readonly number[])[],
+  states: readonly StoredState[],
+  tileRows: number,
+): Promise<number[]> {
   const out: number[] = [];
   for (const [i, range] of ranges.entries()) {
     const others = await mergeStates([emptyLike(states[0]), ...states.filter((_, other) => other !== i)]);
@@ -124,6 +135,31 @@ describeBackends("states", (backend, slow) => {
       expectNear(await bidirectional(backend, all, cuts, tileRows), all.reference, precision);
       const past = caseOf(name, { ...sizes, causal: true });
       expectNear(await causal(backend, past, cuts, tileRows), past.reference, precision);
+    }
+  });
+
+  test("built of keys alone, block by block", async () => {
+    const blockRows = slow ? 10 : 24;
+    for (const [name, decay] of [["saderf", undefined], ["hyperbolic", [0.6, 0.05]]] as const) {
+      const of = caseOf(name, { ...base, causal: decay !== undefined, decay }, true, decay !== undefined);
+      const { problem: { q, k, v, weights, headDim, valueDim, kvHeads, heads }, attention, sizes } = of;
+      const [keys, values] = [memoryTensor(k.data, kvHeads, headDim), memoryTensor(v.data, kvHeads, valueDim)];
+      const inputs = new Inputs(memoryTensor(q.data, heads, headDim), keys, values, memoryTensor(weights!, 1, 1));
+      const options = { inputs, attention, sizes, backend, like: begin(of), before: null, blockRows, tileRows };
+      const states: StoredState[] = [];
+      for await (const built of buildStates(options)) states.push(built);
+      const starts = Array.from({ length: Math.ceil(rows / blockRows) }, (_, i) => i * blockRows);
+      const ranges = starts.map((start) => [start, Math.min(rows, start + blockRows)]);
+      expect(states.map((state) => state.rows)).toEqual(ranges.map(([from, to]) => to - from));
+      if (!decay) expectNear(await answered(backend, of, ranges, states, tileRows), of.reference, precision);
+      else { // the last block goes on from all before it
+        const last = ranges.at(-1)!;
+        const { out } = await piece(backend, of, last, await mergeStates(states.slice(0, -1)), tileRows);
+        const cells = last[0] * heads;
+        const { out: all, condition, ...reference } = of.reference;
+        const tail = { out: all.subarray(cells * valueDim), condition: condition.subarray(cells), ...reference };
+        expectNear(out, tail, precision);
+      }
     }
   });
 

@@ -31,6 +31,7 @@ import { prepareRuled, type RuledSession } from "./rules.ts";
 import { ApproximateRun, type AttendOptions, type Emitted, Run } from "./run_base.ts";
 import { NearFarRun } from "./run_near_far.ts";
 import { NoneRun } from "./run_none.ts";
+import { requireState, type StoredState, storedState } from "./stored_state.ts";
 import { timed } from "./timing.ts";
 import { prepareTransformed } from "./transformed.ts";
 import { warningsFor } from "./warnings.ts";
@@ -54,6 +55,7 @@ export function sizesOf(inputs: Inputs, causal: boolean): Sizes {
 export async function attend(options: AttendOptions): Promise<Report> {
   const { inputs, attention, backend } = options;
   const sizes = sizesOf(inputs, attention.causal);
+  if (options.state) requireState(attention);
   const none = isNone(attention);
   using run = isExact(attention)
     ? new ExactRun(options, sizes)
@@ -62,10 +64,14 @@ export async function attend(options: AttendOptions): Promise<Report> {
     : approximateRun(options, sizes);
   const counts = await run.attend();
   await options.sink?.finish();
+  // Last, so that a run that is cut short can be run again: the state it goes on from is still there.
+  const kept = run.after &&
+    { ...summaryOf(run.after), path: await run.watch.time("write", () => options.state!.keep!(run.after!)) };
   const { error, health, rowSquares } = await run.check(counts);
   const seconds = run.watch.seconds();
   const { parameters, shape } = run;
   const { layer } = options;
+  const before = options.state?.before ?? null;
   const { fit, transform } = run;
   const flops =
     (attention.nearFar
@@ -120,6 +126,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
       shrink: options.lambda ? Array.from(options.lambda) : null,
       chosen: options.chosen ?? false,
     },
+    state: options.state ? { in: before && summaryOf(before), out: kept } : null,
     layer: layer ? { path: layer.path, model: layer.model, index: layer.index } : null,
     output: options.sink && { path: options.sink.path, dtype: options.sink.dtype, shape: options.sink.shape },
     seconds,
@@ -134,12 +141,15 @@ export async function attend(options: AttendOptions): Promise<Report> {
     health,
     ...(rowSquares ? { rowSquares } : {}),
     warnings: warningsFor(attention, sizes, error, counts, {
-      fit,
+      fit: before ? null : fit,
+      before,
       layered: layer !== undefined,
       shrinkFitted: options.shrinkFitted,
     }),
   };
 }
+
+const summaryOf = ({ path, rows, state: { keys } }: StoredState) => ({ path, rows, keys });
 
 const reportOf = ({ source, rows, centred, heads }: Fit): Report["attention"]["params"] => ({
   source,
@@ -161,6 +171,11 @@ export function approximateRun(options: AttendOptions, sizes: Sizes): Approximat
 class LinearRun extends ApproximateRun {
   #parameters: MapParameters | null = null;
   #fit: Fit | null = null;
+  #after: StoredState | null = null;
+
+  override get after(): StoredState | null {
+    return this.#after;
+  }
 
   /** Of `attend`, once it has begun. */
   get parameters(): MapParameters {
@@ -187,14 +202,24 @@ class LinearRun extends ApproximateRun {
   }
 
   async attend(): Promise<SessionCounts> {
-    this.#fit = await this.#fitted();
-    this.#parameters = parametersFor(this.options.attention, this.sizes, 0, this.#fit);
+    const { attention, state: { before = null, keep } = {} } = this.options;
+    this.#fit = before ? before.fit : await this.#fitted();
+    this.#parameters = parametersFor(attention, this.sizes, 0, this.#fit);
     await using session = await this.#session();
+    if (before) await (session as Session).load(before.state); // other numerics have no state
     const { heads, valueDim, queryRows } = this.sizes;
     this.store.reserveOutputs(Math.min(this.shape.tileRows, queryRows) * heads * valueDim);
     if (this.shape.causal) await this.#causal(session);
     else await this.#bidirectional(session);
     this.stages = "stages" in session ? session.stages ?? null : null;
+    if (keep) {
+      const rows = (before?.rows ?? 0) + this.sizes.keyRows;
+      this.#after = storedState(attention, this.sizes, this.#fit, {
+        path: "",
+        rows,
+        state: await (session as Session).save(),
+      });
+    }
     return { ...session.counts };
   }
 

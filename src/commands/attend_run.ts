@@ -8,7 +8,7 @@ import type { PlotStyle } from "../plots/style.ts";
 import type { Report } from "../report.ts";
 import { attend, sizesOf } from "../run.ts";
 import { lambdaOf } from "../trial.ts";
-import { openOutputFor } from "./attend_files.ts";
+import { openOutputFor, outputOf } from "./attend_files.ts";
 import { openLayer } from "./attend_layer.ts";
 import { openAttention } from "./attend_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
@@ -38,11 +38,15 @@ export async function runAttend(invocation: Invocation, terminal: Terminal): Pro
 }
 
 async function run(
-  invocation: Invocation,
+  given: Invocation,
   terminal: Terminal,
   progress: Progress,
   keepRows: boolean,
 ): Promise<Report> {
+  const early = given.flags.resume === true || given.sources["checkpoint-seconds"] === "flag";
+  const asked = early ? await import("./attend_resume.ts") : null;
+  const resuming = await asked?.resumingOf(given, terminal);
+  const invocation = resuming?.invocation ?? given;
   const { flags } = invocation;
   await using open = new AsyncDisposableStack();
   const { chosen, attention, opened, backend, refused } = await openAttention(invocation, terminal, open);
@@ -51,30 +55,42 @@ async function run(
   const inputs = layer?.inputs ?? opened.inputs;
   const sizes = sizesOf(inputs, attention.causal);
   const columns = chosen ? { heads: 1, valueDim: chosen.layout.out.outputs } : {};
-  await using file = await openOutputFor(flags, opened, { ...sizes, ...columns });
-  const { path = "", dtype = "", shape = [] } = file ?? {};
-  const sink = file && layer ? Object.assign(layer.sources.sink(file), { path, dtype, shape }) : file;
-  const settled = await chooseSettings({ inputs, attention, backend, signal: terminal.signal });
-  const lambda = lambdaOf(settled, sizes.heads);
-  return await attend({
-    inputs,
-    attention: settled,
-    lambda,
-    shrinkFitted: attention.shrink === "auto" && lambda !== null,
-    chosen: attention.features === AUTO,
-    backend,
-    refused,
-    tileRows: layer?.tileRows ?? wish,
-    layer: layer?.options,
-    check: Number(flags.check),
-    redraws: Number(flags.redraws),
-    health: flags.health === true,
-    keepRows,
-    sink,
-    encoding: (flags.encode as string | undefined) ?? null,
-    peakBytes: terminal.peakBytes,
-    progress: (stage, done, total) => progress.update(stage, done, total),
-    signal: terminal.signal,
+  const output = outputOf(flags, opened, { ...sizes, ...columns });
+  const journal = resuming && output && open.use(await resuming.open({ attention, backend, sizes, output }));
+  const compute = async () => {
+    await using file = output &&
+      await openOutputFor(output, journal ? await asked?.resumedSink(journal, output) : undefined);
+    const { path = "", dtype = "", shape = [] } = file ?? {};
+    const sink = file && layer ? Object.assign(layer.sources.sink(file), { path, dtype, shape }) : file;
+    const choose = () => chooseSettings({ inputs, attention, backend, signal: terminal.signal });
+    const settled = await (journal?.choice(choose) ?? choose());
+    const lambda = lambdaOf(settled, sizes.heads);
+    return await attend({
+      inputs,
+      attention: settled,
+      lambda,
+      shrinkFitted: attention.shrink === "auto" && lambda !== null,
+      chosen: attention.features === AUTO,
+      backend,
+      refused,
+      tileRows: layer?.tileRows ?? wish,
+      layer: layer?.options,
+      check: Number(flags.check),
+      redraws: Number(flags.redraws),
+      health: flags.health === true,
+      keepRows,
+      sink,
+      encoding: (flags.encode as string | undefined) ?? null,
+      peakBytes: terminal.peakBytes,
+      progress: (stage, done, total) => progress.update(stage, done, total),
+      signal: terminal.signal,
+      journal: journal ?? undefined,
+    });
+  };
+  if (!journal || !asked) return await compute();
+  return await asked.withJournal(journal, compute, (parting) => {
+    progress.clear();
+    terminal.err(`${parting}\n`);
   });
 }
 

@@ -86,13 +86,17 @@ export interface JournalOptions {
   readonly every: number;
   readonly disk?: Disk;
   readonly owner?: ProcessMark;
+  /** Milliseconds since 1970. */
   readonly now?: () => number;
+  /** Milliseconds of a clock that is never set. */
+  readonly clock?: () => number;
 }
 
 /** The journal of an output. */
 export class RunJournal implements Checkpoints, AsyncDisposable {
   readonly #disk: Disk;
   readonly #owner: ProcessMark;
+  readonly #clock: () => number;
   #written: Written;
   #output: PartialOutput | null = null;
   #saved: number;
@@ -102,7 +106,8 @@ export class RunJournal implements Checkpoints, AsyncDisposable {
     this.#disk = options.disk ?? ownDisk;
     this.#owner = written.owner;
     this.#written = written;
-    this.#saved = performance.now();
+    this.#clock = options.clock ?? (() => performance.now());
+    this.#saved = this.#clock();
   }
 
   /** The journal that lies there; null: none. Throws InputError for one that is damaged or none of ours. */
@@ -162,7 +167,7 @@ export class RunJournal implements Checkpoints, AsyncDisposable {
   }
 
   get due(): boolean {
-    const passed = (performance.now() - this.#saved) / 1000;
+    const passed = (this.#clock() - this.#saved) / 1000;
     return passed >= Math.max(this.options.every, PATIENCE * this.#took);
   }
 
@@ -177,11 +182,11 @@ export class RunJournal implements Checkpoints, AsyncDisposable {
 
   /** Rows are synced first, so that no journal is ahead of them. */
   async save(checkpoint: Checkpoint): Promise<void> {
-    const before = performance.now();
+    const before = this.#clock();
     this.#output?.sync();
     this.#written = { ...this.#written, checkpoint };
     await this.#write();
-    this.#saved = performance.now();
+    this.#saved = this.#clock();
     this.#took = (this.#saved - before) / 1000;
   }
 

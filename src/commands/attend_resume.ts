@@ -61,8 +61,8 @@ export async function resumingOf(invocation: Invocation, terminal: Terminal): Pr
   return {
     invocation: found ? { ...invocation, flags: { ...flags, backend: backendOf(flags, found) } } : invocation,
     async open({ attention, backend, sizes, output }) {
-      if (attention.nearFar) {
-        throw new UsageError("Cannot use --resume with near-and-far attention: its states have no file");
+      if (attention.nearFar && attention.nearFar.top > 0) {
+        throw new UsageError("Cannot use --resume with --top: a state does not hold the keys of clusters");
       }
       const settings = {
         ...Object.fromEntries(

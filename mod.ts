@@ -56,10 +56,13 @@ export { PROJECTIONS } from "./src/projection.ts";
 
 // States
 export {
+  loadState,
+  type LoadStateOptions,
   newState,
   type PerformerState,
   restoreState,
   type SavedState,
+  saveState,
   type StateRows,
   type StateSettings,
 } from "./src/library/state.ts";

@@ -154,6 +154,12 @@ export function parametersFor(attention: Attention, sizes: Sizes, draw = 0, fit:
   return bindMap(map, { headDim, scale, ...fitted(heads, drawn, sizes) });
 }
 
+/** W before anything is fitted, `matrices × m × d`: as drawn first, or as given; null for maps without projection. */
+export function projectionOf(attention: Attention, sizes: Sizes): Float64Array | null {
+  const map = featureMap(attention.features);
+  return map.projection === "none" ? null : projectionsOf(attention, sizes, map, 0).weights;
+}
+
 type Projections = Omit<DrawnProjection, "hadamard"> & {
   readonly hadamard?: DrawnProjection["hadamard"];
   matrices: number;

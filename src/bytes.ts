@@ -100,9 +100,18 @@ export function listFolder(path: string): { name: string; isFolder: boolean }[] 
   }
 }
 
+/** What a path leads to; null where that is nothing. */
+function statOf(path: string): fs.Stats | null {
+  try {
+    return fs.statSync(path, { throwIfNoEntry: false }) ?? null;
+  } catch (error) {
+    if (code(error) === "ENOTDIR") return null; // Bun's word where a part of the path is a file
+    throw error;
+  }
+}
+
 /** When a file was last changed, in milliseconds since 1970; null where there is none. */
-export const changeTime = (path: string): number | null =>
-  fs.statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? null;
+export const changeTime = (path: string): number | null => statOf(path)?.mtimeMs ?? null;
 
 /** Writes a text (UTF-8); the file appears under its name when it is complete. Throws UsageError for a path that cannot be written. */
 export async function writeText(path: string, text: string, { executable = false } = {}): Promise<void> {
@@ -112,9 +121,17 @@ export async function writeText(path: string, text: string, { executable = false
   if (executable && !sink.sequential) fs.chmodSync(path, 0o755);
 }
 
+/** Makes a folder that files are to be written to, and those above it. Throws UsageError where there can be none. */
+export async function makeOutputFolder(path: string): Promise<void> {
+  try {
+    await makeFolder(path);
+  } catch (error) {
+    throw writeError(error, path);
+  }
+}
+
 /** Whether a path names a folder that exists. */
-export const isFolderAt = (path: string): boolean =>
-  fs.statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+export const isFolderAt = (path: string): boolean => statOf(path)?.isDirectory() ?? false;
 
 /** Reads standard input to its end and makes it readable at any position. */
 export function spoolStdin(): Promise<ByteSource> {

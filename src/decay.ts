@@ -15,10 +15,22 @@ const REACH = 46;
 /**
  * Slopes of ALiBi, one per head: 2^(−8 (h + 1) / H) for a power of two H; otherwise those of the next lower power of two, and after them
  * every other one of twice that many heads, as the paper's own code has it (ofirpress/attention_with_linear_biases).
+ * By square roots and products, which are the same numbers on every runtime; powers are not, and states name their slopes.
  */
 export function alibiSlopes(heads: number): number[] {
-  const low = 2 ** Math.floor(Math.log2(heads));
-  const slopes = (count: number) => Array.from({ length: count }, (_, h) => 2 ** (-8 * (h + 1) / count));
+  let low = 1;
+  while (2 * low <= heads) low *= 2;
+  const slopes = (count: number) => {
+    const roots = [2 ** -8]; // 2^−8, 2^−4, … 2^(−8 / count)
+    for (let n = count; n > 1; n /= 2) roots.push(Math.sqrt(roots[roots.length - 1]));
+    return Array.from({ length: count }, (_, h) => {
+      let slope = 1;
+      for (let i = roots.length - 1, part = h + 1; part > 0; i--, part = Math.floor(part / 2)) {
+        if (part % 2 === 1) slope *= roots[i];
+      }
+      return slope;
+    });
+  };
   return [...slopes(low), ...slopes(2 * low).filter((_, h) => h % 2 === 0)].slice(0, heads);
 }
 

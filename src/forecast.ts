@@ -11,8 +11,10 @@ import type { ErrorReport, Refusal, Report } from "./report.ts";
 import { sliceInputs, sliceOf } from "./row_slice.ts";
 import { attend } from "./run.ts";
 import { shapeOf } from "./run_base.ts";
+import type { StoredState } from "./stored_state.ts";
 import { TileStore } from "./tile_store.ts";
 import type { TensorSource } from "./tensor.ts";
+import { count } from "./words.ts";
 
 /** Raised when a key of the JSON changes its meaning or goes away. */
 export const PLAN_SCHEMA = "performer-plan/1";
@@ -87,6 +89,8 @@ export interface ForecastOptions {
   readonly redraws: number;
   readonly health: boolean;
   readonly encoding: string | null;
+  /** The state that the run goes on from. */
+  readonly before?: StoredState | null;
   readonly output: Forecast["output"];
   readonly written: number;
   /** Bytes of standard input that the run would keep on disk. */
@@ -106,7 +110,7 @@ const MOST_ROWS = 32_768;
 
 /** Says what the run would do; computes a fraction of a second of it. */
 export async function forecast(options: ForecastOptions): Promise<Forecast> {
-  const { inputs, sizes, backend, refused, encoding, output, written, spooled, check } = options;
+  const { inputs, sizes, backend, refused, encoding, output, written, spooled, check, before = null } = options;
   const auto = options.attention.features === AUTO;
   const attention = stoodFor(options.attention);
   const { info } = inputs.q;
@@ -153,6 +157,13 @@ export async function forecast(options: ForecastOptions): Promise<Forecast> {
         ? ["what --features auto takes is decided by trials when it runs; figures are of hyperbolic features"]
         : []),
       ...(options.attention.shrink === "auto" ? ["the trials of --shrink auto are not counted"] : []),
+      ...(before
+        ? [
+          `the ${
+            count(before.rows)
+          } rows that "${before.path}" has seen are not read again, and the error is not measured`,
+        ]
+        : []),
       ...(spooled > 0 ? ["standard input is read more than once, so that it is kept on disk first"] : []),
       ...(attention.nearFar
         ? ["keys near the queries are read once more with them, and rows for fitting; not counted"]
@@ -255,7 +266,7 @@ async function predict(options: ForecastOptions, flops: Forecast["flops"], check
 
 /** Runs growing numbers of rows until that takes long enough, and draws a line through the last two. */
 async function tryRows(options: ForecastOptions, flops: Forecast["flops"], checked: number): Promise<Predicted> {
-  const { inputs, sizes, attention } = options;
+  const { inputs, sizes, attention, before } = options;
   const total = sizes.queryRows;
   const started = performance.now();
   const run = (rows: number, check: number) => {
@@ -268,6 +279,7 @@ async function tryRows(options: ForecastOptions, flops: Forecast["flops"], check
       check,
       redraws: check > 0 ? redraws : 0,
       health: check > 0 && health,
+      state: before ? { before } : undefined,
       ...how,
     });
   };

@@ -70,6 +70,13 @@ export interface HealthReport {
   readonly heads: readonly HeadHealth[];
 }
 
+/** A state that was read or written; masked rows count as rows, not as keys. */
+export interface StateSummary {
+  readonly path: string;
+  readonly rows: number;
+  readonly keys: number;
+}
+
 /** What happened, and what to do about it. */
 export interface Warning {
   readonly code:
@@ -79,7 +86,8 @@ export interface Warning {
     | "empty-rows"
     | "own-kernel"
     | "leaks-future"
-    | "fitted-ahead";
+    | "fitted-ahead"
+    | "keys-in-state";
   readonly message: string;
   readonly remedy: string;
 }
@@ -144,6 +152,8 @@ export interface Report {
     /** Chosen by trials on these inputs (`--features auto`). */
     readonly chosen: boolean;
   };
+  /** The state that the run went on from and the one it left, with the rows and keys in them; null: neither was asked for. */
+  readonly state: { readonly in: StateSummary | null; readonly out: StateSummary | null } | null;
   /** The checkpoint's layer that made queries, keys and values of the input's rows; null: the input holds them. */
   readonly layer: { readonly path: string; readonly model: string; readonly index: number } | null;
   readonly output: { readonly path: string; readonly dtype: string; readonly shape: readonly number[] } | null;

@@ -32,6 +32,7 @@ import { ApproximateRun, type AttendOptions, type Emitted, Run } from "./run_bas
 import { NearFarRun } from "./run_near_far.ts";
 import { NoneRun } from "./run_none.ts";
 import type { State } from "./state.ts";
+import { requireState, type StoredState, storedState } from "./stored_state.ts";
 import { timed } from "./timing.ts";
 import { prepareTransformed } from "./transformed.ts";
 import { warningsFor } from "./warnings.ts";
@@ -55,6 +56,7 @@ export function sizesOf(inputs: Inputs, causal: boolean): Sizes {
 export async function attend(options: AttendOptions): Promise<Report> {
   const { inputs, attention, backend } = options;
   const sizes = sizesOf(inputs, attention.causal);
+  if (options.state) requireState(attention);
   const none = isNone(attention);
   const resumed = options.journal?.last ?? null;
   using run = isExact(attention)
@@ -64,10 +66,14 @@ export async function attend(options: AttendOptions): Promise<Report> {
     : approximateRun(options, sizes);
   const counts = await run.attend();
   await options.sink?.finish();
+  // Last, so that a run that is cut short can be run again: the state it goes on from is still there.
+  const kept = run.after &&
+    { ...summaryOf(run.after), path: await run.watch.time("write", () => options.state!.keep!(run.after!)) };
   const { error, health, rowSquares } = await run.check(counts);
   const seconds = run.watch.seconds();
   const { parameters, shape } = run;
   const { layer } = options;
+  const before = options.state?.before ?? null;
   const { fit, transform } = run;
   const flops =
     (attention.nearFar
@@ -122,6 +128,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
       shrink: options.lambda ? Array.from(options.lambda) : null,
       chosen: options.chosen ?? false,
     },
+    state: options.state ? { in: before && summaryOf(before), out: kept } : null,
     layer: layer ? { path: layer.path, model: layer.model, index: layer.index } : null,
     output: options.sink && { path: options.sink.path, dtype: options.sink.dtype, shape: options.sink.shape },
     seconds,
@@ -137,12 +144,15 @@ export async function attend(options: AttendOptions): Promise<Report> {
     ...(rowSquares ? { rowSquares } : {}),
     resumed: resumed && { keyRows: resumed.keyRows, rows: resumed.rows },
     warnings: warningsFor(attention, sizes, error, counts, {
-      fit,
+      fit: before ? null : fit,
+      before,
       layered: layer !== undefined,
       shrinkFitted: options.shrinkFitted,
     }),
   };
 }
+
+const summaryOf = ({ path, rows, state: { keys } }: StoredState) => ({ path, rows, keys });
 
 const reportOf = ({ source, rows, centred, heads }: Fit): Report["attention"]["params"] => ({
   source,
@@ -164,6 +174,11 @@ export function approximateRun(options: AttendOptions, sizes: Sizes): Approximat
 class LinearRun extends ApproximateRun {
   #parameters: MapParameters | null = null;
   #fit: Fit | null = null;
+  #after: StoredState | null = null;
+
+  override get after(): StoredState | null {
+    return this.#after;
+  }
 
   /** Of `attend`, once it has begun. */
   get parameters(): MapParameters {
@@ -190,17 +205,25 @@ class LinearRun extends ApproximateRun {
   }
 
   async attend(): Promise<SessionCounts> {
-    this.#fit = this.last ? this.last.fit as Fit | null : await this.#fitted();
-    this.#parameters = parametersFor(this.options.attention, this.sizes, 0, this.#fit);
+    const { attention, journal, state: { before = null, keep } = {} } = this.options;
+    const { last } = this;
+    this.#fit = last ? last.fit as Fit | null : before ? before.fit : await this.#fitted();
+    this.#parameters = parametersFor(attention, this.sizes, 0, this.#fit);
     await using session = await this.#session();
     const { heads, valueDim, queryRows, keyRows } = this.sizes;
     this.store.reserveOutputs(Math.min(this.shape.tileRows, queryRows) * heads * valueDim);
     await this.takeUp();
-    if (this.last?.state) await kept(session).load(this.last.state as State);
+    const began = last ? last.state as State | null : before?.state;
+    if (began) await kept(session).load(began);
     if (this.shape.causal) await this.#causal(session);
     else await this.#bidirectional(session);
-    await this.options.journal?.save({ ...this.checkpoint(keyRows, queryRows, session.counts), fit: this.#fit });
+    const state = keep ? await kept(session).save() : null;
+    await journal?.save({ ...this.checkpoint(keyRows, queryRows, session.counts), fit: this.#fit, state });
     this.stages = "stages" in session ? session.stages ?? null : null;
+    if (keep) {
+      const rows = (before?.rows ?? 0) + this.sizes.keyRows;
+      this.#after = storedState(attention, this.sizes, this.#fit, { path: "", rows, state: state! });
+    }
     return this.countsSoFar(session.counts);
   }
 

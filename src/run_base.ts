@@ -13,6 +13,7 @@ import type { RowTransform } from "./row_transform.ts";
 import type { Checkpoint, Checkpoints } from "./run_journal.ts";
 import { copySampled, sampleRows } from "./sampled_rows.ts";
 import { Shrinkage } from "./shrink.ts";
+import type { StoredState } from "./stored_state.ts";
 import { type FloatArray, floats, type Precision, type RowRange, type TensorSink, type Tile } from "./tensor.ts";
 import { TileStore } from "./tile_store.ts";
 import { type Phase, Stopwatch } from "./timing.ts";
@@ -45,6 +46,8 @@ export interface AttendOptions {
     | (TensorSink & { readonly path: string; readonly dtype: string; readonly shape: readonly number[] })
     | null;
   readonly encoding: string | null;
+  /** Keys of earlier runs, and what becomes of the state with those of this one. */
+  readonly state?: StateOptions;
   /** Inputs are computed from rows by a checkpoint's layer, which shares the clock: `flops` of its dense layers per row count. */
   readonly layer?: Report["layer"] & { readonly watch: Stopwatch; flops(rows: number): number };
   readonly peakBytes: () => number;
@@ -53,6 +56,14 @@ export interface AttendOptions {
   readonly signal?: AbortSignal;
   /** Where checkpoints are kept, and the one to go on from; `sink` then goes on at its rows. Not for `attention.compat` of others. */
   readonly journal?: Checkpoints;
+}
+
+/** A run that goes on from a state, leaves one, or both. Only attention that has states (`withoutState` in stored_state.ts). */
+export interface StateOptions {
+  /** Queries see its keys too, the map is fitted as it was, and with decay the rows follow its rows. */
+  readonly before?: StoredState | null;
+  /** Takes the state with the keys of this run, when the output is complete; says where it is now. */
+  keep?(after: StoredState): Promise<string>;
 }
 
 /** The shape of an attention on a backend with these limits. */
@@ -93,6 +104,11 @@ export abstract class Run implements Disposable {
   }
 
   get transform(): RowTransform | null {
+    return null;
+  }
+
+  /** The state after the last row, where it was asked for. */
+  get after(): StoredState | null {
     return null;
   }
 
@@ -261,7 +277,9 @@ export abstract class ApproximateRun extends Run {
   }
 
   async check(counts: SessionCounts): Promise<Checked> {
-    if (this.#rows.length === 0 || this.sizes.keyRows === 0) return { error: null, health: null };
+    // Exact softmax needs all keys, and those of a state are no more.
+    const unseen = (this.options.state?.before?.state.keys ?? 0) > 0;
+    if (this.#rows.length === 0 || this.sizes.keyRows === 0 || unseen) return { error: null, health: null };
     const { backend, attention, inputs, redraws, signal, layer, health = false, chosen = false, keepRows } =
       this.options;
     const { sizes, shape, inputScale, fit } = this;

@@ -9,6 +9,7 @@ export function code(error: unknown): string | undefined {
 const REASONS: Readonly<Record<string, string>> = {
   ENOENT: "no such file or directory",
   ENOTDIR: "a part of the path is not a directory",
+  EEXIST: "there is a file of this name",
   EACCES: "permission denied",
   EPERM: "operation not permitted",
   EROFS: "the file system is read-only",

@@ -13,8 +13,10 @@ export function warningsFor(
   sizes: { queryRows: number; keyRows: number },
   error: ErrorReport | null,
   counts: SessionCounts,
-  { fit = null, layered = false, shrinkFitted = false }: {
+  { fit = null, before = null, layered = false, shrinkFitted = false }: {
     readonly fit?: Fit | null;
+    /** The state that the run went on from. */
+    readonly before?: { readonly path: string; readonly state: { readonly keys: number } } | null;
     readonly layered?: boolean;
     readonly shrinkFitted?: boolean;
   } = {},
@@ -69,6 +71,16 @@ export function warningsFor(
       code: "fitted-ahead",
       message: "λ of --shrink auto is fitted to rows of the whole input: early rows depend on later ones through it",
       remedy: "give λ as a number, such as --shrink 0.9, where no row may depend on later ones",
+    });
+  }
+  if (before && before.state.keys > 0) {
+    const { path, state: { keys } } = before;
+    warnings.push({
+      code: "keys-in-state",
+      message:
+        `The error is not measured: exact softmax needs the ${count(keys)} key${keys === 1 ? "" : "s"} that are only ` +
+        `in "${path}" as sums`,
+      remedy: "measure it where all rows are at hand: attend over a file that holds them, without --state-in",
     });
   }
   if (counts.nonPositive > 0) {

@@ -1,13 +1,10 @@
 /** `performer attend INPUT`: the main job. */
 import { AUTO, EXACT, FEATURE_MAPS, NONE, TAYLOR_MAPS } from "../feature_map.ts";
-import { parseSource } from "../fit.ts";
-import { PROJECTIONS } from "../projection.ts";
 import { RULES } from "../rules_table.ts";
 import type { Command, Flag } from "./command.ts";
 import {
   BACKEND_FLAG,
   COMMON_FLAGS,
-  decay,
   FORMAT_FLAG,
   fraction,
   PLOT_FLAGS,
@@ -16,8 +13,19 @@ import {
   THREADS_FLAG,
   wholeNumber,
 } from "./flags.ts";
-import { MODEL_FILES, TENSOR_FILES } from "./file_names.ts";
+import { MODEL_FILES, STATE_FILES, TENSOR_FILES } from "./file_names.ts";
 import { INPUT_ARGUMENT, INPUT_FLAGS } from "./input_flags.ts";
+import {
+  CENTRE_FLAG,
+  DECAY_FLAG,
+  NORMS_FLAG,
+  NUM_FEATURES_FLAG,
+  PARAMS_FLAG,
+  PROJECTION_FLAG,
+  PROJECTION_MATRIX_FLAG,
+  SEED_FLAG,
+  TILE_FLAG,
+} from "./map_flags.ts";
 import { NEAR_FAR_FLAGS } from "./near_far_flags.ts";
 
 const FLAGS: readonly Flag[] = [
@@ -39,35 +47,14 @@ const FLAGS: readonly Flag[] = [
     choices: [...FEATURE_MAPS.map((map) => map.name), ...TAYLOR_MAPS, EXACT, AUTO, NONE],
     default: "hyperbolic",
   },
+  NUM_FEATURES_FLAG,
   {
-    name: "num-features",
-    short: "m",
-    value: "R",
-    summary: "length of the feature vector",
-    default: 256,
-    parse: wholeNumber(1),
+    ...PROJECTION_FLAG,
+    summary: `${PROJECTION_FLAG.summary}; none for the no_projection of --compat lucidrains`,
+    choices: [...PROJECTION_FLAG.choices!, "none"],
   },
-  {
-    name: "projection",
-    value: "NAME",
-    summary: "random projection; none for the no_projection of --compat lucidrains",
-    choices: [...Object.keys(PROJECTIONS), "none"],
-    default: "orthogonal",
-  },
-  {
-    name: "norms",
-    value: "NAME",
-    summary: "row norms of the projection; sqrtd gives the regularised softmax kernel",
-    choices: ["chi", "sqrtd"],
-    default: "chi",
-  },
-  {
-    name: "seed",
-    value: "N",
-    summary: "seed of the projection, the encoder and the sample",
-    default: 0,
-    parse: wholeNumber(0),
-  },
+  NORMS_FLAG,
+  SEED_FLAG,
   {
     name: "compat",
     value: "PROFILE",
@@ -75,27 +62,9 @@ const FLAGS: readonly Flag[] = [
     choices: RULES.map((rules) => rules.name),
     default: "exact",
   },
-  {
-    name: "params",
-    value: "ROWS",
-    summary: "rows that fitted numbers come from: fixed (none), prefix:N, sample:N (spread over the file) or file " +
-      "(default: sample:4096, causal prefix:1024, fixed for a given projection)",
-    offers: ["fixed", "prefix:1024", "sample:4096", "file"],
-    parse: parseSource,
-  },
-  {
-    name: "centre",
-    value: "WHEN",
-    summary: "move keys to where features vary least, which softmax does not see; auto: bidirectional, own projection",
-    choices: ["auto", "on", "off"],
-    default: "auto",
-  },
-  {
-    name: "projection-matrix",
-    value: "FILE",
-    summary: "use this [m, d] or [heads, m, d] projection instead",
-    files: TENSOR_FILES,
-  },
+  PARAMS_FLAG,
+  CENTRE_FLAG,
+  PROJECTION_MATRIX_FLAG,
   {
     name: "weights",
     value: "FILE",
@@ -111,14 +80,20 @@ const FLAGS: readonly Flag[] = [
   },
   { name: "part", value: "PREFIX", summary: "only tensors of --weights whose names start so" },
   ...NEAR_FAR_FLAGS,
-  {
-    name: "decay",
-    value: "LIST",
-    summary: "with --causal, weigh key j by exp(-L(i-j)): a number, one per key head, or alibi",
-    offers: ["alibi"],
-    parse: decay,
-  },
+  DECAY_FLAG,
   ...INPUT_FLAGS,
+  {
+    name: "state-in",
+    value: "FILE",
+    summary: "go on from a state: queries see its keys too, and it says what attention is",
+    files: STATE_FILES,
+  },
+  {
+    name: "state-out",
+    value: "FILE",
+    summary: "write the state with these keys: .safetensors; may be the file of --state-in",
+    files: STATE_FILES,
+  },
   {
     name: "check",
     value: "N",
@@ -167,7 +142,7 @@ const FLAGS: readonly Flag[] = [
       "open everything, say what would be done and predict time, memory and error; compute little, write nothing",
   },
   { name: "profile", summary: "measure and report the time of every stage of the computation (wasm)" },
-  { name: "tile", value: "ROWS", summary: "rows per piece; never changes the result", parse: wholeNumber(1) },
+  TILE_FLAG,
   REPORT_FLAG,
   FORMAT_FLAG,
   ...PLOT_FLAGS,
@@ -183,6 +158,7 @@ export const attend: Command = {
     "performer attend input.npy --heads 8 -o output.npy",
     "performer attend qkv.npz --causal --features positive -m 512 --json | jq .error",
     "performer attend qkv.npz --causal --decay alibi",
+    "performer attend qkv.npz --causal --state-out seen.safetensors",
     "performer attend genome.fa --encode kmer:6",
     "performer attend qkv.npz --window 64 --heavy 64 --far taylor1",
     "performer attend input.npy --heads 8 -o output.npy --dry-run",

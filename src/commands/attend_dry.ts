@@ -9,9 +9,11 @@ import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { formatOf, jsonText, linesOf } from "./machine.ts";
 import { useColor } from "./progress.ts";
+import { continued } from "./state_flags.ts";
 
 /** Says what a run would do; returns the exit code. Nothing but the report is written, on stdout. */
-export async function runDry(invocation: Invocation, terminal: Terminal): Promise<number> {
+export async function runDry(asked: Invocation, terminal: Terminal): Promise<number> {
+  const { invocation, before } = await continued(asked);
   const { arguments: [path], flags } = invocation;
   const format = formatOf(invocation);
   const lines = linesOf(invocation, terminal, PLAN_SCHEMA);
@@ -19,7 +21,12 @@ export async function runDry(invocation: Invocation, terminal: Terminal): Promis
     throw new UsageError(`Cannot use --dry-run with --format ${format}: expected text, json or jsonl`);
   }
   await using open = new AsyncDisposableStack();
-  const { chosen, attention, opened, sizes, backend, refused } = await openAttention(invocation, terminal, open);
+  const { chosen, attention, opened, sizes, backend, refused } = await openAttention(
+    invocation,
+    terminal,
+    open,
+    before,
+  );
   const columns = chosen ? { heads: 1, valueDim: chosen.layout.out.outputs } : {};
   const output = outputOf(flags, opened, { ...sizes, ...columns });
   const { inputs } = opened;
@@ -28,6 +35,7 @@ export async function runDry(invocation: Invocation, terminal: Terminal): Promis
     inputs,
     sizes,
     attention,
+    before,
     backend,
     refused,
     tileRows: flags.tile as number | undefined,

@@ -11,6 +11,7 @@ import { openSink, outputFormat, type SinkOptions } from "../formats/sink.ts";
 import { Inputs } from "../inputs.ts";
 import type { RowNorms } from "../projection.ts";
 import { rulesNamed } from "../rules_table.ts";
+import type { StoredSettings } from "../stored_state.ts";
 import type { RowRange, TensorSink, TensorSource } from "../tensor.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { resolveRows } from "./flags.ts";
@@ -27,21 +28,37 @@ export interface OpenedInputs {
   readonly files: AsyncDisposableStack;
   /** Standard input is read in one pass, as it comes, in a real run. */
   readonly onePass: boolean;
+  /** false: there are none, and keys stand for them. */
+  readonly queries: boolean;
 }
 
-/** Opens what INPUT, --q/--k/--v, --encode and --mask name. `ahead`: some rows are read before all of them are. */
+/** How inputs are opened. */
+export interface OpenInputsOptions {
+  /** Some rows are read before all of them are. */
+  readonly ahead?: boolean;
+  /** Columns are split in heads as this state has them, where no flag says otherwise. */
+  readonly like?: Pick<StoredSettings, "kvHeads" | "headDim"> | null;
+  /** Keys and values may come without queries: keys stand for them. */
+  readonly keysAlone?: boolean;
+}
+
+/** Opens what INPUT, --q/--k/--v, --encode and --mask name. */
 export async function openInputs(
   { arguments: [path], flags }: Invocation,
   terminal: Terminal,
-  ahead = false,
+  options: OpenInputsOptions = {},
 ): Promise<OpenedInputs> {
   const files = new AsyncDisposableStack();
   try {
+    const { keysAlone = false } = options;
     const parts = [flags.q, flags.k, flags.v].filter((part) => part !== undefined).length;
-    if (parts > 0 && (path !== undefined || parts < 3)) {
+    const whole = parts === 3 || (keysAlone && parts === 2 && flags.q === undefined);
+    if (parts > 0 && (path !== undefined || !whole)) {
       throw new UsageError(
         path !== undefined
           ? `Cannot use "${path}" together with --q, --k and --v: give the one or the others`
+          : keysAlone
+          ? "Cannot run with only some of --k and --v: give both"
           : "Cannot run with only some of --q, --k and --v: give all three",
       );
     }
@@ -51,14 +68,21 @@ export async function openInputs(
     if (path === "-" && terminal.stdinTTY) {
       throw new UsageError("Cannot read a tensor from the terminal: pipe a .npy file in, or name one");
     }
-    const opener = new Opener(flags, files, ahead);
+    const opener = new Opener(flags, files, options);
     const [q, k, v] = flags.encode !== undefined
       ? await opener.encoded(path)
-      : parts === 3
-      ? await opener.separate(String(flags.q), String(flags.k), String(flags.v))
+      : parts > 0
+      ? await opener.separate(flags.q as string | undefined, String(flags.k), String(flags.v))
       : await opener.together(path);
     const weights = flags.mask === undefined ? null : await opener.mask(String(flags.mask), k);
-    return { inputs: new Inputs(q, k, v, weights), shape: q.info.shape, files, onePass: opener.onePass(q.info.shape) };
+    const { shape } = q.info;
+    return {
+      inputs: new Inputs(q, k, v, weights),
+      shape,
+      files,
+      onePass: opener.onePass(shape),
+      queries: opener.queries,
+    };
   } catch (error) {
     await files.disposeAsync();
     throw error;
@@ -70,7 +94,9 @@ type Triple = [TensorSource, TensorSource, TensorSource];
 class Opener {
   readonly #containers = new Map<string, Container>();
 
-  constructor(readonly flags: Flags, readonly files: AsyncDisposableStack, readonly ahead: boolean) {}
+  queries = true;
+
+  constructor(readonly flags: Flags, readonly files: AsyncDisposableStack, readonly options: OpenInputsOptions) {}
 
   /** FASTA or text through the seeded encoder: queries, keys and values are the same rows. */
   async encoded(path: string | undefined): Promise<Triple> {
@@ -78,43 +104,51 @@ class Opener {
       throw new UsageError("Cannot use --encode with --q, --k and --v: name one FASTA or text file");
     }
     const { flags } = this;
-    const options = { ...parseKmer(String(flags.encode)), heads: Number(flags.heads ?? 1), seed: Number(flags.seed) };
+    const heads = Number(flags.heads ?? this.options.like?.kvHeads ?? 1);
+    const options = { ...parseKmer(String(flags.encode)), heads, seed: Number(flags.seed) };
     const residues = this.files.use(await openResidues(path));
     const rows = flags.rows ? resolveRows(flags.rows as Slice, residues.length, `"${path}"`) : undefined;
     const source = await KmerSource.open(path, residues, options, rows);
     return [source, source, source];
   }
 
-  async separate(q: string, k: string, v: string): Promise<Triple> {
+  async separate(q: string | undefined, k: string, v: string): Promise<Triple> {
     const heads = this.flags.heads as number | undefined;
-    const kvHeads = (this.flags["kv-heads"] as number | undefined) ?? heads;
+    const kvHeads = this.#kvHeads(heads);
     const keys = await this.#open(k, undefined, kvHeads);
+    this.queries = q !== undefined;
     return [
-      q === k && heads === kvHeads ? keys : await this.#open(q, undefined, heads),
+      !q || (q === k && heads === kvHeads) ? keys : await this.#open(q, undefined, heads, "queries"),
       keys,
       v === k ? keys : await this.#open(v, undefined, kvHeads),
     ];
+  }
+
+  #kvHeads(heads: number | undefined): number | undefined {
+    return (this.flags["kv-heads"] as number | undefined) ?? (this.options.like ? undefined : heads);
   }
 
   /** One file: members q, k, v, or one tensor that plays all three roles. */
   async together(path: string): Promise<Triple> {
     const container = await this.#container(path);
     const heads = this.flags.heads as number | undefined;
-    const kvHeads = (this.flags["kv-heads"] as number | undefined) ?? heads;
+    const kvHeads = this.#kvHeads(heads);
     const names = container.members.map((member) => member.name);
-    if (["q", "k", "v"].every((name) => names.includes(name))) {
+    this.queries = names.length === 1 || names.includes("q");
+    if (["k", "v"].every((name) => names.includes(name)) && (this.queries || this.options.keysAlone)) {
       const k = await this.#open(path, "k", kvHeads);
-      return [await this.#open(path, "q", heads), k, await this.#open(path, "v", kvHeads)];
+      const q = this.queries ? await this.#open(path, "q", heads, "queries") : k;
+      return [q, k, await this.#open(path, "v", kvHeads)];
     }
     if (names.length !== 1) {
       throw new UsageError(
         `Cannot choose tensors in "${path}": it holds ${names.slice(0, 8).join(", ")}${
           names.length > 8 ? ", …" : ""
         }, ` +
-          `expected members q, k and v, or a single tensor`,
+          `expected members ${this.options.keysAlone ? "k and v" : "q, k and v"}, or a single tensor`,
       );
     }
-    if (kvHeads !== heads) {
+    if (this.flags["kv-heads"] !== undefined && kvHeads !== heads) {
       throw new UsageError(`Cannot use --kv-heads with one tensor: queries and keys are the same rows of "${path}"`);
     }
     const source = await this.#open(path, names[0], heads);
@@ -134,9 +168,25 @@ class Opener {
     return source;
   }
 
-  async #open(path: string, name: string | undefined, heads: number | undefined): Promise<TensorSource> {
+  async #open(
+    path: string,
+    name: string | undefined,
+    given: number | undefined,
+    role: "queries" | "keys" = "keys",
+  ): Promise<TensorSource> {
     const layout = this.flags.layout as "hld" | "lhd";
-    return await this.#slice(await this.#container(path), name, { heads, layout });
+    const container = await this.#container(path);
+    return await this.#slice(container, name, { heads: given ?? this.#usualHeads(container, name, role), layout });
+  }
+
+  /** Heads in the columns of a tensor of two axes, by the state that it belongs to. */
+  #usualHeads(container: Container, name: string | undefined, role: "queries" | "keys"): number | undefined {
+    const { like } = this.options;
+    if (!like) return undefined;
+    const { shape } = container.member(name);
+    if (shape.length > 2) return undefined;
+    const heads = role === "queries" ? (shape[1] ?? 1) / like.headDim : like.kvHeads;
+    return Number.isInteger(heads) && heads > 0 ? heads : undefined;
   }
 
   async #slice(
@@ -162,7 +212,7 @@ class Opener {
     if (causal !== true || check !== 0 || features === EXACT || rows !== undefined || weights !== undefined) {
       return false;
     }
-    return !this.ahead;
+    return !this.options.ahead;
   }
 
   readonly #inOrder = (shape: readonly number[]): boolean => {
@@ -229,7 +279,8 @@ function shrinkFrom(flags: Flags): Attention["shrink"] {
   return shrink;
 }
 
-async function readProjection(path: string): Promise<GivenProjection> {
+/** W from the file of `--projection-matrix`. */
+export async function readProjection(path: string): Promise<GivenProjection> {
   await using container = await openContainer(path, {});
   const { shape, data } = await container.readAll(undefined, "f64");
   if (shape.length < 2 || shape.length > 3 || shape.includes(0)) {

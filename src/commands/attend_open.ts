@@ -8,10 +8,12 @@ import { planFit, readsAhead } from "../fit.ts";
 import type { Refusal } from "../report.ts";
 import { sizesOf } from "../run.ts";
 import { checkAccepted } from "../run_near_far.ts";
+import type { StateFile } from "../state_file.ts";
 import { attentionFrom, type OpenedInputs, openInputs } from "./attend_files.ts";
 import { chooseLayer, type ChosenLayer, layerAttention, layerSizes } from "./attend_layer.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
+import { attentionOf, refuseStateOut, requireSizes } from "./state_flags.ts";
 
 export interface OpenedAttention {
   /** The layer of `--weights`. */
@@ -24,25 +26,35 @@ export interface OpenedAttention {
   readonly refused: readonly Refusal[];
 }
 
-/** Opens everything, which `open` closes. Flags that contradict each other and tensors that do not fit are refused before a backend is open. */
+/**
+ * Opens everything, which `open` closes. Flags that contradict each other and tensors that do not fit are refused before a backend is open.
+ * @param before the state that is gone on from, with which the flags agree (`continued`).
+ */
 export async function openAttention(
   invocation: Invocation,
   terminal: Terminal,
   open: AsyncDisposableStack,
+  before: StateFile | null,
 ): Promise<OpenedAttention> {
   const { flags } = invocation;
   const candidates = parseBackendList(String(flags.backend));
   const chosen = open.use(await chooseLayer(invocation));
-  const attention = chosen ? await layerAttention(chosen, invocation) : await attentionFrom(invocation);
+  const attention = before
+    ? attentionOf(before, flags.causal === true)
+    : chosen
+    ? await layerAttention(chosen, invocation)
+    : await attentionFrom(invocation);
   refuseContradictions(flags, attention);
+  refuseStateOut(invocation, attention);
   const auto = attention.features === AUTO;
-  const fitted = planFit(attention, chosen !== null);
+  const fitted = before ? null : planFit(attention, chosen !== null);
   const { shrink, nearFar } = attention;
   const ahead = readsAhead(fitted) || auto || shrink === "auto" || nearFar?.far === "clusters";
-  const opened = await openInputs(invocation, terminal, ahead);
+  const opened = await openInputs(invocation, terminal, { ahead, like: before?.settings });
   open.use(opened.files);
   const given = chosen ? null : sizesOf(opened.inputs, attention.causal);
   if (given) decayFor(attention, given);
+  if (given && before) requireSizes(given, before);
   const sizes = given ?? layerSizes(chosen!, opened.inputs.q.info.rows);
   const work = given ? expectedWork(attention, given) : undefined;
   if (given && typeof shrink === "object" && shrink && shrink.length !== given.heads) {

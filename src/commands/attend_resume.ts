@@ -16,7 +16,7 @@ import type { OutputShape } from "./attend_files.ts";
 import type { Invocation, Terminal } from "./command.ts";
 
 /** Flags that name input files: what is in them counts, as `inputs`. */
-const FILES = ["q", "k", "v", "mask", "projection-matrix"] as const;
+const FILES = ["q", "k", "v", "mask", "projection-matrix", "state-in"] as const;
 /**
  * Flags that decide neither the output nor the error on its rows. Backend, threads and the output's type are settled when a run begins, and
  * stand in journals as what they were settled to.
@@ -94,6 +94,9 @@ function refuseFlags(flags: Invocation["flags"]): void {
   }
   if (flags.weights !== undefined) throw cannot("--weights", "a layer's projections are not kept");
   if (flags.compat !== "exact") throw cannot(`--compat ${flags.compat}`, "states of other numerics are not kept");
+  if (flags["state-out"] !== undefined && flags["state-out"] === flags["state-in"]) {
+    throw cannot("one file as --state-in and --state-out", "a run that goes on needs what it began with, name another");
+  }
   if (flags.profile === true) throw cannot("--profile", "times of stages are those of one run");
 }
 

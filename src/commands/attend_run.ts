@@ -7,6 +7,8 @@ import { AUTO } from "../feature_map.ts";
 import type { PlotStyle } from "../plots/style.ts";
 import type { Report } from "../report.ts";
 import { attend, sizesOf } from "../run.ts";
+import type { StateOptions } from "../run_base.ts";
+import { writeState } from "../state_file.ts";
 import { lambdaOf } from "../trial.ts";
 import { openOutputFor, outputOf } from "./attend_files.ts";
 import { openLayer } from "./attend_layer.ts";
@@ -16,6 +18,7 @@ import { formatOf, silent } from "./machine.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 import { openReportPage } from "./report_page.ts";
+import { continued } from "./state_flags.ts";
 
 /** Runs `performer attend`; returns the exit code. */
 export async function runAttend(invocation: Invocation, terminal: Terminal): Promise<number> {
@@ -46,10 +49,10 @@ async function run(
   const early = given.flags.resume === true || given.sources["checkpoint-seconds"] === "flag";
   const asked = early ? await import("./attend_resume.ts") : null;
   const resuming = await asked?.resumingOf(given, terminal);
-  const invocation = resuming?.invocation ?? given;
+  const { invocation, before } = await continued(resuming?.invocation ?? given);
   const { flags } = invocation;
   await using open = new AsyncDisposableStack();
-  const { chosen, attention, opened, backend, refused } = await openAttention(invocation, terminal, open);
+  const { chosen, attention, opened, backend, refused } = await openAttention(invocation, terminal, open, before);
   const wish = flags.tile as number | undefined;
   await using layer = chosen && await openLayer(chosen, backend, opened.inputs, wish);
   const inputs = layer?.inputs ?? opened.inputs;
@@ -80,6 +83,9 @@ async function run(
       health: flags.health === true,
       keepRows,
       sink,
+      state: before || flags["state-out"] !== undefined
+        ? { before, keep: keeper(flags["state-out"] as string | undefined) }
+        : undefined,
       encoding: (flags.encode as string | undefined) ?? null,
       peakBytes: terminal.peakBytes,
       progress: (stage, done, total) => progress.update(stage, done, total),
@@ -92,6 +98,15 @@ async function run(
     progress.clear();
     terminal.err(`${parting}\n`);
   });
+}
+
+/** Writes the state to `--state-out`, which may be the file that it came from. */
+function keeper(path: string | undefined): StateOptions["keep"] {
+  if (path === undefined) return undefined;
+  return async (after) => {
+    await writeState(path, after);
+    return path;
+  };
 }
 
 /** Decides what was left to choice; the code for it is loaded only then. */

@@ -1,6 +1,6 @@
 /** Where a figure goes: files by suffix, each under a temporary name until it is complete. */
 import { join } from "node:path";
-import { isFolderAt, makeFolder, openOutput } from "../bytes.ts";
+import { isFolderAt, makeOutputFolder, openOutput } from "../bytes.ts";
 import { drawPng, drawSvg, sized } from "../charts/draw.ts";
 import { specOf } from "../charts/spec.ts";
 import type { Json } from "../charts/spec_axis.ts";
@@ -94,7 +94,7 @@ function textOf(kind: Kind, { svg, spec, report }: { svg: string; spec: Json; re
 /** Writes a file that appears under its name only when it is complete; folders above it are made. */
 async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
   const folder = /^(.*)\/[^/]*$/.exec(path)?.[1];
-  if (folder) await makeFolder(folder);
+  if (folder) await makeOutputFolder(folder);
   await using sink = openOutput(path);
   await sink.write(bytes, 0);
   await sink.commit();

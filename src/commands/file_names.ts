@@ -3,6 +3,9 @@
 /** Tensors that are read and written. */
 export const TENSOR_FILES = [".npy", ".npz", ".safetensors"] as const;
 
+/** States (state_file.ts). */
+export const STATE_FILES = [".safetensors"] as const;
+
 export const SEQUENCE_FILES = [
   ".fa",
   ".fasta",

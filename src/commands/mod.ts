@@ -16,6 +16,7 @@ import { inspect } from "./inspect.ts";
 import { repl } from "./repl.ts";
 import { man } from "./man.ts";
 import { run } from "./run.ts";
+import { state } from "./state.ts";
 import { tune } from "./tune.ts";
 
 export const COMMANDS: readonly Command[] = [
@@ -23,6 +24,7 @@ export const COMMANDS: readonly Command[] = [
   compare,
   tune,
   explain,
+  state,
   run,
   generate,
   drift,

@@ -3,7 +3,19 @@ import { UsageError } from "../errors.ts";
 import type { Command, Invocation, Terminal } from "./command.ts";
 
 /** Flags whose value is a file of numbers, or "-". */
-const FILES = ["q", "k", "v", "mask", "weights", "projection-matrix", "context", "context-mask", "prompt"];
+const FILES = [
+  "q",
+  "k",
+  "v",
+  "mask",
+  "weights",
+  "projection-matrix",
+  "context",
+  "context-mask",
+  "prompt",
+  "state-in",
+  "like",
+];
 /** These are members of one file where several of them are "-". */
 const MEMBERS = ["INPUT", "--q", "--k", "--v", "--mask"];
 

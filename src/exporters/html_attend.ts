@@ -3,7 +3,7 @@ import type { Chart } from "../charts/chart.ts";
 import { EXACT } from "../feature_map.ts";
 import type { RowSquares } from "../metrics.ts";
 import { binsOf } from "../plots/histogram.ts";
-import type { ErrorReport, Report } from "../report.ts";
+import type { ErrorReport, Report, StateSummary } from "../report.ts";
 import { quantile } from "../statistics.ts";
 import { bytesText, count, duration, figure } from "../words.ts";
 import { adviceLine, healthLine, healthTable } from "./health.ts";
@@ -101,12 +101,14 @@ const rank = ({ skill }: { readonly skill: number }) => Number.isNaN(skill) ? In
 const left = (all: number, shown: number): Part =>
   all > shown ? fragment`<p class="caption">The ${shown} worst of ${count(all)} heads.</p>` : null;
 
-function verdictOf({ error, attention, input }: Report): { tone: Tone; words: string[] } {
+function verdictOf({ error, attention, input, state }: Report): { tone: Tone; words: string[] } {
   if (!error) {
     const words = attention.features === EXACT
       ? "This is exact softmax attention: there is no error"
       : input.rows === 0
       ? "The input has no rows"
+      : state?.in && state.in.keys > 0
+      ? "The error was not measured: exact softmax needs the keys that are only in the state"
       : "The error was not checked (--check 0)";
     return { tone: "plain", words: [sentence(words)] };
   }
@@ -288,7 +290,10 @@ function redrawWords({ count: draws, value, low, high }: NonNullable<ErrorReport
 }
 
 function settings(report: Report): [string, string][] {
-  const { backend, input, attention, output, layer, error } = report;
+  const { backend, input, attention, output, layer, error, state } = report;
+  const seen = (summary: StateSummary | null | undefined) => {
+    return summary ? `${summary.path} · ${count(summary.rows)} rows, ${count(summary.keys)} keys` : "";
+  };
   return [
     [
       "input",
@@ -313,6 +318,8 @@ function settings(report: Report): [string, string][] {
     ],
     ["numerics", attention.compat === "exact" ? "" : attention.compat],
     ["mask", attention.masked ? "yes" : ""],
+    ["state in", seen(state?.in)],
+    ["state out", seen(state?.out)],
     ["layer", layer ? `${layer.index} of ${layer.path} (${layer.model})` : ""],
     ["mean ‖x + y‖²", error ? figure(error.phi) : ""],
     ["output", output ? `${output.path} · ${output.dtype} [${output.shape.join(", ")}]` : ""],

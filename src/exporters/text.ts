@@ -1,6 +1,6 @@
 /** The report for people. */
 import { EXACT, FEATURE_MAPS, NONE } from "../feature_map.ts";
-import type { ErrorReport, HealthReport, Report } from "../report.ts";
+import type { ErrorReport, HealthReport, Report, StateSummary } from "../report.ts";
 import { rulesNamed } from "../rules_table.ts";
 import { bytesText, count, decayText, duration, figure } from "../words.ts";
 import { aligned } from "./bench_text.ts";
@@ -26,6 +26,7 @@ export const text: Exporter = (report, { color, verbose, picture = "" }) => {
     const { path, model, index } = report.layer;
     line("layer", `${index} of ${path} (${model}); the error is that of its heads, before the output projection`);
   }
+  if (report.state) { for (const words of stateLines(report.state)) line("state", words); }
   if (report.resumed) line("resumed", resumedWords(report));
   line("throughput", throughput(report));
   if (report.stages) line("stages", stages(report.stages));
@@ -42,6 +43,13 @@ export const text: Exporter = (report, { color, verbose, picture = "" }) => {
   }
   return lines.join("\n") + "\n";
 };
+
+/** What a run went on from, and what it left. */
+function* stateLines({ in: before, out }: NonNullable<Report["state"]>): Iterable<string> {
+  const words = ({ path, rows, keys }: StateSummary) => `${path} · ${count(rows)} rows, ${count(keys)} keys`;
+  if (before) yield `goes on from ${words(before)}`;
+  if (out) yield `written to ${words(out)}`;
+}
 
 const TONES = {
   good: "green",
@@ -161,6 +169,9 @@ function stages(seconds: NonNullable<Report["stages"]>): string {
   return parts.join(" · ") + ", over all threads";
 }
 
+/** Whether there are keys that exact softmax cannot be asked about. */
+const goesOn = ({ state }: Report): boolean => (state?.in?.keys ?? 0) > 0;
+
 function errorLines(report: Report, paint: Paint, verbose: boolean): [string, string][] {
   const { error, attention } = report;
   if (!error) {
@@ -170,6 +181,8 @@ function errorLines(report: Report, paint: Paint, verbose: boolean): [string, st
         ? "none: this is exact softmax"
         : attention.features === NONE
         ? "not checked: this is no attention, for timing files and pipes"
+        : goesOn(report)
+        ? "not measured: keys of the state are only sums"
         : "not checked (--check 256 samples rows)",
     ]];
   }

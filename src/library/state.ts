@@ -3,10 +3,12 @@ import { type Attention, decayFor, type Sizes } from "../attention.ts";
 import type { Backend, Session } from "../backend.ts";
 import { openFirst, parseBackendList } from "../backends/mod.ts";
 import { UsageError } from "../errors.ts";
-import { EXACT, featureMap } from "../feature_map.ts";
+import type { Fit } from "../fitted.ts";
 import { shapeOf } from "../run_base.ts";
 import { openSession } from "../sessions.ts";
 import { copyState, mergeInto, mergeLater, type State } from "../state.ts";
+import { readState, writeState } from "../state_file.ts";
+import { explainDifference, requireState, type StoredState, storedState } from "../stored_state.ts";
 import type { FloatArray } from "../tensor.ts";
 import { attentionOf, type FeatureSettings } from "./settings.ts";
 import { asTensor, Collector, type Rows, Tensor, tensor } from "./tensor.ts";
@@ -35,6 +37,16 @@ export interface SavedState {
   readonly rows: number;
   /** The sums. */
   readonly state: State;
+  /** What the map was fitted to, where the state came from a file that says so. */
+  readonly fit?: Fit | null;
+}
+
+/** How a state is taken from a file. */
+export interface LoadStateOptions {
+  /** Heads of queries: as many as key heads, or a multiple of them. */
+  readonly heads?: number;
+  /** "scalar" by default, which works in float64. */
+  readonly backend?: Backend | string;
 }
 
 /** One row as plain numbers, or rows. */
@@ -45,19 +57,73 @@ export type StateRows = Rows | readonly number[] | FloatArray;
  * Throws UsageError for settings that have no state: exact attention, near keys, maps that need the length of the sequence.
  */
 export async function newState(settings: StateSettings, backend: Backend | string = "scalar"): Promise<PerformerState> {
-  const { width, heads = 1, kvHeads = heads, valueWidth = width, features = "hyperbolic" } = settings;
-  if (features === EXACT) throw new UsageError('Cannot keep a state of "softmax": exact attention keeps all keys');
-  if (featureMap(features).angular) {
-    throw new UsageError(`Cannot keep a state of "${features}": it needs the length first`);
-  }
-  const sizes = { queryRows: 1, keyRows: 1, heads, kvHeads, headDim: width, valueDim: valueWidth };
-  const attention = { ...await attentionOf({ ...settings, centre: "off" }), causal: true };
+  const sizes = sizesFor(settings);
+  return await openState({ settings, attention: await attentionWith(settings), sizes, fit: null }, backend);
+}
+
+/** A state that goes on where a saved one was. */
+export async function restoreState(saved: SavedState, backend: Backend | string = "scalar"): Promise<PerformerState> {
+  const settings = settingsOf(saved);
+  const sizes = sizesFor(settings);
+  const made = { settings, attention: await attentionWith(settings), sizes, fit: saved.fit ?? null };
+  const state = await openState(made, backend);
+  await state.load(saved);
+  return state;
+}
+
+/**
+ * The state of a file that `saveState`, `performer state` or `attend --state-out` wrote, with what its map was fitted to. Throws
+ * InputError for a file that is none.
+ */
+export async function loadState(path: string, options: LoadStateOptions = {}): Promise<PerformerState> {
+  const stored = await readState(path);
+  const {
+    settings: { features, numFeatures, projection, norms, seed, scale, decay, kvHeads, headDim, valueDim },
+    given,
+  } = stored;
+  const settings: StateSettings = {
+    width: headDim,
+    valueWidth: valueDim,
+    heads: options.heads ?? kvHeads,
+    kvHeads,
+    features,
+    numFeatures,
+    projection: given
+      ? tensor(given.data, [given.matrices, given.data.length / given.matrices / headDim, headDim])
+      : projection ?? undefined,
+    norms: norms ?? undefined,
+    seed: seed ?? undefined,
+    scale: scale ?? undefined,
+    decay: decay ?? undefined,
+  };
+  return await restoreState({ ...savedOf(settings, stored), fit: stored.fit }, options.backend);
+}
+
+/** Writes a state to a .safetensors file, which `performer attend --state-in` goes on from. Throws UsageError for another suffix. */
+export async function saveState(path: string, state: PerformerState | SavedState): Promise<void> {
+  await writeState(path, await storedOf(state instanceof PerformerState ? await state.save() : state));
+}
+
+function sizesFor({ width, heads = 1, kvHeads = heads, valueWidth = width }: StateSettings): Sizes {
+  return { queryRows: 1, keyRows: 1, heads, kvHeads, headDim: width, valueDim: valueWidth };
+}
+
+const attentionWith = async (settings: StateSettings): Promise<Attention> => {
+  return { ...await attentionOf({ ...settings, centre: "off" }), causal: true };
+};
+
+async function openState(
+  made: Pick<Parts, "settings" | "attention" | "sizes" | "fit">,
+  backend: Backend | string,
+): Promise<PerformerState> {
+  const { attention, sizes } = made;
+  requireState(attention);
   const own = typeof backend === "string" ? (await openFirst(parseBackendList(backend))).backend : null;
   try {
     const used = own ?? backend as Backend;
     const { tileRows } = shapeOf(attention, sizes, used.limits);
     const first = decayFor(attention, sizes) ? "ordered" : "any";
-    const parts = { settings, attention, sizes, backend: used, own, tileRows };
+    const parts = { ...made, backend: used, own, tileRows };
     return new PerformerState(parts, { kind: first, session: await openPart(parts, first) });
   } catch (error) {
     await own?.[Symbol.asyncDispose]();
@@ -65,19 +131,12 @@ export async function newState(settings: StateSettings, backend: Backend | strin
   }
 }
 
-/** A state that goes on where a saved one was. */
-export async function restoreState(saved: SavedState, backend?: Backend | string): Promise<PerformerState> {
-  const { projection } = saved.settings;
-  const given = typeof projection === "string" ? projection : tensor(projection.data, projection.shape);
-  const state = await newState({ ...saved.settings, projection: given }, backend);
-  await state.load(saved);
-  return state;
-}
-
 interface Parts {
   readonly settings: StateSettings;
   readonly attention: Attention;
   readonly sizes: Sizes;
+  /** What the map was fitted to. */
+  readonly fit: Fit | null;
   readonly backend: Backend;
   /** Opened for this state. */
   readonly own: Backend | null;
@@ -93,11 +152,11 @@ interface Active {
 }
 
 async function openPart(
-  { attention, sizes, backend, tileRows }: Omit<Parts, "settings">,
+  { attention, sizes, fit, backend, tileRows }: Omit<Parts, "settings">,
   kind: Kind,
 ): Promise<Session> {
   const own = { ...attention, causal: kind === "ordered" };
-  return (await openSession(backend, own, sizes, shapeOf(own, sizes, backend.limits, tileRows))).session;
+  return (await openSession(backend, own, sizes, shapeOf(own, sizes, backend.limits, tileRows), 0, fit)).session;
 }
 
 /** Linear attention in flight; made by `newState`. Its size does not depend on how many keys it has seen. */
@@ -171,19 +230,15 @@ export class PerformerState implements AsyncDisposable {
 
   /** A copy as plain data. */
   async save(): Promise<SavedState> {
-    const { settings, attention: { given, projection } } = this.#parts;
-    const { matrices, headDim, data } = given ?? { matrices: 1, headDim: 1, data: null };
-    const W = data && { shape: [matrices, data.length / headDim / matrices, headDim], data };
-    return {
-      settings: { ...settings, projection: W ?? projection },
-      rows: this.#rows,
-      state: copyState(await this.#active.session.save()),
-    };
+    const { settings, fit } = this.#parts;
+    const state = copyState(await this.#active.session.save());
+    const saved = savedOf(settings, { rows: this.#rows, state, given: this.#parts.attention.given });
+    return fit ? { ...saved, fit } : saved;
   }
 
   /** Takes over a saved state of the same settings; throws UsageError for others. */
   async load(saved: SavedState): Promise<void> {
-    sameSettings((await this.save()).settings, saved.settings);
+    await requireSame(saved, await this.save());
     await this.#active.session.load(copyState(saved.state));
     this.#rows = saved.rows;
   }
@@ -194,7 +249,7 @@ export class PerformerState implements AsyncDisposable {
    */
   async merge(other: PerformerState | SavedState): Promise<void> {
     const [mine, theirs] = [await this.save(), other instanceof PerformerState ? await other.save() : other];
-    sameSettings(mine.settings, theirs.settings);
+    await requireSame(theirs, mine);
     const decay = decayFor(this.#parts.attention, this.#parts.sizes);
     if (decay) mergeLater(mine.state, theirs.state, decay, theirs.rows);
     else mergeInto(mine.state, theirs.state);
@@ -275,24 +330,37 @@ function sameRows(a: Tensor, b: Tensor): void {
   }
 }
 
-/** Throws UsageError naming the first setting that differs. */
-function sameSettings(a: SavedState["settings"], b: SavedState["settings"]): void {
-  const [mine, theirs] = [a, b].map((settings) => new Map(Object.entries(complete(settings))));
-  for (const [name, value] of mine) {
-    const other = theirs.get(name);
-    if (value === other) continue;
-    throw new UsageError(
-      `Cannot join states: ${name} is ${other} in one and ${value} in the other, expected the same settings`,
-    );
-  }
+/** Plain data of a state; W as numbers where it was given. */
+function savedOf(
+  settings: StateSettings,
+  { rows, state, given }: Pick<StoredState, "rows" | "state" | "given">,
+): SavedState {
+  const W = given && {
+    shape: [given.matrices, given.data.length / given.headDim / given.matrices, given.headDim],
+    data: given.data,
+  };
+  const named = typeof settings.projection === "string" ? settings.projection : "orthogonal";
+  return { settings: { ...settings, projection: W ?? named }, rows, state };
 }
 
-/** Every setting as text, defaults filled in. */
-function complete(settings: SavedState["settings"]): Record<string, string> {
-  const { width, heads = 1, kvHeads = heads, valueWidth = width, projection } = settings;
-  const { features = "hyperbolic", numFeatures = 256, norms = "chi", seed = 0, scale, decay } = settings;
-  const W = typeof projection === "string" ? projection : `[${projection.shape}] ${projection.data.join()}`;
-  const drawn = typeof projection === "string" ? { norms, seed } : {};
-  const all = { width, heads, kvHeads, valueWidth, features, numFeatures, ...drawn, scale, decay };
-  return { ...Object.fromEntries(Object.entries(all).map(([name, value]) => [name, String(value)])), projection: W };
+function settingsOf({ settings }: SavedState): StateSettings {
+  const { projection } = settings;
+  return {
+    ...settings,
+    projection: typeof projection === "string" ? projection : tensor(projection.data, projection.shape),
+  };
+}
+
+/** A saved state with all that its numbers depend on. */
+async function storedOf(saved: SavedState): Promise<StoredState> {
+  const settings = settingsOf(saved);
+  const sizes = sizesFor(settings);
+  const { rows, state, fit = null } = saved;
+  return storedState(await attentionWith(settings), sizes, fit, { path: "", rows, state });
+}
+
+/** Throws UsageError naming every setting that differs. */
+async function requireSame(found: SavedState, expected: SavedState): Promise<void> {
+  const differences = explainDifference(await storedOf(found), await storedOf(expected));
+  if (differences.length > 0) throw new UsageError(`Cannot join states: ${differences.join("; ")}`);
 }

@@ -35,6 +35,9 @@ const LINES: readonly (readonly string[])[] = [
   ["tune", ...QKV, ...SMALL, "--rows", "0:100", "--sample", "16", "--error", "0.0001%"],
   ["bench", ...BENCH, "--features", "positive,softmax,taylor1", "-m", "16", "--seconds", "0.01", "--mode", "causal"],
   ["figure", "2"],
+  ["attend", ...QKV, ...SMALL, "--check", "0", "--state-out", path("attended.safetensors")],
+  ["state", "build", ...QKV, "-m", "16", "--features", "oprf", "-o", path("built.safetensors")],
+  ["state", "info", path("built.safetensors")],
   ["inspect", head("q.npy")],
   ["inspect", join(ROOT, "examples/data/lambda_virus.fa")],
   ["inspect", lm("model.pt"), "--config", lm("config.json")],
@@ -95,6 +98,7 @@ describe("--jsonl", () => {
     [["bench", ...BENCH, ...SMALL, "--seconds", "0.01"], "BenchResult", 2],
     [["inspect", head("q.npy")], "InspectTensor", 1],
     [["convert", head("q.npy"), path("lines.npz")], "ConvertedTensor", 1],
+    [["state", "build", ...QKV, ...SMALL, "--block-rows", "64", "-o", path("blocks")], "StateLine", 2],
     [["generate", ...POD, "--check", "0"], "", 3],
   ];
   test.each(cases)("%p: lines of %s, then the summary", async (args, table, least) => {
@@ -108,7 +112,7 @@ describe("--jsonl", () => {
       expect(summary.type).toBe("summary");
       expect(mistakes(summary, args[0])).toEqual([]);
       for (const line of lines) {
-        expect(["row", "tensor", "token"]).toContain(line.type);
+        expect(["row", "tensor", "token", "state"]).toContain(line.type);
         expect(table === "" ? [] : mistakes(line, table)).toEqual([]);
       }
     }
@@ -150,7 +154,12 @@ describe("one form at a time", () => {
 
   test("before anything is read", async () => {
     for (const { name, arguments: wanted } of PRINTING) {
-      const { code, stderr } = await inside([name, ...wanted.map(() => "missing.npy"), "--json", "--jsonl"]);
+      const { code, stderr } = await inside([
+        name,
+        ...wanted.map(({ choices }) => choices?.[0] ?? "missing.npy"),
+        "--json",
+        "--jsonl",
+      ]);
       expect([name, code, stderr]).toEqual([name, 2, expect.stringContaining("Cannot use --json with --jsonl")]);
     }
   });

@@ -120,7 +120,7 @@ describe.each(["scalar", "wasm"])("states on %s", (backend) => {
     expect(again.rows).toBe(L);
     expect(relativeError(await again.emit(q), await merged.emit(q))).toBeLessThan(1e-12);
     await using other = await newState({ ...settings, seed: 1 }, backend);
-    await expect(merged.merge(other)).rejects.toThrow("seed is 1 in one and 0 in the other");
+    await expect(merged.merge(other)).rejects.toThrow("Cannot join states: seed is 1, expected 0");
   });
 
   test("decayed shards merge in their order", async () => {

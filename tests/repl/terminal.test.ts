@@ -56,7 +56,7 @@ describe.skipIf(!hasTmux)("at a terminal (skipped without tmux)", () => {
       await tab("attend gen", "attend genes");
       await tab("load fol", "load folder/");
       await tab("genes.sha", "genes.shape");
-      await tab("y = sta", "y = stats(");
+      await tab("y = stats", "y = stats(");
       await tab(":save", ":save-script");
       await tab(":set caus", ":set causal");
       await tab("?comp", "?comp");

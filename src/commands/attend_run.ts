@@ -66,7 +66,7 @@ async function run(
     const { path = "", dtype = "", shape = [] } = file ?? {};
     const sink = file && layer ? Object.assign(layer.sources.sink(file), { path, dtype, shape }) : file;
     const choose = () => chooseSettings({ inputs, attention, backend, signal: terminal.signal });
-    const settled = await (journal?.choice(choose) ?? choose());
+    const settled = await (journal && isOpen(attention) ? journal.choice(choose) : choose());
     const lambda = lambdaOf(settled, sizes.heads);
     return await attend({
       inputs,
@@ -109,10 +109,13 @@ function keeper(path: string | undefined): StateOptions["keep"] {
   };
 }
 
+/** Whether something is left to choice. */
+const isOpen = ({ features, shrink }: Attention): boolean => features === AUTO || shrink === "auto";
+
 /** Decides what was left to choice; the code for it is loaded only then. */
 async function chooseSettings(options: Omit<ChooseOptions, "maps">): Promise<Attention> {
   const { attention } = options;
-  if (attention.features !== AUTO && attention.shrink !== "auto") return attention;
+  if (!isOpen(attention)) return attention;
   const { chooseAttention } = await import("../choose.ts");
   return await chooseAttention({ ...options, maps: TRIED_MAPS });
 }

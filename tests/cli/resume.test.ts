@@ -23,10 +23,14 @@ beforeAll(() => {
   writeFileSync(path("x.npy"), npyBytes([16_000, 64], (i) => 0.6 * wave(i)));
 });
 
-/** Runs until its journal tells of a checkpoint, then sends a signal. */
+/** Runs ATTEND until its journal tells of a checkpoint, then sends a signal. */
 function stopped(out: string, args: readonly string[] = [], signal: NodeJS.Signals = "SIGKILL", runtime = "bun") {
+  return ended([...ATTEND, "-o", path(out), ...RESUME, ...args], out, signal, runtime);
+}
+
+function ended(line: readonly string[], out: string, signal: NodeJS.Signals, runtime = "bun"): Promise<Outcome> {
   const journal = path(`${out}.journal`);
-  return performer([...ATTEND, "-o", path(out), ...RESUME, ...args], {
+  return performer(line, {
     runtime,
     during: (child) => {
       const looking = setInterval(() => {
@@ -89,6 +93,23 @@ describe("other maps and numbers", () => {
     expect(other.resumed).toBeNull();
     expect([one.attention, one.error]).toEqual([other.attention, other.error]);
     expect(Buffer.compare(readFileSync(path("auto.npy")), readFileSync(path("whole.npy")))).toBe(0);
+  }, 60_000);
+
+  test("a state that is gone on from, and one that is left", async () => {
+    const state = (name: string) => path(`${name}.safetensors`);
+    const base = ["attend", path("x.npy"), "--heads", "4", "--backend", "wasm", "--causal"];
+    await performer([...base, "--rows", "0:100", "--check", "0", "--state-out", state("seen")]);
+    const args = ["attend", path("x.npy"), "--backend", "wasm", "--causal", "--state-in", state("seen"), "--state-out"];
+    const whole = await performer([...args, state("whole"), "-o", path("whole.npy")]);
+    expect([whole.stderr, whole.code]).toEqual(["", 0]);
+    const line = [...args, state("left"), "-o", path("left.npy"), ...RESUME];
+    const { signal } = await ended(line, "left.npy", "SIGKILL");
+    expect(signal).toBe("SIGKILL");
+    const { stdout, code } = await performer(line);
+    expect([code, stdout]).toEqual([0, expect.stringContaining("resumed ")]);
+    for (const name of ["npy", "safetensors"]) {
+      expect(Buffer.compare(readFileSync(path(`left.${name}`)), readFileSync(path(`whole.${name}`)))).toBe(0);
+    }
   }, 60_000);
 
   test("the backend of the journal is taken again where several will do", async () => {
@@ -211,6 +232,12 @@ describe("refused", () => {
       [["attend", "-", ...out, "--resume"], "Cannot use --resume with standard input"],
       [[...base, "-o", path("x.npy")], "Cannot use --resume with output to the input"],
       [[...base, ...out, "--compat", "lucidrains"], "Cannot use --resume with --compat lucidrains"],
+      [
+        [...base, ...out, "--state-in", "s.safetensors", "--state-out", "s.safetensors"],
+        "one file as --state-in and --state-out",
+      ],
+      [[...base, ...out, "--weights", "model.pt"], "Cannot use --resume with --weights"],
+      [[...base, ...out, "--far", "clusters:8", "--top", "2"], "Cannot use --resume with --top"],
       [[...base, ...out, "--profile"], "Cannot use --resume with --profile"],
       [[...base, ...out, "--mask", "/dev/null"], `Cannot use --resume with "/dev/null": only a file can be read again`],
       [

@@ -8,6 +8,7 @@ import type { Report } from "../../src/report.ts";
 import { attend } from "../../src/run.ts";
 import type { AttendOptions } from "../../src/run_base.ts";
 import type { Checkpoint } from "../../src/run_journal.ts";
+import type { StoredState } from "../../src/stored_state.ts";
 import { memoryTensor } from "../unit/memory_tensor.ts";
 import { describeBackends } from "./backends.ts";
 import { makeProblem } from "./harness.ts";
@@ -88,6 +89,7 @@ describeBackends("checkpoints", (backend: Backend, software) => {
     lambda: number[] | null,
     last: Checkpoint | null,
     before?: Float64Array,
+    state?: AttendOptions["state"],
   ): Promise<Ran> {
     const { q, k, v, weights, heads, kvHeads, headDim, valueDim } = problem;
     const cols = heads * valueDim;
@@ -108,6 +110,7 @@ describeBackends("checkpoints", (backend: Backend, software) => {
       refused: [],
       tileRows: 32,
       lambda,
+      state,
       check: 24,
       redraws: 0,
       encoding: null,
@@ -131,6 +134,26 @@ describeBackends("checkpoints", (backend: Backend, software) => {
     };
     return { report: await attend(options), outputs, checkpoints };
   }
+
+  test("a run that goes on from a state and leaves one leaves the same", async () => {
+    const attention = { ...PLAIN, causal: true };
+    const left: StoredState[] = [];
+    const keep = async (after: StoredState) => {
+      left.push(after);
+      return "here";
+    };
+    await run(attention, null, null, undefined, { keep });
+    const state = { before: left[0], keep };
+    const whole = await run(attention, null, null, undefined, state);
+    for (const last of whole.checkpoints) {
+      const rest = await run(attention, null, last, whole.outputs, state);
+      expect(bits(rest.outputs)).toBe(bits(whole.outputs));
+      expect(rest.report.state).toEqual(whole.report.state);
+      expect(left.at(-1)!.state).toEqual(left[1].state);
+    }
+    expect(left).toHaveLength(2 + whole.checkpoints.length);
+    expect(left[1].state.keys).toBe(2 * left[0].state.keys);
+  }, 60_000);
 
   const cases = Object.entries(KINDS).flatMap(([name, settings]) => {
     const attention = { ...PLAIN, ...settings };

@@ -11,17 +11,24 @@ const quit = (code: number): never => {
   process.exit(code);
 };
 
+/** At once, after a word on what is kept. */
+const leave = (code: number): never => {
+  const parting = temporaries.parting?.();
+  if (parting) writeStandard(2, `${parting}\n`);
+  return quit(code);
+};
+
 /** node:tty is loaded when it is first asked: it costs Bun 20 ms, process.stdout even more. */
 function isTerminal(fd: number): boolean {
   return process.getBuiltinModule("node:tty").isatty(fd);
 }
 
 process.on("SIGINT", () => {
-  if (abort.signal.aborted) quit(130);
+  if (abort.signal.aborted) leave(130);
   writeStandard(2, "\nstopping … (Ctrl-C again to force)\n");
   abort.abort(new Error("interrupted"));
 });
-process.on("SIGTERM", () => quit(143));
+process.on("SIGTERM", () => leave(143));
 process.on("uncaughtException", (error) => quit(explain(error, terminal)));
 
 const suspend = () => void process.kill(process.pid, "SIGTSTP");

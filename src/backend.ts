@@ -93,6 +93,9 @@ export interface SessionCounts {
   topPairs?: number;
 }
 
+/** Of sessions that have no special rows. */
+export const NO_COUNTS: Readonly<SessionCounts> = { emptyRows: 0, nonPositive: 0, recomputed: 0 };
+
 /**
  * One linear attention in flight. Calls take effect in call order and copy their tiles before they return (but for tiles in
  * memory of `Backend.allocate`), so several may be in flight. Tiles are `rows × (heads·width)` and at most `plan.tileRows` rows.

@@ -1,7 +1,7 @@
 /** Descriptors and temporary files: what bytes.ts stands on. Only these two files touch node:fs. */
 import * as fs from "node:fs";
-import { tmpdir } from "node:os";
-import { basename, dirname, join } from "node:path";
+import { hostname, tmpdir } from "node:os";
+import { basename, dirname, join, resolve } from "node:path";
 import { code, endError, readError, writeError } from "./system_errors.ts";
 
 /** Bytes copied at a time. */
@@ -30,6 +30,8 @@ export async function makeFolder(path: string): Promise<void> {
 /** Files and folders to remove when the process ends early: cli.ts calls `removeAll` on signals and on exit. */
 class Temporaries {
   readonly #paths = new Set<string>();
+  /** What to say when a signal ends the process at once: what is kept on purpose, and how to go on. */
+  parting: (() => string) | null = null;
 
   add(path: string): void {
     this.#paths.add(path);
@@ -95,6 +97,15 @@ export class DiskFile {
     this.#byteLength = Math.max(this.#byteLength, at + bytes.length);
   }
 
+  /** Returns when all that was written would be there after a power cut. */
+  sync(): void {
+    try {
+      fs.fdatasyncSync(this.#fd);
+    } catch (error) {
+      throw writeError(error, this.path);
+    }
+  }
+
   close(): void {
     if (this.#fd < 0) return;
     fs.closeSync(this.#fd);
@@ -122,6 +133,123 @@ export function temporaryFile(target: string, mode: number): DiskFile {
     return new DiskFile(path, fd, 0);
   } catch (error) {
     throw writeError(error, target);
+  }
+}
+
+/** What tells one file from another, and a file from itself before a change. */
+export interface FileIdentity {
+  /** With links followed. */
+  readonly path: string;
+  /** Number of the file in its file system: it stays through a change of name. */
+  readonly inode: number;
+  readonly size: number;
+  /** Milliseconds since 1970. */
+  readonly changed: number;
+}
+
+/** An open file of `Disk`. */
+export type OpenFile = Pick<DiskFile, "read" | "write" | "sync" | "close">;
+
+/** The calls that outputs which outlive a power cut are made of (partial_output.ts); tests cut the power between any two of them. */
+export interface Disk {
+  /** Opens a file for positioned writes and reads, as it is or (`create`) new and empty. It is nobody's temporary. */
+  open(path: string, options: { readonly create: boolean }): OpenFile;
+  /** Of a regular file; null where there is none at that path. */
+  identity(path: string): FileIdentity | null;
+  rename(from: string, to: string): void;
+  /** Removes a file where there is one. */
+  remove(path: string): void;
+  /** Returns when the names in a folder would be there after a power cut. Systems without such a call do so on their own. */
+  syncFolder(path: string): void;
+}
+
+/** The disk of this machine. */
+export const disk: Disk = {
+  open(path, { create }) {
+    try {
+      const fd = fs.openSync(path, create ? "w+" : "r+");
+      return new DiskFile(path, fd, fs.fstatSync(fd).size);
+    } catch (error) {
+      throw writeError(error, path);
+    }
+  },
+
+  identity(path) {
+    const stat = fs.statSync(path, { throwIfNoEntry: false });
+    if (!stat?.isFile()) return null;
+    return { path: fs.realpathSync(path), inode: stat.ino, size: stat.size, changed: stat.mtimeMs };
+  },
+
+  rename(from, to) {
+    try {
+      fs.renameSync(from, to);
+    } catch (error) {
+      throw writeError(error, to);
+    }
+  },
+
+  remove(path) {
+    try {
+      fs.unlinkSync(path);
+    } catch (error) {
+      if (code(error) !== "ENOENT") throw writeError(error, path);
+    }
+  },
+
+  syncFolder(path) {
+    let fd: number | null = null;
+    try {
+      fd = fs.openSync(path, "r");
+      fs.fsyncSync(fd);
+    } catch (error) {
+      const none = ["EISDIR", "EPERM", "EINVAL", "EACCES", "ENOTSUP"]; // not for folders, or not on this system
+      if (!none.includes(code(error) ?? "")) throw writeError(error, path);
+    } finally {
+      if (fd !== null) fs.closeSync(fd);
+    }
+  },
+};
+
+/** Where a path leads: through links where something is there, else as an absolute path. */
+export const whereIs = (path: string): string => fs.existsSync(path) ? fs.realpathSync(path) : resolve(path);
+
+/** A process, told from others that had its number before or have it in another container. */
+export interface ProcessMark {
+  readonly pid: number;
+  /** When it started, in the system's own count. */
+  readonly started: string;
+  /** The machine since it was started, and the processes that see each other. */
+  readonly place: string;
+  readonly host: string;
+}
+
+/** Marks of processes are read from /proc; elsewhere numbers are 0 and places unknown. */
+export function ownMark(): ProcessMark {
+  try {
+    const { pid, started } = processStat("self")!;
+    const boot = fs.readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+    return { pid, started, place: `${boot} ${fs.readlinkSync("/proc/self/ns/pid")}`, host: hostname() };
+  } catch {
+    return { pid: 0, started: "", place: "", host: hostname() };
+  }
+}
+
+/** Whether a process still runs; null where it cannot be known from here. */
+export function runs(mark: ProcessMark): boolean | null {
+  const own = ownMark();
+  if (own.place === "" || own.place !== mark.place) return null;
+  const stat = processStat(String(mark.pid));
+  return stat !== null && stat.started === mark.started && stat.state !== "Z" && stat.state !== "X";
+}
+
+function processStat(name: string): { pid: number; state: string; started: string } | null {
+  try {
+    const text = fs.readFileSync(`/proc/${name}/stat`, "latin1");
+    // Its second word is a name in brackets, which may hold anything.
+    const rest = text.slice(text.lastIndexOf(")") + 2).split(" ");
+    return { pid: Number.parseInt(text), state: rest[0], started: rest[19] };
+  } catch {
+    return null;
   }
 }
 

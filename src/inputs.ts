@@ -69,8 +69,13 @@ export class Inputs {
   }
 
   /** Values alone, which is all that no attention at all reads. */
-  async *valueTiles(tileRows: number, precision: Precision, memory: TileMemory): AsyncIterable<Tile> {
-    for await (const tile of this.v.tiles(tileRows, { precision, memory: memory.for(this.v) })) {
+  async *valueTiles(
+    tileRows: number,
+    precision: Precision,
+    memory: TileMemory,
+    range?: RowRange,
+  ): AsyncIterable<Tile> {
+    for await (const tile of this.v.tiles(tileRows, { precision, memory: memory.for(this.v), range })) {
       requireFinite(this.v, tile);
       yield tile;
     }

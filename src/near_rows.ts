@@ -55,7 +55,9 @@ export interface FrameMemory {
  */
 export class NearReader implements AsyncDisposable, TileMemory {
   /** Tile of the current frame. */
-  #tile = -1;
+  #tile: number;
+  /** The first frame has its rows of the frames before. */
+  #begun = false;
   /** Rows read so far. */
   #end = 0;
   readonly #tiles: AsyncIterator<KeyTiles>;
@@ -64,6 +66,7 @@ export class NearReader implements AsyncDisposable, TileMemory {
   /**
    * @param others where tiles of queries go when they are read in step (causal attention); null: keys and values were checked when
    * they passed before, and queries are read elsewhere
+   * @param first the first tile of queries
    */
   constructor(
     readonly inputs: Inputs,
@@ -72,29 +75,39 @@ export class NearReader implements AsyncDisposable, TileMemory {
     readonly precision: Precision,
     readonly memory: FrameMemory,
     readonly others: TileMemory | null,
+    readonly first = 0,
   ) {
     const { rows } = inputs.k.info;
+    this.#tile = first;
     this.#sources = inputs.keySources;
-    this.#tiles = this.#read(plan.tileRows, { start: Math.min(reach.ahead, rows), end: rows });
+    const range = { start: Math.min(first * plan.tileRows + reach.ahead, rows), end: rows };
+    const tiles = others
+      ? inputs.tiles(plan.tileRows, precision, inputs.q, this, range)
+      : inputs.tilesAgain(plan.tileRows, precision, this, range);
+    this.#tiles = tiles[Symbol.asyncIterator]();
   }
 
-  #read(tileRows: number, range: RowRange): AsyncIterator<KeyTiles> {
-    const { inputs, precision, others } = this;
-    const tiles = others
-      ? inputs.tiles(tileRows, precision, inputs.q, this, range)
-      : inputs.tilesAgain(tileRows, precision, this, range);
-    return tiles[Symbol.asyncIterator]();
+  /** Row that a frame would begin with if there were rows before the first. */
+  #frameStart(tile: number): number {
+    return tile * this.plan.tileRows - this.reach.behind;
+  }
+
+  /** Rows of the first frame that others would have read. */
+  get #before(): RowRange {
+    const start = this.#frameStart(this.first), { behind, ahead } = this.reach;
+    return { start: Math.max(0, start), end: Math.min(start + behind + ahead, this.inputs.k.info.rows) };
   }
 
   /** Where tiles are read to: their part of the frames, or for the rows before the first tile's own that of the first frame. */
   for(source: TensorSource): readonly FloatArray[] | undefined {
     if (!this.#sources.includes(source)) return this.others?.for(source);
-    const { behind, ahead } = this.reach;
+    const { first, reach: { behind, ahead } } = this;
     const cols = colsOf(source);
     const frames = this.memory.frames(source);
-    return this.#tile < 0
-      ? [frames[0].subarray(behind * cols)]
-      : frames.map((frame) => frame.subarray((behind + ahead) * cols));
+    const inTurn = frames.map((_, turn) => frames[(first + turn) % frames.length]);
+    return this.#begun
+      ? inTurn.map((frame) => frame.subarray((behind + ahead) * cols))
+      : [inTurn[0].subarray((this.#before.start - this.#frameStart(first)) * cols)];
   }
 
   /**
@@ -102,22 +115,27 @@ export class NearReader implements AsyncDisposable, TileMemory {
    * Valid until their frame's next turn, as are the rows near them.
    */
   async next(): Promise<KeyTiles | null> {
-    const { ahead } = this.reach;
-    if (this.#tile < 0 && ahead > 0) {
-      const rows = Math.min(ahead, this.inputs.k.info.rows);
-      const first = this.#read(rows, { start: 0, end: rows });
-      const { value } = await first.next();
-      if (value) this.#land(value);
-      await first.return?.();
-      this.#end = rows;
+    if (this.#begun) {
+      this.#tile++;
+      for (const source of this.#sources) this.#carry(source);
+    } else {
+      await this.#begin();
+      this.#begun = true;
     }
-    this.#tile++;
-    if (this.#tile > 0) { for (const source of this.#sources) this.#carry(source); }
     const { done, value } = await this.#tiles.next();
     if (done) return null;
     this.#land(value);
     this.#end = value.k.start + value.k.rows;
     return value;
+  }
+
+  /** Reads what the first frame has before its tile's own rows, which have been checked when they passed before. */
+  async #begin(): Promise<void> {
+    const { inputs, precision } = this;
+    const { start, end } = this.#before;
+    this.#end = end;
+    if (start >= end) return;
+    for await (const tiles of inputs.tilesAgain(end - start, precision, this, { start, end })) this.#land(tiles);
   }
 
   /** Brings rows to their frames from sources that deliver to memory of their own. */
@@ -131,7 +149,7 @@ export class NearReader implements AsyncDisposable, TileMemory {
     for (const [source, data] of places) {
       if (!source || !data) continue;
       const frames = this.for(source)!;
-      const frame = frames[Math.max(0, this.#tile) % frames.length];
+      const frame = frames[(this.#tile - this.first) % frames.length];
       if (data.buffer !== frame.buffer || data.byteOffset !== frame.byteOffset) frame.set(data);
     }
   }
@@ -148,14 +166,15 @@ export class NearReader implements AsyncDisposable, TileMemory {
   /** All queries, bidirectionally: those that are the keys lie in the frames already. Each tile is valid as `next` says. */
   async *queries(memory: TileMemory): AsyncGenerator<Tile> {
     const { inputs, plan: { tileRows }, precision } = this;
+    const { rows } = inputs.q.info;
+    const from = Math.min(this.first * tileRows, rows);
     if (inputs.q === inputs.k) {
-      const { rows } = inputs.q.info;
-      for (let start = 0; start < rows; start += tileRows) {
+      for (let start = from; start < rows; start += tileRows) {
         await this.next();
         yield this.#rows(inputs.k, start, Math.min(start + tileRows, rows));
       }
     } else {
-      for await (const q of inputs.queryTiles(tileRows, precision, memory)) {
+      for await (const q of inputs.queryTiles(tileRows, precision, memory, { start: from, end: rows })) {
         await this.next();
         yield q;
       }
@@ -166,7 +185,7 @@ export class NearReader implements AsyncDisposable, TileMemory {
   #rows(source: TensorSource, start: number, end: number): Tile {
     const cols = colsOf(source);
     const frames = this.memory.frames(source);
-    const at = this.#tile * this.plan.tileRows - this.reach.behind; // of the frame's first row
+    const at = this.#frameStart(this.#tile);
     const data = frames[this.#tile % frames.length].subarray((start - at) * cols, (end - at) * cols);
     return { start, rows: end - start, cols, data };
   }

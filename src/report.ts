@@ -170,6 +170,8 @@ export interface Report {
   readonly gflopsPerSecond: number;
   readonly peakBytes: number;
   readonly counts: SessionCounts;
+  /** Where an earlier run that was ended came to (`--resume`), whose times are counted in; null: this run did all. */
+  readonly resumed: { readonly keyRows: number; readonly rows: number } | null;
   /** null: not checked, or the attention is exact itself. */
   readonly error: ErrorReport | null;
   /** With `--health`: how each head fares; null: not asked for, not checked, or the attention is exact itself. */

@@ -6,6 +6,12 @@ import type { AttentionShape } from "./plan.ts";
 import type { OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
 import { type FloatArray, floats, type Precision, type Tile } from "./tensor.ts";
 
+/** What a running mean is made of: sums, `kvHeads × valueDim`, and their weights per key head. */
+export interface MeanSums {
+  readonly sum: Float64Array;
+  readonly weight: Float64Array;
+}
+
 /** A running mean of values, per head of keys. */
 export class ValueMean {
   readonly #sum: Float64Array;
@@ -49,6 +55,15 @@ export class ValueMean {
   clear(): void {
     this.#sum.fill(0);
     this.#weight.fill(0);
+  }
+
+  save(): MeanSums {
+    return { sum: this.#sum.slice(), weight: this.#weight.slice() };
+  }
+
+  load({ sum, weight }: MeanSums): void {
+    this.#sum.set(sum);
+    this.#weight.set(weight);
   }
 }
 

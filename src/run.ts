@@ -18,7 +18,7 @@ import {
   type Sizes,
   transformFor,
 } from "./attention.ts";
-import type { Session, SessionCounts } from "./backend.ts";
+import { NO_COUNTS, type Session, type SessionCounts } from "./backend.ts";
 import type { Checked } from "./check.ts";
 import type { MapParameters } from "./feature_map.ts";
 import { fitInputs, planFit } from "./fit.ts";
@@ -31,6 +31,7 @@ import { prepareRuled, type RuledSession } from "./rules.ts";
 import { ApproximateRun, type AttendOptions, type Emitted, Run } from "./run_base.ts";
 import { NearFarRun } from "./run_near_far.ts";
 import { NoneRun } from "./run_none.ts";
+import type { State } from "./state.ts";
 import { requireState, type StoredState, storedState } from "./stored_state.ts";
 import { timed } from "./timing.ts";
 import { prepareTransformed } from "./transformed.ts";
@@ -57,6 +58,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
   const sizes = sizesOf(inputs, attention.causal);
   if (options.state) requireState(attention);
   const none = isNone(attention);
+  const resumed = options.journal?.last ?? null;
   using run = isExact(attention)
     ? new ExactRun(options, sizes)
     : none
@@ -140,6 +142,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
     error,
     health,
     ...(rowSquares ? { rowSquares } : {}),
+    resumed: resumed && { keyRows: resumed.keyRows, rows: resumed.rows },
     warnings: warningsFor(attention, sizes, error, counts, {
       fit: before ? null : fit,
       before,
@@ -202,25 +205,40 @@ class LinearRun extends ApproximateRun {
   }
 
   async attend(): Promise<SessionCounts> {
-    const { attention, state: { before = null, keep } = {} } = this.options;
-    this.#fit = before ? before.fit : await this.#fitted();
+    const { attention, journal, state: { before = null, keep } = {} } = this.options;
+    const { last } = this;
+    this.#fit = last ? last.fit as Fit | null : before ? before.fit : await this.#fitted();
     this.#parameters = parametersFor(attention, this.sizes, 0, this.#fit);
     await using session = await this.#session();
-    if (before) await (session as Session).load(before.state); // other numerics have no state
-    const { heads, valueDim, queryRows } = this.sizes;
+    const { heads, valueDim, queryRows, keyRows } = this.sizes;
     this.store.reserveOutputs(Math.min(this.shape.tileRows, queryRows) * heads * valueDim);
+    await this.takeUp();
+    const began = last ? last.state as State | null : before?.state;
+    if (began) await kept(session).load(began);
     if (this.shape.causal) await this.#causal(session);
     else await this.#bidirectional(session);
+    const state = keep ? await kept(session).save() : null;
+    await journal?.save({ ...this.checkpoint(keyRows, queryRows, session.counts), fit: this.#fit, state });
     this.stages = "stages" in session ? session.stages ?? null : null;
     if (keep) {
       const rows = (before?.rows ?? 0) + this.sizes.keyRows;
-      this.#after = storedState(attention, this.sizes, this.#fit, {
-        path: "",
-        rows,
-        state: await (session as Session).save(),
-      });
+      this.#after = storedState(attention, this.sizes, this.#fit, { path: "", rows, state: state! });
     }
-    return { ...session.counts };
+    return this.countsSoFar(session.counts);
+  }
+
+  /** Writes a checkpoint where it is time, when `settle` has finished and written what is on its way. */
+  async #keep(
+    session: Session | RuledSession,
+    keyRows: number,
+    rows: number,
+    settle: () => Promise<void>,
+  ): Promise<void> {
+    const { journal } = this.options;
+    if (!journal?.due) return;
+    await settle();
+    const state = await kept(session).save();
+    await journal.save({ ...this.checkpoint(keyRows, rows, session.counts), fit: this.#fit, state });
   }
 
   /** A session of the backend, or one under another system's numerics whose keys have been surveyed. */
@@ -249,17 +267,27 @@ class LinearRun extends ApproximateRun {
     const absorbing = new InFlight<void>(inFlight);
     const { store } = this;
     for await (
-      const { k, v, weights } of timed(watch, this.reading, inputs.tiles(shape.tileRows, precision, null, store))
+      const { k, v, weights } of timed(
+        watch,
+        this.reading,
+        inputs.tiles(shape.tileRows, precision, null, store, this.rest.keys),
+      )
     ) {
       await absorbing.push(watch.time("compute", () => session.absorb(k, v, weights)));
       this.shrinkage?.absorb({ v, weights });
       this.step("keys", k.start + k.rows, sizes.keyRows);
+      await this.#keep(session, k.start + k.rows, 0, () => absorbing.drain());
       await this.breathe();
     }
     await absorbing.drain();
     const emitted: Emitted[] = [];
     const emitting = this.emitting(emitted);
-    for await (const q of timed(watch, this.reading, inputs.queryTiles(shape.tileRows, precision, store))) {
+    const settle = async () => {
+      await emitting.drain();
+      await this.writeAll(emitted);
+    };
+    const queries = inputs.queryTiles(shape.tileRows, precision, store, this.rest.queries);
+    for await (const q of timed(watch, this.reading, queries)) {
       this.keepQueries(q);
       const memory = store.output();
       await emitting.push(watch.time("compute", async () => {
@@ -267,10 +295,10 @@ class LinearRun extends ApproximateRun {
       }));
       await this.writeAll(emitted);
       this.step("queries", q.start + q.rows, sizes.queryRows);
+      await this.#keep(session, sizes.keyRows, q.start + q.rows, settle);
       await this.breathe();
     }
-    await emitting.drain();
-    await this.writeAll(emitted);
+    await settle();
   }
 
   async #causal(session: Session | RuledSession): Promise<void> {
@@ -279,9 +307,12 @@ class LinearRun extends ApproximateRun {
     const { precision } = backend.limits;
     const emitted: Emitted[] = [];
     const emitting = this.emitting(emitted);
-    for await (
-      const tiles of timed(watch, this.reading, inputs.tiles(shape.tileRows, precision, inputs.q, this.store))
-    ) {
+    const settle = async () => {
+      await emitting.drain();
+      await this.writeAll(emitted);
+    };
+    const rows = inputs.tiles(shape.tileRows, precision, inputs.q, this.store, this.rest.keys);
+    for await (const tiles of timed(watch, this.reading, rows)) {
       const q = tiles.q!;
       this.keepQueries(q);
       const memory = this.store.output();
@@ -294,15 +325,21 @@ class LinearRun extends ApproximateRun {
       await emitting.push(tile);
       await this.writeAll(emitted);
       this.step("rows", q.start + q.rows, sizes.queryRows);
+      await this.#keep(session, q.start + q.rows, q.start + q.rows, settle);
       await this.breathe();
     }
-    await emitting.drain();
-    await this.writeAll(emitted);
+    await settle();
   }
 
   protected get inputScale(): number {
     return this.parameters.inputScale;
   }
+}
+
+/** The session of a run with a journal, whose state can be kept: numerics of other systems have none. */
+function kept(session: Session | RuledSession): Session {
+  if ("save" in session) return session;
+  throw new RangeError("Cannot keep a state that sessions of other numerics do not show");
 }
 
 /** Exact softmax: blocks of queries are held while all keys stream by. */
@@ -315,7 +352,10 @@ class ExactRun extends Run {
     const { precision } = backend.limits;
     const scale = logitScale(attention, sizes.headDim);
     await using session = await backend.prepareExact({ ...shape, scale, queryRows: shape.tileRows });
-    for await (const q of timed(watch, this.reading, inputs.queryTiles(shape.tileRows, precision))) {
+    const { rest: { queries }, options: { journal } } = this;
+    for await (
+      const q of timed(watch, this.reading, inputs.queryTiles(shape.tileRows, precision, undefined, queries))
+    ) {
       const last = q.start + q.rows - 1;
       const positions = Float64Array.from({ length: q.rows }, (_, i) => q.start + i);
       await watch.time("compute", () => session.pose(q, positions));
@@ -332,8 +372,14 @@ class ExactRun extends Run {
         return await session.emit();
       });
       await this.write({ ...out, start: q.start });
+      const done = q.start + q.rows;
+      if (journal?.due || done === sizes.queryRows) {
+        await journal?.save(
+          this.checkpoint(sizes.keyRows, done, NO_COUNTS),
+        );
+      }
     }
-    return { emptyRows: 0, nonPositive: 0, recomputed: 0 };
+    return { ...NO_COUNTS };
   }
 
   async check(): Promise<Checked> {

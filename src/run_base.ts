@@ -2,6 +2,7 @@
 import { type Attention, decayFor, type parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, KeyRows, SessionCounts } from "./backend.ts";
 import { type Checked, checkError } from "./check.ts";
+import { UsageError } from "./errors.ts";
 import { coordinatesOf, FEATURE_MAPS } from "./feature_map.ts";
 import type { Fit } from "./fitted.ts";
 import { InFlight } from "./in_flight.ts";
@@ -9,10 +10,11 @@ import type { Inputs } from "./inputs.ts";
 import { type AttentionShape, type Limits, tileRowsFor } from "./plan.ts";
 import type { Refusal, Report } from "./report.ts";
 import type { RowTransform } from "./row_transform.ts";
+import type { Checkpoint, Checkpoints } from "./run_journal.ts";
 import { copySampled, sampleRows } from "./sampled_rows.ts";
 import { Shrinkage } from "./shrink.ts";
 import type { StoredState } from "./stored_state.ts";
-import { type FloatArray, floats, type Precision, type TensorSink, type Tile } from "./tensor.ts";
+import { type FloatArray, floats, type Precision, type RowRange, type TensorSink, type Tile } from "./tensor.ts";
 import { TileStore } from "./tile_store.ts";
 import { type Phase, Stopwatch } from "./timing.ts";
 
@@ -52,6 +54,8 @@ export interface AttendOptions {
   /** Called after every tile with rows done of `total`, over all passes. */
   readonly progress?: (stage: string, done: number, total: number) => void;
   readonly signal?: AbortSignal;
+  /** Where checkpoints are kept, and the one to go on from; `sink` then goes on at its rows. Not for `attention.compat` of others. */
+  readonly journal?: Checkpoints;
 }
 
 /** A run that goes on from a state, leaves one, or both. Only attention that has states (`withoutState` in stored_state.ts). */
@@ -90,6 +94,8 @@ export abstract class Run implements Disposable {
   readonly shape: AttentionShape;
   /** In use at once: one tile being read, and those of the calls in flight. */
   protected readonly store: TileStore;
+  /** Where an earlier run came to; null: this begins at the first row. */
+  protected readonly last: Checkpoint | null;
   abstract readonly parameters: ReturnType<typeof parametersFor> | null;
 
   /** Numbers fitted to the inputs, and what becomes of queries and keys by them; known when attention has begun. */
@@ -112,6 +118,42 @@ export abstract class Run implements Disposable {
     const { limits } = options.backend;
     this.shape = shapeOf(options.attention, sizes, limits, options.tileRows);
     this.store = new TileStore(options.backend, this.shape.tileRows, limits.inFlight + 1);
+    this.last = options.journal?.last ?? null;
+    if (this.last) this.#resume(this.last);
+  }
+
+  /** Rows that are still to be read: keys that no state holds, and queries without output. */
+  protected get rest(): { readonly keys: RowRange; readonly queries: RowRange } {
+    const { keyRows, queryRows } = this.sizes;
+    return {
+      keys: { start: this.last?.keyRows ?? 0, end: keyRows },
+      queries: { start: this.last?.rows ?? 0, end: queryRows },
+    };
+  }
+
+  #resume(last: Checkpoint): void {
+    const { tileRows } = this.shape;
+    if (last.tileRows !== tileRows) {
+      throw new UsageError(
+        `Cannot resume: tiles had ${last.tileRows} rows and have ${tileRows} now, which rounds differently; use --tile ${last.tileRows}`,
+      );
+    }
+    this.watch.add(last.seconds);
+  }
+
+  /** What a checkpoint says of every run; kinds of attention add their own. */
+  protected checkpoint(keyRows: number, rows: number, counts: SessionCounts): Checkpoint {
+    return {
+      tileRows: this.shape.tileRows,
+      keyRows,
+      rows,
+      counts: { ...counts },
+      seconds: this.watch.seconds(),
+      fit: null,
+      state: null,
+      mean: null,
+      approx: new Float64Array(0),
+    };
   }
 
   /** No session may be at work. */
@@ -165,6 +207,42 @@ export abstract class ApproximateRun extends Run {
 
   /** √S, or 1 where the map does not scale. */
   protected abstract get inputScale(): number;
+
+  protected override checkpoint(keyRows: number, rows: number, counts: SessionCounts): Checkpoint {
+    const mean = this.shrinkage?.save() ?? null;
+    return {
+      ...super.checkpoint(keyRows, rows, this.countsSoFar(counts)),
+      mean,
+      approx: this.#approx.data as Float64Array,
+    };
+  }
+
+  /** What a session counted, and runs before it. */
+  protected countsSoFar(counts: SessionCounts): SessionCounts {
+    const before = this.last?.counts;
+    if (!before) return { ...counts };
+    const pairs = (before.topPairs ?? 0) + (counts.topPairs ?? 0);
+    return {
+      emptyRows: before.emptyRows + counts.emptyRows,
+      nonPositive: before.nonPositive + counts.nonPositive,
+      recomputed: before.recomputed + counts.recomputed,
+      ...(before.topPairs === undefined && counts.topPairs === undefined ? {} : { topPairs: pairs }),
+    };
+  }
+
+  /** Takes up what an earlier run kept besides the state: the mean of values, and the sampled rows that it answered. */
+  protected async takeUp(): Promise<void> {
+    const { last, store } = this;
+    if (!last) return;
+    if (last.mean) this.shrinkage?.load(last.mean);
+    this.#approx.data.set(last.approx);
+    const { precision } = this.options.backend.limits;
+    for (const row of this.#rows) {
+      if (row >= last.rows) break;
+      const range = { start: row, end: row + 1 };
+      for await (const q of this.options.inputs.queryTiles(1, precision, store, range)) this.keepQueries(q);
+    }
+  }
 
   /** Outputs of the sampled rows, after `attend`. */
   get approx(): Tile {

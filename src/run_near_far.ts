@@ -7,6 +7,7 @@
 import type { Attention, Sizes } from "./attention.ts";
 import type { Backend, KeyRows, NearFarSession, SessionCounts } from "./backend.ts";
 import { UnsupportedError, UsageError } from "./errors.ts";
+import type { FarState } from "./far_state.ts";
 import { fitNearFar, type FittedNearFar, nearFarShape } from "./fit_near_far.ts";
 import { InFlight } from "./in_flight.ts";
 import type { TileMemory } from "./inputs.ts";
@@ -30,6 +31,10 @@ export function checkAccepted(backend: Backend, attention: Attention, sizes: Siz
   backend.checkNearFar?.(nearFarShape(attention, shape, { queryRows, keyRows }));
 }
 
+/** Whether states can be kept: with `top`, clusters' keys are no part of them. */
+export const canKeep = ({ clusters }: { readonly clusters: { readonly top: number } | null }): boolean =>
+  !((clusters?.top ?? 0) > 0);
+
 export class NearFarRun extends ApproximateRun {
   readonly parameters = null;
   #fitted: FittedNearFar | null = null;
@@ -50,22 +55,40 @@ export class NearFarRun extends ApproximateRun {
 
   async attend(): Promise<SessionCounts> {
     const { attention, inputs, backend, signal } = this.options;
-    const { heads, valueDim, queryRows } = this.sizes;
+    const { heads, valueDim, queryRows, keyRows } = this.sizes;
     if (!backend.prepareNearFar) {
       throw new UnsupportedError(backend.name, "it has no kernels for near keys and far fields");
     }
-    this.#fitted = await this.watch.time("compute", () => fitNearFar(attention, this.shape, inputs, backend, signal));
+    this.#fitted = this.last
+      ? this.last.fit as FittedNearFar
+      : await this.watch.time("compute", () => fitNearFar(attention, this.shape, inputs, backend, signal));
     const { plan } = this.#fitted;
     await using session = await backend.prepareNearFar(plan);
     const reach = reachOf(plan);
     using frames = reach && new Frames(this, plan, reach);
     this.store.reserveOutputs(Math.min(plan.tileRows, queryRows) * heads * valueDim);
+    await this.takeUp();
+    if (this.last?.state) await session.load(this.last.state as FarState);
     const others = plan.causal ? this.store : null;
+    const first = Math.ceil(this.rest.queries.start / plan.tileRows);
     await using reader = reach && frames &&
-      new NearReader(inputs, plan, reach, backend.limits.precision, frames, others);
+      new NearReader(inputs, plan, reach, backend.limits.precision, frames, others, first);
     if (plan.causal) await this.#causal(session, reader!);
     else await this.#bidirectional(session, reader, frames ? { for: (source) => frames.frames(source) } : this.store);
-    return { ...session.counts };
+    await this.#save(session, keyRows, queryRows, null);
+    return this.countsSoFar(session.counts);
+  }
+
+  /** Writes a checkpoint where it is time, when `settle` has finished and written what is on its way. */
+  async #keep(session: NearFarSession, keyRows: number, rows: number, settle: () => Promise<void>): Promise<void> {
+    if (!this.options.journal?.due || !canKeep(this.#fitted!.plan)) return;
+    await settle();
+    await this.#save(session, keyRows, rows, await session.save());
+  }
+
+  async #save(session: NearFarSession, keyRows: number, rows: number, state: FarState | null): Promise<void> {
+    const kept = { ...this.checkpoint(keyRows, rows, session.counts), fit: this.#fitted, state };
+    await this.options.journal?.save(kept);
   }
 
   /** `memory`: where the keys that only pass by are read to. */
@@ -74,27 +97,33 @@ export class NearFarRun extends ApproximateRun {
     const { watch, store, sizes, reading } = this;
     const { plan } = this.#fitted!;
     const absorbing = new InFlight<void>(inFlight);
-    const keys = timed(watch, reading, inputs.tiles(plan.tileRows, precision, null, memory));
+    const keys = timed(watch, reading, inputs.tiles(plan.tileRows, precision, null, memory, this.rest.keys));
     for await (const { k, v, weights } of keys) {
       await absorbing.push(watch.time("compute", () => session.absorb(k, v, weights)));
       this.shrinkage?.absorb({ v, weights });
       this.step("keys", k.start + k.rows, sizes.keyRows);
+      await this.#keep(session, k.start + k.rows, 0, () => absorbing.drain());
       await this.breathe();
     }
     await absorbing.drain();
     const emitted: Emitted[] = [];
     const emitting = this.emitting(emitted);
-    const queries = reader?.queries(store) ?? inputs.queryTiles(plan.tileRows, precision, store);
+    const settle = async () => {
+      await emitting.drain();
+      await this.writeAll(emitted);
+    };
+    const queries = reader?.queries(store) ??
+      inputs.queryTiles(plan.tileRows, precision, store, this.rest.queries);
     for await (const q of timed(watch, reading, queries)) {
       this.keepQueries(q);
       const near = reader?.near(q.start, q.start + q.rows) ?? null;
       await emitting.push(this.#emit(session, q, near, null));
       await this.writeAll(emitted);
       this.step("queries", q.start + q.rows, sizes.queryRows);
+      await this.#keep(session, sizes.keyRows, q.start + q.rows, settle);
       await this.breathe();
     }
-    await emitting.drain();
-    await this.writeAll(emitted);
+    await settle();
   }
 
   async #emit(session: NearFarSession, q: Tile, near: KeyRows | null, own: KeyRows | null): Promise<Emitted> {
@@ -108,6 +137,10 @@ export class NearFarRun extends ApproximateRun {
     const { watch, sizes, reading } = this;
     const emitted: Emitted[] = [];
     const emitting = this.emitting(emitted);
+    const settle = async () => {
+      await emitting.drain();
+      await this.writeAll(emitted);
+    };
     while (true) {
       const tiles = await watch.time(reading, () => reader.next());
       if (!tiles) break;
@@ -122,10 +155,10 @@ export class NearFarRun extends ApproximateRun {
       }));
       await this.writeAll(emitted);
       this.step("rows", q.start + q.rows, sizes.queryRows);
+      await this.#keep(session, q.start + q.rows, q.start + q.rows, settle);
       await this.breathe();
     }
-    await emitting.drain();
-    await this.writeAll(emitted);
+    await settle();
   }
 }
 

@@ -2,7 +2,7 @@
  * No attention at all (`--features none`): every row sees itself alone, so that the output is V. One pass that only reads and writes:
  * what files and pipes take when there is nothing to compute.
  */
-import type { SessionCounts } from "./backend.ts";
+import { NO_COUNTS, type SessionCounts } from "./backend.ts";
 import type { Checked } from "./check.ts";
 import { UsageError } from "./errors.ts";
 import { Run } from "./run_base.ts";
@@ -21,13 +21,16 @@ export class NoneRun extends Run {
           "every row sees itself alone, so there must be as many of both",
       );
     }
-    const tiles = inputs.valueTiles(this.shape.tileRows, backend.limits.precision, this.store);
+    const { rest: { queries }, options: { journal } } = this;
+    const tiles = inputs.valueTiles(this.shape.tileRows, backend.limits.precision, this.store, queries);
     for await (const v of timed(this.watch, this.reading, tiles)) {
       await this.write(v);
-      this.step("rows", v.start + v.rows, queryRows);
+      const done = v.start + v.rows;
+      this.step("rows", done, queryRows);
+      if (journal?.due || done === queryRows) await journal?.save(this.checkpoint(keyRows, done, NO_COUNTS));
       await this.breathe();
     }
-    return { emptyRows: 0, nonPositive: 0, recomputed: 0 };
+    return { ...NO_COUNTS };
   }
 
   /** There is no estimate whose error could be told. */

@@ -3,7 +3,7 @@
  * It does openly what an ε in the denominator does by accident, and is never worse than ignoring attention but for sampling noise.
  * Own derivation: λ = ⟨Ô − v̄, O − v̄⟩ / ‖Ô − v̄‖², the least-squares choice, cut to [0, 1].
  */
-import { ValueMean } from "./rules_uniform.ts";
+import { type MeanSums, ValueMean } from "./rules_uniform.ts";
 import type { KeyRows } from "./backend.ts";
 import type { AttentionShape } from "./plan.ts";
 import type { Tile } from "./tensor.ts";
@@ -66,6 +66,15 @@ export class Shrinkage {
   absorb({ v, weights }: Omit<KeyRows, "k">): void {
     if (this.shape.causal) return;
     for (let i = 0; i < v.rows; i++) this.#mean.add(v, i, weights?.[i] ?? 1);
+  }
+
+  /** The mean of the values so far. */
+  save(): MeanSums {
+    return this.#mean.save();
+  }
+
+  load(mean: MeanSums): void {
+    this.#mean.load(mean);
   }
 
   /** Shrinks outputs in place. Causal: `own` holds the rows' own values, tile after tile in order. */

@@ -53,14 +53,24 @@ export function copyState(state: State, into?: State | null): State {
   return into;
 }
 
-/** `into ← into ⊕ other`. Throws RangeError when the shapes differ. */
-export function mergeInto(into: State, other: State): void {
+/** `into ← other`, bit for bit. Throws RangeError when the shapes differ. */
+export function setState(into: State, other: State): void {
+  requireSameShape(into, other);
+  copyState(other, into);
+}
+
+function requireSameShape(into: State, other: State): void {
   if (into.heads !== other.heads || into.features !== other.features || into.valueDim !== other.valueDim) {
     throw new RangeError(
       `Cannot merge states: shape is ${other.heads} × ${other.features} × ${other.valueDim}, ` +
         `expected ${into.heads} × ${into.features} × ${into.valueDim}`,
     );
   }
+}
+
+/** `into ← into ⊕ other`. Throws RangeError when the shapes differ. */
+export function mergeInto(into: State, other: State): void {
+  requireSameShape(into, other);
   const { valueDim } = into;
   for (let f = 0; f < into.c.length; f++) {
     const top = Math.max(into.c[f], other.c[f]);

@@ -5,6 +5,7 @@ export type Phase = "read" | "compute" | "write" | "check";
 /** Adds up the time spent in each phase. Phases may overlap when a backend computes while the next tile is read. */
 export class Stopwatch {
   readonly #started: number;
+  #earlier = 0;
   readonly #spent: Record<Phase, number> = { read: 0, compute: 0, write: 0, check: 0 };
   /** Works under way per phase, and since when there is any. */
   readonly #open: Record<Phase, { count: number; since: number }> = {
@@ -30,6 +31,12 @@ export class Stopwatch {
     }
   }
 
+  /** Adds what an earlier run spent, which this one goes on with. */
+  add(seconds: Record<Phase | "total", number>): void {
+    for (const phase of ["read", "compute", "write", "check"] as const) this.#spent[phase] += 1000 * seconds[phase];
+    this.#earlier += 1000 * seconds.total;
+  }
+
   /** Seconds per phase and in all so far. */
   seconds(): Record<Phase | "total", number> {
     const { read, compute, write, check } = this.#spent;
@@ -38,7 +45,7 @@ export class Stopwatch {
       compute: compute / 1000,
       write: write / 1000,
       check: check / 1000,
-      total: (this.now() - this.#started) / 1000,
+      total: (this.#earlier + this.now() - this.#started) / 1000,
     };
   }
 }

@@ -171,7 +171,9 @@ export class DeviceNearFar implements NearFarSession {
     const { far, headDim } = this.plan;
     this.#take(copy);
     if (far !== "none" && far !== "clusters" && copy.keys > 0) {
-      this.#reference = meanOfSums(copy.sums, headDim, null);
+      // What a session's own sums refer to stays, so that more keys round as they would have; 0 is none of ours.
+      const own = copy.sums.reference.some((value) => value !== 0);
+      this.#reference = own ? copy.sums.reference.slice() : meanOfSums(copy.sums, headDim, null);
     }
     await this.#inTurn(() => {
       this.#version++;

@@ -26,7 +26,7 @@ import {
   outputWidth,
   type Plan,
 } from "../plan.ts";
-import { clearState, copyState, emptyState, mergeInto, type State } from "../state.ts";
+import { clearState, copyState, emptyState, setState, type State } from "../state.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import { ScalarNearFar } from "./scalar_near_far.ts";
 
@@ -74,8 +74,7 @@ class ScalarSession implements Session {
 
   async load(state: State): Promise<void> {
     this.#ahead = null;
-    clearState(this.#state);
-    mergeInto(this.#state, state);
+    setState(this.#state, state);
   }
 
   reset(): void {

@@ -11,7 +11,7 @@ import type { BackendName, Session, SessionCounts, Stage } from "../backend.ts";
 import { UnsupportedError } from "../errors.ts";
 import { NO_HYBRID } from "./mod.ts";
 import type { Plan } from "../plan.ts";
-import { clearState, copyState, emptyState, mergeInto, mergeLater, type State } from "../state.ts";
+import { clearState, copyState, emptyState, mergeLater, setState, type State } from "../state.ts";
 import { type FloatArray, rowsOf, type Tile } from "../tensor.ts";
 
 /** Keys, values and weights of the rows that are being answered (causal). */
@@ -248,8 +248,7 @@ export class TiledSession implements Session {
   async load(state: State): Promise<void> {
     await this.#merged;
     this.#own = null;
-    clearState(this.#state);
-    mergeInto(this.#state, state);
+    setState(this.#state, state);
     this.#version++;
   }
 

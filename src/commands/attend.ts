@@ -8,6 +8,7 @@ import {
   FORMAT_FLAG,
   fraction,
   PLOT_FLAGS,
+  positiveNumber,
   REPORT_FLAG,
   THREADS_FLAG,
   wholeNumber,
@@ -124,6 +125,18 @@ const FLAGS: readonly Flag[] = [
     choices: ["f32", "f64", "f16"],
   },
   {
+    name: "resume",
+    summary:
+      "keep checkpoints beside the output, and go on from those of a run that was ended: the same bytes as without the end",
+  },
+  {
+    name: "checkpoint-seconds",
+    value: "S",
+    summary: "with --resume, seconds of work that an end may cost",
+    parse: positiveNumber,
+    default: 5,
+  },
+  {
     name: "dry-run",
     summary:
       "open everything, say what would be done and predict time, memory and error; compute little, write nothing",
@@ -149,6 +162,7 @@ export const attend: Command = {
     "performer attend genome.fa --encode kmer:6",
     "performer attend qkv.npz --window 64 --heavy 64 --far taylor1",
     "performer attend input.npy --heads 8 -o output.npy --dry-run",
+    "performer attend input.npy --heads 8 -o output.npy --resume",
     "performer attend rows.npy --weights model.pt --layer 2 -o attended.npy",
   ],
   makesTensor: true,

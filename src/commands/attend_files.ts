@@ -320,14 +320,11 @@ export function outputOf(flags: Flags, { inputs, shape }: OpenedInputs, sizes: S
   return { path, dtype, shape: outShape, heads, width, layout: lhd ? "lhd" : "hld" };
 }
 
-/** The sink of `--output`; null without one. */
+/** The sink of `--output` with what reports say of it; `sink` where it is not the file's own. */
 export async function openOutputFor(
-  flags: Flags,
-  opened: OpenedInputs,
-  sizes: Sizes,
-): Promise<(TensorSink & { path: string; dtype: string; shape: readonly number[] }) | null> {
-  const output = outputOf(flags, opened, sizes);
-  if (!output) return null;
+  output: OutputShape,
+  sink?: TensorSink,
+): Promise<TensorSink & { path: string; dtype: string; shape: readonly number[] }> {
   const { path, dtype, shape } = output;
-  return Object.assign(await openSink(path, output), { path: path === "-" ? "stdout" : path, dtype, shape });
+  return Object.assign(sink ?? await openSink(path, output), { path: path === "-" ? "stdout" : path, dtype, shape });
 }

@@ -10,7 +10,7 @@ import { attend, sizesOf } from "../run.ts";
 import type { StateOptions } from "../run_base.ts";
 import { writeState } from "../state_file.ts";
 import { lambdaOf } from "../trial.ts";
-import { openOutputFor } from "./attend_files.ts";
+import { openOutputFor, outputOf } from "./attend_files.ts";
 import { openLayer } from "./attend_layer.ts";
 import { openAttention } from "./attend_open.ts";
 import type { Invocation, Terminal } from "./command.ts";
@@ -41,12 +41,15 @@ export async function runAttend(invocation: Invocation, terminal: Terminal): Pro
 }
 
 async function run(
-  asked: Invocation,
+  given: Invocation,
   terminal: Terminal,
   progress: Progress,
   keepRows: boolean,
 ): Promise<Report> {
-  const { invocation, before } = await continued(asked);
+  const early = given.flags.resume === true || given.sources["checkpoint-seconds"] === "flag";
+  const asked = early ? await import("./attend_resume.ts") : null;
+  const resuming = await asked?.resumingOf(given, terminal);
+  const { invocation, before } = await continued(resuming?.invocation ?? given);
   const { flags } = invocation;
   await using open = new AsyncDisposableStack();
   const { chosen, attention, opened, backend, refused } = await openAttention(invocation, terminal, open, before);
@@ -55,33 +58,45 @@ async function run(
   const inputs = layer?.inputs ?? opened.inputs;
   const sizes = sizesOf(inputs, attention.causal);
   const columns = chosen ? { heads: 1, valueDim: chosen.layout.out.outputs } : {};
-  await using file = await openOutputFor(flags, opened, { ...sizes, ...columns });
-  const { path = "", dtype = "", shape = [] } = file ?? {};
-  const sink = file && layer ? Object.assign(layer.sources.sink(file), { path, dtype, shape }) : file;
-  const settled = await chooseSettings({ inputs, attention, backend, signal: terminal.signal });
-  const lambda = lambdaOf(settled, sizes.heads);
-  return await attend({
-    inputs,
-    attention: settled,
-    lambda,
-    shrinkFitted: attention.shrink === "auto" && lambda !== null,
-    chosen: attention.features === AUTO,
-    backend,
-    refused,
-    tileRows: layer?.tileRows ?? wish,
-    layer: layer?.options,
-    check: Number(flags.check),
-    redraws: Number(flags.redraws),
-    health: flags.health === true,
-    keepRows,
-    sink,
-    state: before || flags["state-out"] !== undefined
-      ? { before, keep: keeper(flags["state-out"] as string | undefined) }
-      : undefined,
-    encoding: (flags.encode as string | undefined) ?? null,
-    peakBytes: terminal.peakBytes,
-    progress: (stage, done, total) => progress.update(stage, done, total),
-    signal: terminal.signal,
+  const output = outputOf(flags, opened, { ...sizes, ...columns });
+  const journal = resuming && output && open.use(await resuming.open({ attention, backend, sizes, output }));
+  const compute = async () => {
+    await using file = output &&
+      await openOutputFor(output, journal ? await asked?.resumedSink(journal, output) : undefined);
+    const { path = "", dtype = "", shape = [] } = file ?? {};
+    const sink = file && layer ? Object.assign(layer.sources.sink(file), { path, dtype, shape }) : file;
+    const choose = () => chooseSettings({ inputs, attention, backend, signal: terminal.signal });
+    const settled = await (journal && isOpen(attention) ? journal.choice(choose) : choose());
+    const lambda = lambdaOf(settled, sizes.heads);
+    return await attend({
+      inputs,
+      attention: settled,
+      lambda,
+      shrinkFitted: attention.shrink === "auto" && lambda !== null,
+      chosen: attention.features === AUTO,
+      backend,
+      refused,
+      tileRows: layer?.tileRows ?? wish,
+      layer: layer?.options,
+      check: Number(flags.check),
+      redraws: Number(flags.redraws),
+      health: flags.health === true,
+      keepRows,
+      sink,
+      state: before || flags["state-out"] !== undefined
+        ? { before, keep: keeper(flags["state-out"] as string | undefined) }
+        : undefined,
+      encoding: (flags.encode as string | undefined) ?? null,
+      peakBytes: terminal.peakBytes,
+      progress: (stage, done, total) => progress.update(stage, done, total),
+      signal: terminal.signal,
+      journal: journal ?? undefined,
+    });
+  };
+  if (!journal || !asked) return await compute();
+  return await asked.withJournal(journal, compute, (parting) => {
+    progress.clear();
+    terminal.err(`${parting}\n`);
   });
 }
 
@@ -94,10 +109,13 @@ function keeper(path: string | undefined): StateOptions["keep"] {
   };
 }
 
+/** Whether something is left to choice. */
+const isOpen = ({ features, shrink }: Attention): boolean => features === AUTO || shrink === "auto";
+
 /** Decides what was left to choice; the code for it is loaded only then. */
 async function chooseSettings(options: Omit<ChooseOptions, "maps">): Promise<Attention> {
   const { attention } = options;
-  if (attention.features !== AUTO && attention.shrink !== "auto") return attention;
+  if (!isOpen(attention)) return attention;
   const { chooseAttention } = await import("../choose.ts");
   return await chooseAttention({ ...options, maps: TRIED_MAPS });
 }

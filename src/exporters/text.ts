@@ -27,6 +27,7 @@ export const text: Exporter = (report, { color, verbose, picture = "" }) => {
     line("layer", `${index} of ${path} (${model}); the error is that of its heads, before the output projection`);
   }
   if (report.state) { for (const words of stateLines(report.state)) line("state", words); }
+  if (report.resumed) line("resumed", resumedWords(report));
   line("throughput", throughput(report));
   if (report.stages) line("stages", stages(report.stages));
   line("memory", `${bytesText(report.peakBytes)} peak`);
@@ -97,6 +98,17 @@ export function featureWords({ attention }: Report): string {
     ...(attention.projection ? [attention.projection] : []),
     ...(attention.seed === null ? [] : [`seed ${attention.seed}`]),
   ].join(", ");
+}
+
+/** What an earlier run had done. */
+function resumedWords({ resumed, input }: Report): string {
+  const { rows, keyRows } = resumed!;
+  const from = rows === input.rows
+    ? "after the last row"
+    : rows > 0 || keyRows === input.keyRows
+    ? `from row ${count(rows)}`
+    : `from key row ${count(keyRows)}`;
+  return `${from}; times are those of all runs together`;
 }
 
 /** How `--features auto` came to its choice. */

@@ -19,8 +19,10 @@ export interface SinkOptions {
   readonly rows?: number;
   /** Axes of 3 and 4 dimensions: heads or rows first. */
   readonly layout: "hld" | "lhd";
-  /** Replaces the file, for tests. */
+  /** Replaces the file: one that is written in place, or a test's. */
   readonly bytes?: ByteSink;
+  /** Rows that `bytes` holds already, from the first. */
+  readonly written?: number;
 }
 
 /** The format an output name asks for; throws UsageError when none writes it. */
@@ -33,7 +35,7 @@ export function outputFormat(path: string): Format {
 }
 
 /**
- * Opens an output for `shape`; tiles must come in row order and completely. Throws UsageError for a name that cannot be
+ * Opens an output for `shape`; tiles must come in row order and completely, from row `written` on. Throws UsageError for a name that cannot be
  * written, TransientError when the disk is full.
  */
 export async function openSink(path: string, options: SinkOptions): Promise<TensorSink> {
@@ -80,7 +82,7 @@ function placement({ shape, heads, width, layout, rows: inSequence }: SinkOption
 }
 
 class FrameSink implements TensorSink {
-  #rows = 0;
+  #rows: number;
   #room?: ReturnType<typeof elements>;
   readonly #data: number;
   readonly #size: number;
@@ -93,6 +95,7 @@ class FrameSink implements TensorSink {
     readonly options: SinkOptions,
     readonly placed: Placed,
   ) {
+    this.#rows = options.written ?? 0;
     this.#data = frame.head(0).length;
     this.#size = options.shape.reduce((product, n) => product * n, DTYPE_BYTES[options.dtype]);
   }

@@ -229,7 +229,8 @@ function shrinkFrom(flags: Flags): Attention["shrink"] {
   return shrink;
 }
 
-async function readProjection(path: string): Promise<GivenProjection> {
+/** Reads a projection, `[m, d]` or `[heads, m, d]`. Throws UsageError for another shape. */
+export async function readProjection(path: string): Promise<GivenProjection> {
   await using container = await openContainer(path, {});
   const { shape, data } = await container.readAll(undefined, "f64");
   if (shape.length < 2 || shape.length > 3 || shape.includes(0)) {

@@ -16,6 +16,7 @@ import { inspect } from "./inspect.ts";
 import { repl } from "./repl.ts";
 import { man } from "./man.ts";
 import { run } from "./run.ts";
+import { shard } from "./shard.ts";
 import { tune } from "./tune.ts";
 
 export const COMMANDS: readonly Command[] = [
@@ -28,6 +29,7 @@ export const COMMANDS: readonly Command[] = [
   drift,
   bench,
   figure,
+  shard,
   inspect,
   convert,
   backends,

@@ -55,7 +55,8 @@ export function parsePlan(text: string, path: string): ShardPlan {
     return { ...content, version, id, path, folder: dirname(resolve(path)) };
   } catch (error) {
     if (!(error instanceof FieldError || error instanceof SyntaxError)) throw error;
-    const what = error instanceof FieldError ? error.message : `it is not JSON (${error.message})`;
+    const { message } = error as Error;
+    const what = error instanceof FieldError ? message : `it is not JSON (${message})`;
     throw new InputError(`Cannot read plan "${path}": ${what}; make it with performer shard plan`, { cause: error });
   }
 }

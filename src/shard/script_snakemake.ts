@@ -17,7 +17,7 @@ IDS = [f"{i:0${digits}d}" for i in range(${shards})]
 
 shell.executable("/bin/bash")
 shell.prefix(r"""
-${AGAIN}
+${AGAIN.replaceAll(/[{}]/g, "$&$&")}
 """)
 
 wildcard_constraints:

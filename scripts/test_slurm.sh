@@ -184,3 +184,20 @@ cmp out.npy one.npy
 computed=$(grep -c ' shard map ' "$work/log/calls")
 spread=$(cut -d' ' -f1 "$work/log/calls" | sort | uniq -c | xargs)
 say "outputs of $shards shards are those of one process, to the byte; $computed calls of map, calls per node: $spread"
+
+command -v snakemake > /dev/null || { say "no Snakemake here: it is not tried over Slurm"; exit 0; }
+say "Snakemake over the same Slurm, causal"
+mkdir "$work/run/snake"
+cd "$work/run/snake"
+performer shard plan ../q.npy ../k.npy ../v.npy --shards 4 -m 64 --causal -o plan.json -q
+performer shard script plan.json --engine snakemake --backend scalar --program "$work/bin/performer" -o Snakefile -q
+ctl env HOME="$work" snakemake -s Snakefile --jobs 8 --latency-wait 20 --max-status-checks-per-second 20 --quiet --nocolor \
+  --cluster "sbatch --parsable --output=$work/log/snake-%j.log" > "$work/log/snakemake" 2>&1
+performer attend --q ../q.npy --k ../k.npy --v ../v.npy -m 64 --causal --backend scalar --check 0 -o one.npy -q
+"$bun" -e '
+  const { readNpyBytes } = await import(process.argv[1] + "/tests/cli/process.ts");
+  const [a, b] = await Promise.all(["out.npy", "one.npy"].map(async (name) => readNpyBytes(await Bun.file(name).bytes()).data));
+  const worst = Math.max(...a.map((value, i) => Math.abs(value - b[i])));
+  if (!(worst <= 1e-6)) throw new Error(`outputs differ by ${worst}`);
+' "$root"
+say "outputs of 4 causal shards are those of one process, to float32"

@@ -14,6 +14,7 @@ const MORE: Readonly<Record<string, readonly string[]>> = {
   drift: ["models.md"],
   bench: ["bench.md"],
   figure: ["figures.md"],
+  shard: ["shard.md", "scale.md"],
   inspect: ["formats.md", "models.md"],
   convert: ["formats.md", "models.md"],
   backends: ["backends.md"],

@@ -22,9 +22,13 @@ export function peakResident(): number | null {
   }
 }
 
-/** Makes a folder and those above it. */
+/** Makes a folder and those above it. Throws UsageError where it cannot be, TransientError when the disk is full. */
 export async function makeFolder(path: string): Promise<void> {
-  await fs.promises.mkdir(path, { recursive: true });
+  try {
+    await fs.promises.mkdir(path, { recursive: true });
+  } catch (error) {
+    throw writeError(error, path);
+  }
 }
 
 /** Files and folders to remove when the process ends early: cli.ts calls `removeAll` on signals and on exit. */

@@ -31,6 +31,11 @@ export class UnsupportedError extends PerformerError {
   }
 }
 
+/** Work that others have not finished yet: shards are missing (exit 5). */
+export class IncompleteError extends PerformerError {
+  readonly exitCode = 5;
+}
+
 /** A failure that a second try may not see: device lost, out of device memory, disk full (exit 75). */
 export class TransientError extends PerformerError {
   readonly exitCode = 75;

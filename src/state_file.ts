@@ -37,6 +37,8 @@ export interface StateFile extends StoredState {
   readonly bytes: number;
   /** Of the program that wrote it. */
   readonly version: string;
+  /** What else its metadata say: of the writer's own, not checked. */
+  readonly notes: Readonly<Record<string, string>>;
 }
 
 /** Numbers that are handed to the file at once. */
@@ -57,10 +59,16 @@ export function refuseStateName(path: string): void {
 /**
  * Writes a state; the file gets its name when it is complete, so that it may replace the one it was read from. Returns its size in bytes.
  * Throws UsageError for a path that cannot be written, TransientError when the disk is full.
+ * @param notes what the writer wants to find again in `StateFile.notes`.
  */
-export async function writeState(path: string, stored: StoredState): Promise<number> {
+export async function writeState(
+  path: string,
+  stored: StoredState,
+  notes: Readonly<Record<string, string>> = {},
+): Promise<number> {
   refuseStateName(path);
   const metadata = {
+    ...notes,
     schema: STATE_SCHEMA,
     version: VERSION,
     settings: settingsText(stored.settings),
@@ -166,7 +174,9 @@ async function stateOf(container: Container): Promise<StateFile> {
       `its sums are not those that were written: they have the digest ${digest}, expected ${metadata.digest}`,
     );
   }
-  return { ...stored, fingerprint, digest, bytes: container.source.byteLength, version: metadata.version ?? "unknown" };
+  const { schema: _s, version = "unknown", settings: _t, rows: _r, keys: _k, fingerprint: _f, digest: _d, ...notes } =
+    metadata;
+  return { ...stored, fingerprint, digest, bytes: container.source.byteLength, version, notes };
 }
 
 /** Tensors by name, each of the shape that it must have. */

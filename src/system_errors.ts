@@ -17,10 +17,16 @@ const REASONS: Readonly<Record<string, string>> = {
   ENAMETOOLONG: "the name is too long",
   EMFILE: "too many open files",
   EIO: "input/output error",
+  ESTALE: "the file server has another file there by now",
+  ETIMEDOUT: "the file server does not answer",
+  ENFILE: "too many open files on this machine",
   EFBIG: "the file is too large for this file system",
   ENOSPC: "no space left on device",
   EDQUOT: "the disk quota is exhausted",
 };
+
+/** Faults that may be gone at the next try: of a file server, of a machine that is busy. */
+const PASSING = ["EIO", "ESTALE", "ETIMEDOUT", "EMFILE", "ENFILE"];
 
 /** A file that ends before it should. */
 export function endError(path: string, end: number, missing: number): InputError {
@@ -31,7 +37,10 @@ export function endError(path: string, end: number, missing: number): InputError
 export function readError(error: unknown, path: string): Error {
   if (error instanceof PerformerError) return error;
   const reason = REASONS[code(error) ?? ""] ?? (error as Error).message;
-  return new InputError(`Cannot read "${path}": ${reason}`, { cause: error });
+  const text = `Cannot read "${path}": ${reason}`;
+  return PASSING.includes(code(error) ?? "")
+    ? new TransientError(text, { cause: error })
+    : new InputError(text, { cause: error });
 }
 
 /** A closed pipe (EPIPE) stays what it is: cli.ts ends quietly on it. */
@@ -39,6 +48,6 @@ export function writeError(error: unknown, path: string): Error {
   const reason = REASONS[code(error) ?? ""];
   if (error instanceof PerformerError || reason === undefined) return error as Error;
   const text = `Cannot write "${path}": ${reason}`;
-  const full = ["ENOSPC", "EDQUOT", "EIO", "EMFILE"].includes(code(error) ?? "");
-  return full ? new TransientError(text, { cause: error }) : new UsageError(text, { cause: error });
+  const passing = ["ENOSPC", "EDQUOT", ...PASSING].includes(code(error) ?? "");
+  return passing ? new TransientError(text, { cause: error }) : new UsageError(text, { cause: error });
 }

@@ -279,7 +279,7 @@ function shrinkFrom(flags: Flags): Attention["shrink"] {
   return shrink;
 }
 
-/** W from the file of `--projection-matrix`. */
+/** Reads a projection, `[m, d]` or `[heads, m, d]`. Throws UsageError for another shape. */
 export async function readProjection(path: string): Promise<GivenProjection> {
   await using container = await openContainer(path, {});
   const { shape, data } = await container.readAll(undefined, "f64");

@@ -36,6 +36,10 @@ export const PER_RUN: ReadonlySet<string> = new Set([
   "command",
   "file",
   "tour",
+  "id",
+  "state",
+  "scan",
+  "force",
 ]);
 const MAX_BYTES = 1 << 20;
 

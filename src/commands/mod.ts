@@ -16,6 +16,7 @@ import { inspect } from "./inspect.ts";
 import { repl } from "./repl.ts";
 import { man } from "./man.ts";
 import { run } from "./run.ts";
+import { shard } from "./shard.ts";
 import { state } from "./state.ts";
 import { tune } from "./tune.ts";
 
@@ -30,6 +31,7 @@ export const COMMANDS: readonly Command[] = [
   drift,
   bench,
   figure,
+  shard,
   inspect,
   convert,
   backends,

@@ -42,6 +42,28 @@ export const USAGE_TOPICS: readonly Topic[] = [
     examples: ["performer doctor", "performer attend input.npy --no-color"],
     see: ["doctor", "exit-codes"],
   }),
+  topic("shards", {
+    summary: "one attention on many machines, by an engine that is there already",
+    body: [
+      "A plan says once which rows are which shard and what all shards share. Tasks add a number; files in, files out, so that Slurm, Snakemake, GNU parallel " +
+      "or make run them.",
+      {
+        terms: [
+          ["shard plan", "ranges, settings, numbers fitted to the data; which files, with their sizes and hashes"],
+          ["shard map", "the state of the keys of one shard: a few MB however many rows"],
+          ["shard merge", "their sum, in the order of shards; --scan for causal attention: the sum before each shard"],
+          ["shard apply, gather", "the outputs of the queries of one shard; all of them as one tensor"],
+          ["shard status, script", "what is missing (exit 5), and the file of an engine"],
+        ],
+      },
+      "What is done and valid is left alone, so that running everything again finishes what failed. A model of several layers needs all of it once per layer.",
+    ],
+    examples: [
+      "performer shard plan qkv.npz --shards 16 -o plan.json",
+      "performer shard script plan.json --engine snakemake > Snakefile",
+    ],
+    see: ["shard", "exit-codes", "causal"],
+  }),
   topic("exit-codes", {
     summary: "what the exit code says",
     body: [
@@ -52,8 +74,9 @@ export const USAGE_TOPICS: readonly Topic[] = [
           ["2", "wrong usage"],
           ["3", "input or weights that cannot be read or are invalid"],
           ["4", "the backend asked for is not available"],
+          ["5", "work of others is missing: shards that are not done"],
           ["70", "a bug of ours"],
-          ["75", "try again: device lost, out of device memory, disk full"],
+          ["75", "try again: device lost, out of device memory, disk full, file server away"],
           ["130, 141, 143", "Ctrl-C, a closed pipe, SIGTERM"],
         ],
       },

@@ -56,6 +56,13 @@ const LINES: readonly (readonly string[])[] = [
     "8",
   ],
   ["convert", head("q.npy"), path("q.npz")],
+  ["shard", "plan", head("q.npy"), "--shards", "1", "-m", "16", "-o", path("plan.json")],
+  ["shard", "map", path("plan.json"), "--id", "0", "-o", path("states"), "--backend", "scalar"],
+  ["shard", "merge", path("plan.json"), path("states"), "-o", path("kv.safetensors")],
+  ["shard", "apply", path("plan.json"), "--id", "0", "--state", path("kv.safetensors"), "-o", path("parts")],
+  ["shard", "gather", path("plan.json"), path("parts"), "-o", path("out.npy")],
+  ["shard", "status", path("plan.json"), path("parts"), path("states")],
+  ["shard", "script", path("plan.json"), "--engine", "make", "-o", path("Makefile")],
 ];
 
 describe("what --json prints is what docs/json.md says", () => {
@@ -154,12 +161,8 @@ describe("one form at a time", () => {
 
   test("before anything is read", async () => {
     for (const { name, arguments: wanted } of PRINTING) {
-      const { code, stderr } = await inside([
-        name,
-        ...wanted.map(({ choices }) => choices?.[0] ?? "missing.npy"),
-        "--json",
-        "--jsonl",
-      ]);
+      const words = wanted.map(({ choices }) => choices?.[0] ?? "missing.npy");
+      const { code, stderr } = await inside([name, ...words, "--json", "--jsonl"]);
       expect([name, code, stderr]).toEqual([name, 2, expect.stringContaining("Cannot use --json with --jsonl")]);
     }
   });

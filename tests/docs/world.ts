@@ -21,6 +21,19 @@ const GENOME_LINES = 43; // of 70 bases, after the name: as short as one setting
 /** Numbers as small as random features need them. */
 const small = (shape: readonly number[], seed: number) => npyBytes(shape, (i) => 0.5 * wave(i + 1e6 * seed));
 
+/** A plan with the states and outputs of all its shards, as pages have them. */
+function shards(at: (name: string) => string): string[][] {
+  const plan = at("plan.json");
+  const each = (action: string, ...more: string[]) =>
+    Array.from({ length: 16 }, (_, id) => ["shard", action, plan, "--id", `${id}`, "--backend", "scalar", ...more]);
+  return [
+    ["shard", "plan", ...["q.npy", "k.npy", "v.npy"].map(at), "--shards", "16", "-o", plan],
+    ...each("map", "-o", at("states")),
+    ["shard", "merge", plan, at("states"), "-o", at("kv.safetensors")],
+    ...each("apply", "--state", at("kv.safetensors"), "-o", at("out")),
+  ];
+}
+
 /** Makes it. */
 export async function makeWorld(): Promise<World> {
   const { path: at, remove } = scratch();
@@ -59,6 +72,7 @@ export async function makeWorld(): Promise<World> {
   for (
     const args of [
       ["convert", at("model.pt"), at("model.safetensors")],
+      ...shards(at),
       ["bench", "--backend", "scalar", "--heads", "1", "-L", "64,128", "--seconds", "0.02", "-o", at("lengths.json")],
     ]
   ) {

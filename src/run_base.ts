@@ -11,7 +11,7 @@ import type { Refusal, Report } from "./report.ts";
 import type { RowTransform } from "./row_transform.ts";
 import { copySampled, sampleRows } from "./sampled_rows.ts";
 import { Shrinkage } from "./shrink.ts";
-import { type FloatArray, floats, type Precision, type TensorSink, type Tile } from "./tensor.ts";
+import { type FloatArray, floats, pickRows, type Precision, type TensorSink, type Tile } from "./tensor.ts";
 import { TileStore } from "./tile_store.ts";
 import { type Phase, Stopwatch } from "./timing.ts";
 
@@ -114,6 +114,8 @@ export abstract class Run implements Disposable {
   }
 
   protected write(tile: Tile): Promise<void> {
+    const { heads, kvHeads, causal } = this.shape;
+    this.options.inputs.gaps?.paint(tile, heads, kvHeads, causal);
     return this.watch.time("write", async () => await this.options.sink?.write(tile));
   }
 
@@ -132,10 +134,10 @@ export interface Emitted {
 
 /** A run whose error is measured: it keeps the sampled rows' queries and outputs as they pass. */
 export abstract class ApproximateRun extends Run {
-  readonly #rows: Float64Array;
+  #rows: Float64Array;
   /** Queries and outputs of those rows. */
-  readonly #queries: Tile;
-  readonly #approx: Tile;
+  #queries: Tile;
+  #approx: Tile;
   protected readonly shrinkage: Shrinkage | null;
 
   constructor(options: AttendOptions, sizes: Sizes) {
@@ -158,6 +160,18 @@ export abstract class ApproximateRun extends Run {
   #sampled(width: number, precision: Precision): Tile {
     const [rows, cols] = [this.#rows.length, this.sizes.heads * width];
     return { start: 0, rows, cols, data: floats(precision, rows * cols) };
+  }
+
+  /** Rows that NaN or infinity in the inputs answered say nothing of the approximation. */
+  #leaveOutGaps(): void {
+    const { inputs: { gaps } } = this.options;
+    const { heads, kvHeads, causal } = this.shape;
+    if (!gaps) return;
+    const places = [...this.#rows.keys()].filter((i) => !gaps.spoils(this.#rows[i], heads, kvHeads, causal));
+    if (places.length === this.#rows.length) return;
+    this.#queries = pickRows(this.#queries, places);
+    this.#approx = pickRows(this.#approx, places);
+    this.#rows = Float64Array.from(places, (i) => this.#rows[i]);
   }
 
   /** Keeps the queries of those rows of a tile that are sampled. */
@@ -183,6 +197,7 @@ export abstract class ApproximateRun extends Run {
   }
 
   async check(counts: SessionCounts): Promise<Checked> {
+    this.#leaveOutGaps();
     if (this.#rows.length === 0 || this.sizes.keyRows === 0) return { error: null, health: null };
     const { backend, attention, inputs, redraws, signal, layer, health = false, chosen = false, keepRows } =
       this.options;

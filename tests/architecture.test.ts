@@ -33,7 +33,7 @@ const LAYERS: readonly RegExp[] = [
   /^src\/plots\/|^src\/(bytes|disk|pipe_\w+|random|sobol|sobol_directions|closed_forms|predicted_error|feature_map|plan|decay|state|near_far|near_far_flops|near_far_sizes|far_state|rules_table|moments|symmetric|fitted|row_transform)\.ts$/,
   /^src\/(assets|projection|attention|backend|metrics|rules_plan)\.ts$/,
   /^src\/(backends|formats)\//,
-  /^src\/(inputs|report|warnings|check|sampled_rows|sessions|compare(_\w+)?|run(_\w+)?|near_rows|sample|row_slice|shrink|health(_\w+)?|trial|candidates|choose|tune|setting_words|centroids|fit_near_far|fit|transformed|forecast|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/(exporters|charts|figures|help)\//,
+  /^src\/(inputs|gaps|report|warnings|check|sampled_rows|sessions|compare(_\w+)?|run(_\w+)?|near_rows|sample|row_slice|shrink|health(_\w+)?|trial|candidates|choose|tune|setting_words|centroids|fit_near_far|fit|transformed|forecast|tile_store|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/(exporters|charts|figures|help)\//,
   /^src\/model\//,
   /^src\/(commands|library|repl|tour)\//,
   /^(cli|mod)\.ts$/,

@@ -29,6 +29,8 @@ export interface ByteSource extends AsyncDisposable {
   readonly byteLength: number;
   /** Fills all of `into` from position `at`, or throws InputError when the bytes end before. */
   read(into: Uint8Array, at: number): Promise<void>;
+  /** Throws TransientError when they are not the bytes that were opened; to be asked at the end of a pass. Absent: they cannot change. */
+  unchanged?(): Promise<void>;
 }
 
 /** Bytes that are written; a file appears under its name only with `commit`, and disposing before leaves nothing. */
@@ -58,7 +60,7 @@ export async function openFile(path: string): Promise<ByteSource> {
     throw readError(error, path);
   }
   const stat = fs.fstatSync(fd);
-  if (stat.isFile()) return new DiskFile(path, fd, stat.size);
+  if (stat.isFile()) return DiskFile.watched(path, fd);
   try {
     refuseUnreadable(stat, path);
     return await spoolDescriptor(fd, path);
@@ -72,6 +74,7 @@ export async function readBytes(path: string): Promise<Uint8Array<ArrayBuffer>> 
   await using file = await openFile(path);
   const bytes = new Uint8Array(file.byteLength);
   await file.read(bytes, 0);
+  await file.unchanged?.();
   return bytes;
 }
 

@@ -2,7 +2,7 @@
 import * as fs from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
-import { code, endError, readError, writeError } from "./system_errors.ts";
+import { changeError, code, endError, readError, writeError } from "./system_errors.ts";
 
 /** Bytes copied at a time. */
 export const CHUNK = 2 ** 20;
@@ -66,14 +66,41 @@ class Temporaries {
 /** The temporary files of this process. */
 export const temporaries: Temporaries = new Temporaries();
 
+/** How a file stood when it was opened. */
+interface Stand {
+  readonly size: bigint;
+  readonly mtimeNs: bigint;
+}
+
 /** An open file. `byteLength` is its size when opened, or the end of what was written. */
 export class DiskFile {
   #fd: number;
   #byteLength: number;
+  /** Of a file that others may write to. */
+  #stand: Stand | null = null;
 
   constructor(readonly path: string, fd: number, byteLength: number) {
     this.#fd = fd;
     this.#byteLength = byteLength;
+  }
+
+  /** A file that is only read, as it stands now: from here on a change is noticed. */
+  static watched(path: string, fd: number): DiskFile {
+    const stand = fs.fstatSync(fd, { bigint: true });
+    const file = new DiskFile(path, fd, Number(stand.size));
+    file.#stand = stand;
+    return file;
+  }
+
+  /**
+   * Throws TransientError when a watched file has another size or time of change than when it was opened. Costs one system call, so
+   * that every pass can end with it. A file that was replaced under its name is still the old one here, and has not changed.
+   */
+  async unchanged(): Promise<void> {
+    if (!this.#stand) return;
+    const { size, mtimeNs } = fs.fstatSync(this.#fd, { bigint: true });
+    if (size === this.#stand.size && mtimeNs === this.#stand.mtimeNs) return;
+    throw changeError(this.path, Number(this.#stand.size), Number(size));
   }
 
   get byteLength(): number {
@@ -91,7 +118,10 @@ export class DiskFile {
       } catch (error) {
         throw readError(error, this.path);
       }
-      if (count === 0) throw endError(this.path, at + done, into.length - done);
+      if (count === 0) {
+        await this.unchanged(); // it may have been cut off since
+        throw endError(this.path, at + done, into.length - done);
+      }
       done += count;
     }
   }

@@ -33,7 +33,7 @@ export interface Forecast {
   readonly command: "attend";
   readonly dryRun: true;
   readonly backend: Report["backend"];
-  readonly input: Omit<Report["input"], "firstRow">;
+  readonly input: Omit<Report["input"], "firstRow" | "gaps">;
   readonly attention: {
     readonly features: string;
     readonly numFeatures: number | null;

@@ -1,5 +1,6 @@
 /** The tensors of one attention, read together in step. A tensor that plays several roles is read once. */
 import { InputError } from "./errors.ts";
+import { allFinite, type Gaps, Ones } from "./gaps.ts";
 import type { FloatArray, Precision, RowRange, TensorSource, Tile } from "./tensor.ts";
 
 /** Where the tiles of a source are delivered (`TileOptions.memory`); undefined: in memory of its own. */
@@ -27,13 +28,24 @@ interface Passing {
 
 /** Queries, keys, values and weights as sources. */
 export class Inputs {
+  /** One number per key row, or null. */
+  readonly weights: TensorSource | null;
+
+  /** @param gaps what becomes of rows with NaN or infinity; null: they are an InputError */
   constructor(
     readonly q: TensorSource,
     readonly k: TensorSource,
     readonly v: TensorSource,
-    /** One number per key row, or null. */
-    readonly weights: TensorSource | null,
-  ) {}
+    weights: TensorSource | null,
+    readonly gaps: Gaps | null = null,
+  ) {
+    this.weights = weights ?? (gaps?.policy === "skip" ? new Ones(k) : null);
+  }
+
+  /** Whether key rows have weights of their own. */
+  get masked(): boolean {
+    return this.weights !== null && !(this.weights instanceof Ones);
+  }
 
   /** Keys, values and weights, each source once. */
   get keySources(): TensorSource[] {
@@ -62,7 +74,9 @@ export class Inputs {
     precision: Precision,
     range?: RowRange,
   ): AsyncIterable<Pick<KeyTiles, "k" | "weights">> {
-    const sources = [this.k, ...(this.weights ? [this.weights] : [])];
+    // Rows whose values make them be skipped are skipped here too.
+    const beside = this.gaps?.policy === "skip" ? [this.v] : [];
+    const sources = [this.k, ...beside, ...(this.weights ? [this.weights] : [])];
     for await (const tiles of this.#together(sources, { tileRows, precision, range, checked: false })) {
       yield { k: tiles.get(this.k)!, weights: this.weights ? tiles.get(this.weights)!.data : undefined };
     }
@@ -76,7 +90,8 @@ export class Inputs {
     range?: RowRange,
   ): AsyncIterable<Tile> {
     for await (const tile of this.v.tiles(tileRows, { precision, memory: memory.for(this.v), range })) {
-      requireFinite(this.v, tile);
+      if (this.gaps) this.gaps.mendQueries(this.v, tile); // row i answers row i
+      else requireFinite(this.v, tile);
       yield tile;
     }
   }
@@ -105,15 +120,26 @@ export class Inputs {
         for (const [i, iterator] of iterators.entries()) {
           const next = await iterator.next();
           if (next.done) return;
-          if (!checked) requireFinite(sources[i], next.value);
+          if (!checked && (!this.gaps || sources[i] === this.weights)) requireFinite(sources[i], next.value);
           if (!checked && sources[i] === this.weights) requireWeights(this.weights, next.value);
           tiles.set(sources[i], next.value);
         }
+        this.#mend(tiles);
         yield tiles;
       }
     } finally {
       for (const iterator of iterators) await iterator.return?.();
     }
+  }
+
+  /** Deals with rows that are not finite, where they are no error. */
+  #mend(tiles: ReadonlyMap<TensorSource, Tile>): void {
+    if (!this.gaps) return;
+    const queries = tiles.get(this.q);
+    if (queries) this.gaps.noteQueries(this.q, queries);
+    const keys = [...tiles].filter(([source]) => source === this.k || source === this.v);
+    this.gaps.mendKeys(keys, this.weights ? tiles.get(this.weights)?.data : undefined);
+    if (queries && this.q !== this.k && this.q !== this.v) this.gaps.mendQueries(this.q, queries);
   }
 
   /** Query tiles alone. They were checked with the keys when they are the same tensor. */
@@ -125,7 +151,8 @@ export class Inputs {
   ): AsyncIterable<Tile> {
     const checked = this.q === this.k || this.q === this.v;
     for await (const tile of this.q.tiles(tileRows, { precision, memory: memory?.for(this.q), range })) {
-      if (!checked) requireFinite(this.q, tile);
+      if (this.gaps) this.gaps.mendQueries(this.q, tile);
+      else if (!checked) requireFinite(this.q, tile);
       yield tile;
     }
   }
@@ -134,23 +161,14 @@ export class Inputs {
 /** Throws InputError naming the first row with a NaN or an infinity. */
 function requireFinite(source: TensorSource, tile: Tile): void {
   const { data } = tile;
-  // x · 0 is NaN for every x that is not finite; four sums, because each waits for its last addition.
-  let a = 0, b = 0, c = 0, d = 0, i = 0;
-  for (const end = data.length - 3; i < end; i += 4) {
-    a += data[i] * 0;
-    b += data[i + 1] * 0;
-    c += data[i + 2] * 0;
-    d += data[i + 3] * 0;
-  }
-  for (; i < data.length; i++) a += data[i] * 0;
-  if (a + b + c + d === 0) return;
+  if (allFinite(data)) return;
   const at = data.findIndex((value) => !Number.isFinite(value));
   const { path, name, firstRow, heads, width } = source.info;
   const row = firstRow + tile.start + Math.floor(at / tile.cols);
   const head = Math.floor((at % tile.cols) / width);
   throw new InputError(
     `Cannot use ${name ? `tensor "${name}" of ` : ""}"${path}": row ${row}` +
-      `${heads > 1 ? `, head ${head}` : ""} holds ${data[at]}, expected finite numbers`,
+      `${heads > 1 ? `, head ${head}` : ""} holds ${data[at]}, expected finite numbers (attend has --on-nan skip)`,
   );
 }
 

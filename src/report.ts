@@ -2,6 +2,7 @@
 import type { NearFarSettings } from "./attention.ts";
 import type { SessionCounts, Stage } from "./backend.ts";
 import type { FitSource } from "./fit_near_far.ts";
+import type { GapPolicy } from "./gaps.ts";
 import type { ErrorSummary, RowSquares } from "./metrics.ts";
 import type { RulesName } from "./rules_table.ts";
 import type { Interval } from "./statistics.ts";
@@ -87,7 +88,8 @@ export interface Warning {
     | "own-kernel"
     | "leaks-future"
     | "fitted-ahead"
-    | "keys-in-state";
+    | "keys-in-state"
+    | "gaps";
   readonly message: string;
   readonly remedy: string;
 }
@@ -111,6 +113,8 @@ export interface Report {
     /** First row of the file that was used (`--rows`). */
     readonly firstRow: number;
     readonly encoding: string | null;
+    /** With `--on-nan`: what became of rows with NaN or infinity, and how many there were; null: they are an error. */
+    readonly gaps: { readonly policy: GapPolicy; readonly queryRows: number; readonly keyRows: number } | null;
   };
   readonly attention: {
     readonly features: string;

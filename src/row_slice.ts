@@ -25,14 +25,14 @@ class RowSlice implements TensorSource {
 }
 
 /** The same rows of every tensor; a tensor that plays several roles stays one. */
-export function sliceInputs({ q, k, v, weights }: Inputs, range: RowRange): Inputs {
+export function sliceInputs({ q, k, v, weights, gaps }: Inputs, range: RowRange): Inputs {
   const slices = new Map<TensorSource, TensorSource>();
   const slice = (source: TensorSource) => {
     let part = slices.get(source);
     if (!part) slices.set(source, part = new RowSlice(source, range));
     return part;
   };
-  return new Inputs(slice(q), slice(k), slice(v), weights && slice(weights));
+  return new Inputs(slice(q), slice(k), slice(v), weights && slice(weights), gaps?.fresh());
 }
 
 /** The middle of a long input; its beginning when causal, where the middle would lack its past. */

@@ -85,6 +85,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
   const projected = parameters !== null && parameters.map.projection !== "none";
   const { info } = inputs.q;
   const fitted = run instanceof NearFarRun ? run.fitted : null;
+  const gaps = inputs.gaps && { policy: inputs.gaps.policy, ...inputs.gaps.found };
   return {
     schema: REPORT_SCHEMA,
     command: "attend",
@@ -101,6 +102,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
       bytes: [...new Set([inputs.q, inputs.k, inputs.v])].reduce((sum, source) => sum + source.info.byteLength, 0),
       firstRow: info.firstRow,
       encoding: options.encoding,
+      gaps,
     },
     attention: {
       features: attention.features,
@@ -113,7 +115,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
       scale: logitScale(attention, sizes.headDim),
       decay: shape.decay ? [...shape.decay] : null,
       compat: attention.compat,
-      masked: inputs.weights !== null,
+      masked: inputs.masked,
       params: fit && reportOf(fit),
       tileRows: shape.tileRows,
       nearFar: attention.nearFar && fitted
@@ -148,6 +150,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
       before,
       layered: layer !== undefined,
       shrinkFitted: options.shrinkFitted,
+      gaps,
     }),
   };
 }

@@ -14,7 +14,15 @@ import type { Checkpoint, Checkpoints } from "./run_journal.ts";
 import { copySampled, sampleRows } from "./sampled_rows.ts";
 import { Shrinkage } from "./shrink.ts";
 import type { StoredState } from "./stored_state.ts";
-import { type FloatArray, floats, type Precision, type RowRange, type TensorSink, type Tile } from "./tensor.ts";
+import {
+  type FloatArray,
+  floats,
+  pickRows,
+  type Precision,
+  type RowRange,
+  type TensorSink,
+  type Tile,
+} from "./tensor.ts";
 import { TileStore } from "./tile_store.ts";
 import { type Phase, Stopwatch } from "./timing.ts";
 
@@ -172,6 +180,8 @@ export abstract class Run implements Disposable {
   }
 
   protected write(tile: Tile): Promise<void> {
+    const { heads, kvHeads, causal } = this.shape;
+    this.options.inputs.gaps?.paint(tile, heads, kvHeads, causal);
     return this.watch.time("write", async () => await this.options.sink?.write(tile));
   }
 
@@ -190,10 +200,10 @@ export interface Emitted {
 
 /** A run whose error is measured: it keeps the sampled rows' queries and outputs as they pass. */
 export abstract class ApproximateRun extends Run {
-  readonly #rows: Float64Array;
+  #rows: Float64Array;
   /** Queries and outputs of those rows. */
-  readonly #queries: Tile;
-  readonly #approx: Tile;
+  #queries: Tile;
+  #approx: Tile;
   protected readonly shrinkage: Shrinkage | null;
 
   constructor(options: AttendOptions, sizes: Sizes) {
@@ -254,6 +264,18 @@ export abstract class ApproximateRun extends Run {
     return { start: 0, rows, cols, data: floats(precision, rows * cols) };
   }
 
+  /** Rows that NaN or infinity in the inputs answered say nothing of the approximation. */
+  #leaveOutGaps(): void {
+    const { inputs: { gaps } } = this.options;
+    const { heads, kvHeads, causal } = this.shape;
+    if (!gaps) return;
+    const places = [...this.#rows.keys()].filter((i) => !gaps.spoils(this.#rows[i], heads, kvHeads, causal));
+    if (places.length === this.#rows.length) return;
+    this.#queries = pickRows(this.#queries, places);
+    this.#approx = pickRows(this.#approx, places);
+    this.#rows = Float64Array.from(places, (i) => this.#rows[i]);
+  }
+
   /** Keeps the queries of those rows of a tile that are sampled. */
   protected keepQueries(q: Tile): void {
     copySampled(q, this.#rows, this.#queries.data);
@@ -277,6 +299,7 @@ export abstract class ApproximateRun extends Run {
   }
 
   async check(counts: SessionCounts): Promise<Checked> {
+    this.#leaveOutGaps();
     // Exact softmax needs all keys, and those of a state are no more.
     const unseen = (this.options.state?.before?.state.keys ?? 0) > 0;
     if (this.#rows.length === 0 || this.sizes.keyRows === 0 || unseen) return { error: null, health: null };

@@ -33,6 +33,14 @@ export function endError(path: string, end: number, missing: number): InputError
   return new InputError(`Cannot read "${path}": it ends at byte ${end}, ${missing} more bytes were expected`);
 }
 
+/** A file that is not what it was when it was opened: another program writes to it, and may be done at a second try. */
+export function changeError(path: string, before: number, now: number): TransientError {
+  const how = before === now ? "other bytes were written to it" : `it had ${before} bytes and now has ${now}`;
+  return new TransientError(
+    `Cannot go on reading "${path}": it changed while it was read (${how}); run again when nothing writes to it`,
+  );
+}
+
 /** What a failed read means to a user. */
 export function readError(error: unknown, path: string): Error {
   if (error instanceof PerformerError) return error;

@@ -3,7 +3,7 @@ import type { Attention, NearFarSettings } from "./attention.ts";
 import type { SessionCounts } from "./backend.ts";
 import { featureMap } from "./feature_map.ts";
 import type { Fit } from "./fitted.ts";
-import type { ErrorReport, Warning } from "./report.ts";
+import type { ErrorReport, Report, Warning } from "./report.ts";
 import { leaksFuture } from "./rules_table.ts";
 import { count } from "./words.ts";
 
@@ -13,15 +13,28 @@ export function warningsFor(
   sizes: { queryRows: number; keyRows: number },
   error: ErrorReport | null,
   counts: SessionCounts,
-  { fit = null, before = null, layered = false, shrinkFitted = false }: {
+  { fit = null, before = null, layered = false, shrinkFitted = false, gaps = null }: {
     readonly fit?: Fit | null;
     /** The state that the run went on from. */
     readonly before?: { readonly path: string; readonly state: { readonly keys: number } } | null;
+    readonly gaps?: Report["input"]["gaps"];
     readonly layered?: boolean;
     readonly shrinkFitted?: boolean;
   } = {},
 ): Warning[] {
   const warnings: Warning[] = [];
+  if (gaps && gaps.queryRows + gaps.keyRows > 0) {
+    const [queries, keys] = [`${count(gaps.queryRows)} rows of queries`, `${count(gaps.keyRows)} of keys or values`];
+    warnings.push({
+      code: "gaps",
+      message: `${queries} and ${keys} hold NaN or infinity: ${
+        gaps.policy === "skip" ? "such keys are masked, such queries answered with 0" : "what sees them is NaN"
+      }`,
+      remedy: `the error is that of the other rows; ${
+        gaps.policy === "skip" ? "--on-nan error names the first of them" : "--on-nan skip leaves them out"
+      }`,
+    });
+  }
   if (error && error.skill <= 0) {
     warnings.push({
       code: "no-skill",

@@ -95,6 +95,15 @@ const FLAGS: readonly Flag[] = [
     files: STATE_FILES,
   },
   {
+    name: "on-nan",
+    value: "HOW",
+    summary:
+      "rows with NaN or infinity: error names the first, skip masks them (their outputs are 0), propagate makes " +
+      "every output NaN that sees them",
+    choices: ["error", "skip", "propagate"],
+    default: "error",
+  },
+  {
     name: "check",
     value: "N",
     summary: "query rows to check against exact softmax, 0 = off",

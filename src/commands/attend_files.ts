@@ -8,6 +8,7 @@ import { openResidues } from "../formats/fasta.ts";
 import { KmerSource, parseKmer } from "../formats/kmer.ts";
 import { openContainer, openStream } from "../formats/mod.ts";
 import { openSink, outputFormat, type SinkOptions } from "../formats/sink.ts";
+import { type GapPolicy, Gaps } from "../gaps.ts";
 import { Inputs } from "../inputs.ts";
 import type { RowNorms } from "../projection.ts";
 import { rulesNamed } from "../rules_table.ts";
@@ -76,8 +77,10 @@ export async function openInputs(
       : await opener.together(path);
     const weights = flags.mask === undefined ? null : await opener.mask(String(flags.mask), k);
     const { shape } = q.info;
+    const policy = flags["on-nan"] ?? "error";
+    const gaps = policy === "error" ? null : new Gaps(policy as GapPolicy);
     return {
-      inputs: new Inputs(q, k, v, weights),
+      inputs: new Inputs(q, k, v, weights, gaps),
       shape,
       files,
       onePass: opener.onePass(shape),

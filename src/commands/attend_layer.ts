@@ -117,7 +117,7 @@ export async function openLayer(
   const rotation = await rotationOf(model.rotary, weights, given.q.info.rows);
   const sources = await openLayerSources(layout, given.q, { backend, weights, rotation, tileRows, watch });
   return {
-    inputs: new Inputs(sources.q, sources.k, sources.v, given.weights),
+    inputs: new Inputs(sources.q, sources.k, sources.v, given.weights, given.gaps),
     sources,
     tileRows,
     options: { path, model: description.title, index, watch, flops: (rows) => sources.flops(rows) },

@@ -1,6 +1,7 @@
 /** The story of `attend`: open the inputs, open a backend, run, report. */
 import type { Attention } from "../attention.ts";
 import { TRIED_MAPS } from "../candidates.ts";
+import { UsageError } from "../errors.ts";
 import type { ChooseOptions } from "../choose.ts";
 import { EXPORTERS } from "../exporters/mod.ts";
 import { AUTO } from "../feature_map.ts";
@@ -40,12 +41,20 @@ export async function runAttend(invocation: Invocation, terminal: Terminal): Pro
   return verdict(report, invocation.flags["max-error"] as number | undefined, terminal);
 }
 
+/** Rows with NaN are counted and remembered in memory only: neither a checkpoint nor a state knows them. */
+function refuseGaps({ flags }: Invocation): void {
+  if (flags["on-nan"] === undefined || flags["on-nan"] === "error") return;
+  const other = ["resume", "state-in", "state-out"].find((name) => flags[name] !== undefined && flags[name] !== false);
+  if (other) throw new UsageError(`Cannot use --on-nan ${flags["on-nan"]} with --${other}: leave one of them out`);
+}
+
 async function run(
   given: Invocation,
   terminal: Terminal,
   progress: Progress,
   keepRows: boolean,
 ): Promise<Report> {
+  refuseGaps(given);
   const early = given.flags.resume === true || given.sources["checkpoint-seconds"] === "flag";
   const asked = early ? await import("./attend_resume.ts") : null;
   const resuming = await asked?.resumingOf(given, terminal);

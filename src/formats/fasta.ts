@@ -34,6 +34,7 @@ export async function openResidues(path: string): Promise<Residues> {
   try {
     const parser = new Parser(spool, source.path);
     for await (const piece of plainBytes(source)) await parser.feed(piece);
+    await source.unchanged?.();
     const records = await parser.finish();
     if (spool.byteLength === 0) throw new InputError(`Cannot read "${source.path}": it holds no sequence`);
     return {

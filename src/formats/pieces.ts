@@ -48,6 +48,7 @@ async function* densePieces({ source, offset, dtype }: Placement, shape: readonl
   for (let at = offset; at < end; at += CHUNK) {
     const piece = memory.subarray(0, Math.min(CHUNK, end - at));
     await source.read(piece, at);
+    if (at + CHUNK >= end) await source.unchanged?.();
     yield piece;
   }
 }

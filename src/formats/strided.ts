@@ -74,6 +74,8 @@ export class StridedTensor implements TensorSource {
       const axes = this.#axes.map((axis) => axis === rowAxis ? { ...axis, size: count } : axis);
       const data = memory[turn % memory.length].subarray(0, count * cols);
       await reader.read(axes, (firstRow + row) * rowAxis.stride, data);
+      // A pass ends: what it read was one file, not parts of two. Asked before the last tile goes out, as not everybody asks for more.
+      if (row + count >= end) await this.#placement.source.unchanged?.();
       yield { start: row, rows: count, cols, data };
     }
   }
@@ -87,6 +89,7 @@ export class StridedTensor implements TensorSource {
 export async function readBlock(placement: Placement, axes: readonly Axis[], into: FloatArray): Promise<void> {
   const precision: Precision = into instanceof Float64Array ? "f64" : "f32";
   await new BlockReader(placement, precision).read(axes, 0, into);
+  await placement.source.unchanged?.();
 }
 
 /** Scratch memory and the recursion over axes. */

@@ -165,6 +165,7 @@ export class ZipMember {
       crc = crc32(piece, crc);
       await spool.append(piece);
     }
+    await this.source.unchanged?.();
     if (spool.byteLength !== declared) {
       throw new InputError(`Cannot read ${this.label}: it unpacks to ${spool.byteLength} bytes, ${declared} declared`);
     }

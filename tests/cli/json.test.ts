@@ -27,6 +27,7 @@ const LINES: readonly (readonly string[])[] = [
   ["attend", ...QKV, "-m", "16", "--check", "8", "--redraws", "2", "--health", "--features", "hyp-oprf"],
   ["attend", ...QKV, "--window", "8", "--far", "clusters:4", "--check", "8"],
   ["attend", ...QKV, "--features", "none"],
+  ["attend", ...QKV, "-m", "16", "--check", "8", "--on-nan", "skip"],
   ["attend", ...QKV, "--features", "softmax", "--rows", "0:20"],
   ["explain", ...QKV, ...SMALL, "--check", "8"],
   ["explain", ...QKV, "--features", "none"],

@@ -4,7 +4,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, 
 import { join } from "node:path";
 import fc from "fast-check";
 import { openFile, openOutput, SpoolFile, temporaries } from "../../src/bytes.ts";
-import { InputError } from "../../src/errors.ts";
+import { InputError, TransientError } from "../../src/errors.ts";
 import { memoryBytes } from "../../src/formats/memory.ts";
 import { fixture, folder, readTensor, rejection, temporaryFolder } from "./support.ts";
 
@@ -54,8 +54,8 @@ describe("files that cannot be read", () => {
     await using source = await openFile(dir.file("x"));
     writeFileSync(dir.file("x"), "0123");
     const error = await rejection(source.read(new Uint8Array(6), 2));
-    expect(error).toBeInstanceOf(InputError);
-    expect(error.message).toMatch(/ends at byte 4, 4 more/);
+    expect(error).toBeInstanceOf(TransientError); // whoever cut it off may write it anew
+    expect(error.message).toContain("it had 10 bytes and now has 4");
     expect(await rejection(memoryBytes(new Uint8Array(3)).read(new Uint8Array(2), 2))).toBeInstanceOf(InputError);
   });
 });

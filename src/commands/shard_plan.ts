@@ -53,8 +53,8 @@ export async function planShards(given: Invocation, terminal: Terminal, progress
   const fit = fitting &&
     await fitInputs(attention, sizes, fitting, inputs, { precision: "f64", signal: terminal.signal });
   const path = output === "-" ? "stdout" : output;
-  const folder = output === "-" ? terminal.cwd : dirname(resolve(terminal.cwd, output));
-  const { files, input } = await filesOf(invocation, terminal, folder);
+  const folder = output === "-" ? resolve(".") : dirname(resolve(output));
+  const { files, input } = await filesOf(invocation, folder);
   const { shape, dtype } = outputOf({ ...flags, output: "out.npy" }, opened, sizes)!;
   const { q, k, v, weights } = inputs;
   const content: PlanContent = {
@@ -121,14 +121,13 @@ function settled(attention: Attention, sizes: PlanContent["sizes"], fit: Fit | n
 /** Every file once, with its size and probe, and which of them plays which role. */
 async function filesOf(
   { arguments: [name], flags }: Invocation,
-  terminal: Terminal,
   folder: string,
 ): Promise<{ files: PlannedFile[]; input: PlannedInput }> {
   const files: PlannedFile[] = [];
   const place = async (file: unknown): Promise<number | null> => {
     if (file === undefined) return null;
     if (file === "-") throw new UsageError("Cannot plan over standard input: every task reads the files, name them");
-    const absolute = resolve(terminal.cwd, String(file));
+    const absolute = resolve(String(file));
     const path = pathInPlan(folder, absolute);
     const known = files.findIndex((other) => other.path === path);
     if (known >= 0) return known;

@@ -12,7 +12,7 @@ export function slurmScript(parts: ScriptParts): string {
   return `#!/usr/bin/env bash
 # ${headline(parts)}
 #   bash FILE [options of sbatch for all tasks, such as --partition=long --cpus-per-task=4 --time=1:00:00]
-# Run it again after a failure: what is done is left alone.
+# AT_ONCE=256 bash FILE … lets no more than 256 tasks run at once. Run it again after a failure: what is done is left alone.
 set -euo pipefail
 cd -- ${shellLine([folder])}
 mkdir -p logs
@@ -40,7 +40,7 @@ arrays() {
   shift 3
   for ((first = 0; first < ${shards}; first += ${ARRAY})); do
     local last=$((${shards} - first > ${ARRAY} ? ${ARRAY - 1} : ${shards - 1} - first))
-    jobs+=":$(submit "$name" "$after" "$command --id \\$((SLURM_ARRAY_TASK_ID + $first))" --array="0-$last" "$@")"
+    jobs+=":$(submit "$name" "$after" "$command --id \\$((SLURM_ARRAY_TASK_ID + $first))" --array="0-$last\${AT_ONCE:+%$AT_ONCE}" "$@")"
   done
   echo "$jobs"
 }

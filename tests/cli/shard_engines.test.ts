@@ -127,7 +127,7 @@ describe("scripts", () => {
       // What sbatch would be asked for.
       writeFileSync(path("sbatch"), `#!/bin/sh\necho "$@" >> ${path("asked")}\ncat >> ${path("jobs")}\necho 7\n`);
       chmodSync(path("sbatch"), 0o755);
-      const env = { PATH: `${path("")}:${process.env.PATH}`, HOME: path("") };
+      const env = { PATH: `${path("")}:${process.env.PATH}`, HOME: path(""), AT_ONCE: "64" };
       const bash = await runProcess(["bash", "-s", "--", "--time=1:00:00"], {
         cwd: path(""),
         env,
@@ -136,7 +136,7 @@ describe("scripts", () => {
       expect([bash.code, bash.stderr]).toEqual([0, ""]);
       const asked = readFileSync(path("asked"), "utf8");
       expect([...asked.matchAll(/--array=(\S+) --time=1:00:00/g)].map(([, array]) => array)).toEqual(
-        ["0-999", "0-999", "0-499", "0-999", "0-999", "0-499"],
+        ["0-999%64", "0-999%64", "0-499%64", "0-999%64", "0-999%64", "0-499%64"],
       );
       expect(asked).toContain("--dependency=afterok:7:7:7 --kill-on-invalid-dep=yes");
       const jobs = readFileSync(path("jobs"), "utf8");

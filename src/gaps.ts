@@ -72,7 +72,7 @@ export class Gaps {
     return new Gaps(this.policy);
   }
 
-  /** Mends keys and values of the same rows, in place: `tiles` holds each tensor once. */
+  /** Mends keys and values of the same rows, in place: `tiles` holds each tensor once, and only those that are not finite. */
   mendKeys(tiles: readonly (readonly [TensorSource, Tile])[], weights: FloatArray | undefined): void {
     for (const [{ info }, tile] of tiles) {
       this.#mend(info, tile, (i, head) => {
@@ -87,33 +87,23 @@ export class Gaps {
     }
   }
 
-  /** Notes queries that `mend` will clear; before keys are mended where they are the same rows. */
+  /** Notes queries of a tile that is not finite; before they are mended as keys where they are the same rows. */
   noteQueries({ info }: TensorSource, tile: Tile): void {
-    this.#each(info, tile, (i, head) => {
+    each(info, tile, (i, head) => {
       this.#queryRows.add(tile.start + i);
       this.#queryHeads.add((tile.start + i) * info.heads + head);
     });
   }
 
-  /** Notes and clears queries. */
+  /** Notes queries and mends them, in place. */
   mendQueries(source: TensorSource, tile: Tile): void {
+    if (allFinite(tile.data)) return;
     this.noteQueries(source, tile);
     this.#mend(source.info, tile, () => {});
   }
 
-  /** Calls `found` for every (row, head) that holds such a number. */
-  #each({ heads, width }: TensorInfo, { rows, cols, data }: Tile, found: (row: number, head: number) => void): void {
-    if (allFinite(data)) return;
-    for (let i = 0; i < rows; i++) {
-      for (let head = 0; head < heads; head++) {
-        const at = i * cols + head * width;
-        if (!allFinite(data.subarray(at, at + width))) found(i, head);
-      }
-    }
-  }
-
   #mend(info: TensorInfo, tile: Tile, found: (row: number, head: number) => void): void {
-    this.#each(info, tile, (i, head) => {
+    each(info, tile, (i, head) => {
       const [from, to] = this.policy === "skip" ? [0, tile.cols] : [head * info.width, (head + 1) * info.width];
       tile.data.fill(0, i * tile.cols + from, i * tile.cols + to);
       found(i, head);
@@ -148,6 +138,20 @@ export class Gaps {
     if (this.#queryHeads.has(row * heads + head)) return true;
     const first = this.#firstKey.get(Math.floor(head * kvHeads / heads));
     return first !== undefined && (!causal || first <= row);
+  }
+}
+
+/** Calls `found` for every (row, head) that holds NaN or an infinity. */
+function each(
+  { heads, width }: TensorInfo,
+  { rows, cols, data }: Tile,
+  found: (row: number, head: number) => void,
+): void {
+  for (let i = 0; i < rows; i++) {
+    for (let head = 0; head < heads; head++) {
+      const at = i * cols + head * width;
+      if (!allFinite(data.subarray(at, at + width))) found(i, head);
+    }
   }
 }
 

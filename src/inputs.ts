@@ -135,11 +135,11 @@ export class Inputs {
   /** Deals with rows that are not finite, where they are no error. */
   #mend(tiles: ReadonlyMap<TensorSource, Tile>): void {
     if (!this.gaps) return;
-    const queries = tiles.get(this.q);
-    if (queries) this.gaps.noteQueries(this.q, queries);
-    const keys = [...tiles].filter(([source]) => source === this.k || source === this.v);
+    const torn = [...tiles].filter(([source, { data }]) => source !== this.weights && !allFinite(data));
+    for (const [source, tile] of torn) if (source === this.q) this.gaps.noteQueries(source, tile);
+    const keys = torn.filter(([source]) => source === this.k || source === this.v);
     this.gaps.mendKeys(keys, this.weights ? tiles.get(this.weights)?.data : undefined);
-    if (queries && this.q !== this.k && this.q !== this.v) this.gaps.mendQueries(this.q, queries);
+    for (const [source, tile] of torn) if (!keys.some(([key]) => key === source)) this.gaps.mendQueries(source, tile);
   }
 
   /** Query tiles alone. They were checked with the keys when they are the same tensor. */

@@ -319,7 +319,7 @@ test.skipIf(!hasScript)("a terminal gets progress and a chart, in ASCII when ask
 });
 
 test("every workload is a bench that this version understands", () => {
-  const others = ["workload.sh", "pipe.sh"]; // what workloads share, and a stream through `attend`
+  const others = ["workload.sh", "pipe.sh", "shard.sh"]; // what workloads share, a stream through `attend`, tasks of shards
   const names = readdirSync(join(ROOT, "bench")).filter((name) => name.endsWith(".sh") && !others.includes(name));
   expect(names.sort()).toEqual(["bidirectional.sh", "causal.sh", "exact.sh", "lengths.sh", "scaling.sh"]);
   for (const name of names) {

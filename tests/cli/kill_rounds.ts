@@ -13,6 +13,8 @@ export const SETTINGS: Readonly<Record<string, readonly string[]>> = {
   "heads first, npz": ["heads.npy", "-m", "64"],
   fitted: ["x.npy", "--heads", "4", "--features", "hyp-sderf", "-m", "128"],
   "shrunk, f16": ["x.npy", "--heads", "4", "--causal", "--shrink", "0.7", "--output-dtype", "f16"],
+  "near and far": ["x.npy", "--heads", "4", "--window", "64", "--heavy", "8", "--far", "taylor1"],
+  "clusters, causal": ["x.npy", "--heads", "4", "--window", "32", "--far", "clusters:16", "--causal"],
   scalar: ["short.npy", "--heads", "2", "-m", "64", "--backend", "scalar"],
   softmax: ["short.npy", "--heads", "2", "--features", "softmax", "--tile", "256"],
 };
@@ -91,7 +93,9 @@ export async function killRounds(
       const args = [...line(out), "--resume", "--checkpoint-seconds", "0.01"];
       let last: Outcome | null = null;
       for (let kills = 1 + Math.floor(3 * next()); kills > 0 && !last; kills--) {
-        const outcome = await killed(args, runtime, path(`${out}.journal`), next() * whole.milliseconds, next() < 0.8);
+        const begun = next() < 0.8; // and the start is over
+        const wait = next() * whole.milliseconds * (begun ? 0.6 : 1);
+        const outcome = await killed(args, runtime, path(`${out}.journal`), wait, begun);
         if (outcome.signal === "SIGKILL") {
           found.kills++;
           found.moments[momentOf(path(out), whole)]++;

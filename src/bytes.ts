@@ -133,6 +133,9 @@ export async function makeOutputFolder(path: string): Promise<void> {
   }
 }
 
+/** Whether a path names a file that can be read once more, or written once more from its beginning: none of pipes and devices. */
+export const isPlainFile = (path: string): boolean => fs.statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+
 /** Whether a path names a folder that exists. */
 export const isFolderAt = (path: string): boolean => statOf(path)?.isDirectory() ?? false;
 

@@ -48,6 +48,8 @@ export interface Backend extends AsyncDisposable {
   /** Threads that compute, where a backend has threads of its own. */
   readonly threads?: number;
   readonly limits: Limits;
+  /** Its device or a thread of it is gone: no call succeeds any more, it has to be opened anew. Absent: that cannot happen. */
+  readonly lost?: boolean;
   /** Compiles once; the session runs many tiles. */
   prepare(plan: Plan): Promise<Session>;
   /** Exact softmax, the dual: queries are held and keys stream by. */

@@ -6,12 +6,12 @@
  * runtimes) behind a promise, so that a source may also be remote.
  */
 import * as fs from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   CHUNK,
   DiskFile,
   makeFolder,
+  passingFile,
   peakResident,
   readSome,
   temporaries,
@@ -133,6 +133,9 @@ export async function makeOutputFolder(path: string): Promise<void> {
   }
 }
 
+/** Whether a path names a file that can be read once more, or written once more from its beginning: none of pipes and devices. */
+export const isPlainFile = (path: string): boolean => fs.statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+
 /** Whether a path names a folder that exists. */
 export const isFolderAt = (path: string): boolean => statOf(path)?.isDirectory() ?? false;
 
@@ -245,7 +248,7 @@ export class SpoolFile implements ByteSource {
   }
 
   async #spill(): Promise<DiskFile> {
-    const temporary = temporaryFile(join(tmpdir(), "performer"), 0o600);
+    const temporary = passingFile();
     this.#temporary = temporary.path;
     // Without a name the file goes with the process, however that ends. Where it keeps its name, the registry knows it.
     if (temporaries.remove(temporary.path)) this.#temporary = "";
@@ -275,7 +278,8 @@ export function openOutput(path: string): ByteSink {
 
 /** A temporary file for positioned writes and reads, gone when disposed: for outputs that cannot be written in order. */
 export function scratchFile(): ByteSink {
-  return new FileSink(join(tmpdir(), "performer"), join(tmpdir(), "performer"), 0o600);
+  const file = passingFile();
+  return new FileSink(file.path, file.path, file);
 }
 
 class FileSink implements ByteSink {
@@ -283,9 +287,9 @@ class FileSink implements ByteSink {
   readonly #file: DiskFile;
   readonly #target: string;
 
-  constructor(readonly path: string, target: string, mode = 0o666) {
+  constructor(readonly path: string, target: string, file = temporaryFile(target, 0o666, { name: path })) {
     this.#target = target;
-    this.#file = temporaryFile(target, mode);
+    this.#file = file;
   }
 
   write(bytes: Uint8Array, at: number): Promise<void> {
@@ -308,8 +312,11 @@ class FileSink implements ByteSink {
 
   /** After `commit` the temporary name is free again and there is nothing to remove. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#file.close();
-    temporaries.remove(this.#file.path);
+    try {
+      this.#file.close();
+    } finally {
+      temporaries.remove(this.#file.path);
+    }
   }
 }
 
@@ -346,14 +353,18 @@ class StreamSink implements ByteSink {
   }
 }
 
-/** Writes all of a text to standard output (1) or standard error (2), before returning. */
+/**
+ * Writes all of a text to standard output (1) or standard error (2), before returning. Throws TransientError when there is no room for
+ * it, what the system says of a closed pipe (EPIPE), and nothing else about standard error: nobody could be told.
+ */
 export function writeStandard(fd: 1 | 2, text: string): void {
   const bytes = new TextEncoder().encode(text);
   for (let done = 0; done < bytes.length;) {
     try {
       done += fs.writeSync(fd, bytes, done);
     } catch (error) {
-      if (code(error) !== "EAGAIN") throw error;
+      if (fd === 2 && !["EAGAIN", "EPIPE"].includes(code(error) ?? "")) return;
+      if (code(error) !== "EAGAIN") throw writeError(error, "standard output");
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2); // a full pipe: wait a moment
     }
   }

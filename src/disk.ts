@@ -72,16 +72,24 @@ interface Stand {
   readonly mtimeNs: bigint;
 }
 
+/** What messages call a file, and what they add where it has no room. */
+export interface Named {
+  readonly name: string;
+  readonly wayOut?: string;
+}
+
 /** An open file. `byteLength` is its size when opened, or the end of what was written. */
 export class DiskFile {
   #fd: number;
   #byteLength: number;
+  readonly #named: Named;
   /** Of a file that others may write to. */
   #stand: Stand | null = null;
 
-  constructor(readonly path: string, fd: number, byteLength: number) {
+  constructor(readonly path: string, fd: number, byteLength: number, named: Named = { name: path }) {
     this.#fd = fd;
     this.#byteLength = byteLength;
+    this.#named = named;
   }
 
   /** A file that is only read, as it stands now: from here on a change is noticed. */
@@ -127,7 +135,11 @@ export class DiskFile {
   }
 
   async write(bytes: Uint8Array, at: number): Promise<void> {
-    await writeFully(this.#fd, bytes, at, this.path);
+    try {
+      await writeFully(this.#fd, bytes, at);
+    } catch (error) {
+      throw this.#writeError(error);
+    }
     this.#byteLength = Math.max(this.#byteLength, at + bytes.length);
   }
 
@@ -140,10 +152,20 @@ export class DiskFile {
     }
   }
 
+  /** What has been written may only now turn out to have no room (network file systems). */
   close(): void {
     if (this.#fd < 0) return;
-    fs.closeSync(this.#fd);
+    const fd = this.#fd;
     this.#fd = -1;
+    try {
+      fs.closeSync(fd);
+    } catch (error) {
+      throw this.#writeError(error);
+    }
+  }
+
+  #writeError(error: unknown): Error {
+    return writeError(error, this.#named.name, this.#named.wayOut);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -158,15 +180,15 @@ export function temporaryFolder(name: string): string {
   return path;
 }
 
-/** Creates a new file beside `target` under a name nobody has; the name is registered for removal. */
-export function temporaryFile(target: string, mode: number): DiskFile {
+/** Creates a new file beside `target` under a name nobody has; the name is registered for removal. Messages call it `named`. */
+export function temporaryFile(target: string, mode: number, named: Named = { name: target }): DiskFile {
   const path = join(dirname(target), `.${basename(target)}.${crypto.randomUUID()}.tmp`);
   try {
     const fd = fs.openSync(path, "wx+", mode);
     temporaries.add(path);
-    return new DiskFile(path, fd, 0);
+    return new DiskFile(path, fd, 0, named);
   } catch (error) {
-    throw writeError(error, target);
+    throw writeError(error, named.name, named.wayOut);
   }
 }
 
@@ -287,6 +309,13 @@ function processStat(name: string): { pid: number; state: string; started: strin
   }
 }
 
+/** A file in the temporary folder, as `temporaryFile` makes one. */
+export function passingFile(): DiskFile {
+  const folder = tmpdir();
+  const wayOut = "; free some there, or set TMPDIR to a folder that has more";
+  return temporaryFile(join(folder, "performer"), 0o600, { name: folder, wayOut });
+}
+
 /** The next bytes of a pipe, at least one; 0 at its end. */
 export async function readSome(fd: number, into: Uint8Array, name: string): Promise<number> {
   for (;;) {
@@ -300,14 +329,14 @@ export async function readSome(fd: number, into: Uint8Array, name: string): Prom
   }
 }
 
-/** Writes all of `bytes` at a position, or at the end of a pipe (null). */
-export async function writeFully(fd: number, bytes: Uint8Array, at: number | null, name: string): Promise<void> {
+/** Writes all of `bytes` at a position, or at the end of a pipe (null). Throws what the system says. */
+export async function writeFully(fd: number, bytes: Uint8Array, at: number | null): Promise<void> {
   for (let done = 0; done < bytes.length;) {
     const wanted = Math.min(MAX_TRANSFER, bytes.length - done);
     try {
       done += fs.writeSync(fd, bytes, done, wanted, at === null ? null : at + done);
     } catch (error) {
-      if (code(error) !== "EAGAIN") throw writeError(error, name);
+      if (code(error) !== "EAGAIN") throw error;
       await pause();
     }
   }

@@ -36,7 +36,17 @@ export class IncompleteError extends PerformerError {
   readonly exitCode = 5;
 }
 
+/** What the program itself can do about a failed run: the same once more on a device that is opened anew, or smaller pieces. */
+export type Retry = "again" | "smaller";
+
 /** A failure that a second try may not see: device lost, out of device memory, disk full (exit 75). */
 export class TransientError extends PerformerError {
   readonly exitCode = 75;
+  /** null: somebody else has to do something first. */
+  readonly retry: Retry | null;
+
+  constructor(message: string, { retry = null, ...options }: ErrorOptions & { readonly retry?: Retry | null } = {}) {
+    super(message, options);
+    this.retry = retry;
+  }
 }

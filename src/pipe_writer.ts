@@ -13,6 +13,7 @@
 import { Worker } from "node:worker_threads";
 import { writeFully } from "./disk.ts";
 import { CLOSED, CODES, DRAINED, FAILED, FILLED, LENGTHS, SLOT_BYTES, SLOTS } from "./pipe_ring.ts";
+import { TransientError } from "./errors.ts";
 import { writeError } from "./system_errors.ts";
 import { THREADS } from "./threads.ts";
 import type { PipeStart } from "./pipe_worker.ts";
@@ -28,7 +29,13 @@ export class PipeWriter implements AsyncDisposable {
   /** Writes all bytes, which may be used again when this settles. Throws what the pipe says, later than it says so by up to a ring. */
   async write(bytes: Uint8Array): Promise<void> {
     this.#written += bytes.length;
-    if (this.#written <= PATIENCE) return await writeFully(this.fd, bytes, null, this.path);
+    if (this.#written <= PATIENCE) {
+      try {
+        return await writeFully(this.fd, bytes, null);
+      } catch (error) {
+        throw writeError(error, this.path);
+      }
+    }
     this.#ring ??= new Ring(this.fd, this.path);
     for (let at = 0; at < bytes.length; at += SLOT_BYTES) await this.#ring.push(bytes.subarray(at, at + SLOT_BYTES));
   }
@@ -54,6 +61,13 @@ class Ring {
     const workerData: PipeStart = { fd, control: this.#control, slots: this.#slots };
     this.#worker = new Worker(THREADS.pipe, { workerData });
     this.#worker.unref();
+    // A thread that is gone writes nothing any more: whoever waits for room must not wait for ever.
+    this.#worker.on("error", () => this.#lost());
+    this.#worker.on("exit", () => this.#lost());
+  }
+
+  #lost(): void {
+    if (Atomics.load(this.#control, CLOSED) === 0) Atomics.compareExchange(this.#control, FAILED, 0, CODES.length + 1);
   }
 
   async push(bytes: Uint8Array): Promise<void> {
@@ -71,6 +85,7 @@ class Ring {
     for (;;) {
       const drained = Atomics.load(this.#control, DRAINED);
       const failed = Atomics.load(this.#control, FAILED);
+      if (failed > CODES.length) throw lostThread(this.path);
       if (failed > 0) {
         throw writeError(Object.assign(new Error("write failed"), { code: CODES[failed - 1] }), this.path);
       }
@@ -86,3 +101,6 @@ class Ring {
     void this.#worker.terminate(); // a thread that waits for its reader does not hear it: the process ends all the same
   }
 }
+
+const lostThread = (path: string) =>
+  new TransientError(`Cannot write "${path}": the thread that writes is gone; try again, or write to a file`);

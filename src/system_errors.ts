@@ -51,11 +51,11 @@ export function readError(error: unknown, path: string): Error {
     : new InputError(text, { cause: error });
 }
 
-/** A closed pipe (EPIPE) stays what it is: cli.ts ends quietly on it. */
-export function writeError(error: unknown, path: string): Error {
+/** A closed pipe (EPIPE) stays what it is: cli.ts ends quietly on it. `wayOut` is added where there is no room. */
+export function writeError(error: unknown, path: string, wayOut = ""): Error {
   const reason = REASONS[code(error) ?? ""];
   if (error instanceof PerformerError || reason === undefined) return error as Error;
   const text = `Cannot write "${path}": ${reason}`;
   const passing = ["ENOSPC", "EDQUOT", ...PASSING].includes(code(error) ?? "");
-  return passing ? new TransientError(text, { cause: error }) : new UsageError(text, { cause: error });
+  return passing ? new TransientError(text + wayOut, { cause: error }) : new UsageError(text, { cause: error });
 }

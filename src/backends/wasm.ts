@@ -43,6 +43,10 @@ export class WasmBackend implements Backend {
     this.device = `${simd} × ${threads} ${threads === 1 ? "thread" : "threads"}`;
   }
 
+  get lost(): boolean {
+    return this.pool.failed;
+  }
+
   async prepare(plan: Plan): Promise<Session> {
     requireKernels(this.name, plan);
     await this.pool.idle();

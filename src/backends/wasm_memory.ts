@@ -128,6 +128,7 @@ export class SharedMemory {
       const wanted = Math.ceil((this.byteLength + pages * PAGE) / 2 ** 20);
       throw new TransientError(
         `Cannot get ${wanted} MiB of memory for the wasm backend: give it smaller pieces with --tile, or fewer features`,
+        { retry: "smaller" },
       );
     }
   }

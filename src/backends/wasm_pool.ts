@@ -177,12 +177,18 @@ export class Pool {
     if (this.#closing) return;
     this.#failure ??= new TransientError(
       `A computing thread of the wasm backend is gone: ${how}; try again, with --threads 1 or another --backend if it happens twice`,
+      { retry: "again" },
     );
     for (const waiting of this.#waiting) {
       for (const { reject } of waiting.values()) reject(this.#failure);
       waiting.clear();
     }
     this.#settle();
+  }
+
+  /** Whether a thread is gone: every job fails from now on. */
+  get failed(): boolean {
+    return this.#failure !== null;
   }
 
   /** For the test of a lost thread, which must have been started. */

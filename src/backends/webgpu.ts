@@ -35,6 +35,10 @@ export class WebgpuBackend implements Backend {
     };
   }
 
+  get lost(): boolean {
+    return this.gpu.failed;
+  }
+
   async prepare(plan: Plan): Promise<Session> {
     requireKernels(this.name, plan);
     return await openTiled(plan, (cut) => WebgpuTiles.open(this.gpu, cut));

@@ -49,7 +49,8 @@ export class GpuDevice {
     this.#subgroups = device.features.has("subgroups" as GPUFeatureName);
     device.lost.then((lost) => {
       if (!this.#disposed) {
-        this.#fail(new TransientError(`The graphics device was lost, try again: ${lost.message || lost.reason}`));
+        const why = lost.message || lost.reason;
+        this.#fail(new TransientError(`The graphics device was lost, try again: ${why}`, { retry: "again" }));
       }
     });
     device.addEventListener("uncapturederror", (event) => {
@@ -88,6 +89,11 @@ export class GpuDevice {
     }
   }
 
+  /** Whether every call fails from now on. */
+  get failed(): boolean {
+    return this.#failure !== null;
+  }
+
   /** Throws what has gone wrong so far. */
   check(): void {
     if (this.#failure) throw this.#failure;
@@ -99,6 +105,7 @@ export class GpuDevice {
       throw new TransientError(
         `Cannot allocate ${mebibytes(size)} for ${what}: the device's limit is ` +
           `${mebibytes(this.device.limits.maxBufferSize)}; use a smaller --tile`,
+        { retry: "smaller" },
       );
     }
     this.device.pushErrorScope("out-of-memory");
@@ -110,7 +117,8 @@ export class GpuDevice {
       } catch {
         return; // the device is gone, which is reported as such
       }
-      this.#fail(new TransientError(`Not enough device memory: ${mebibytes(size)} for ${what}; use a smaller --tile`));
+      const text = `Not enough device memory: ${mebibytes(size)} for ${what}; use a smaller --tile`;
+      this.#fail(new TransientError(text, { retry: "smaller" }));
     });
     return buffer;
   }

@@ -8,12 +8,13 @@ import { AUTO } from "../feature_map.ts";
 import type { PlotStyle } from "../plots/style.ts";
 import type { Report } from "../report.ts";
 import { attend, sizesOf } from "../run.ts";
-import type { StateOptions } from "../run_base.ts";
+import { shapeOf, type StateOptions } from "../run_base.ts";
 import { writeState } from "../state_file.ts";
 import { lambdaOf } from "../trial.ts";
 import { openOutputFor, outputOf } from "./attend_files.ts";
 import { openLayer } from "./attend_layer.ts";
 import { openAttention } from "./attend_open.ts";
+import { type Attempt, patiently } from "./attend_again.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { formatOf, silent } from "./machine.ts";
 import { plotStyle } from "./plotting.ts";
@@ -31,7 +32,12 @@ export async function runAttend(invocation: Invocation, terminal: Terminal): Pro
   const progress = new Progress(terminal, { enabled: !invocation.flags.quiet });
   let report: Report;
   try {
-    report = await run(invocation, terminal, progress, plot !== null || page !== null || terminal.found !== undefined);
+    const keepRows = plot !== null || page !== null || terminal.found !== undefined;
+    report = await patiently(
+      invocation,
+      (words) => (progress.clear(), terminal.err(words)),
+      (attempt) => run(invocation, terminal, progress, keepRows, attempt),
+    );
   } finally {
     progress.clear();
   }
@@ -53,6 +59,7 @@ async function run(
   terminal: Terminal,
   progress: Progress,
   keepRows: boolean,
+  attempt: Attempt,
 ): Promise<Report> {
   refuseGaps(given);
   const early = given.flags.resume === true || given.sources["checkpoint-seconds"] === "flag";
@@ -62,7 +69,7 @@ async function run(
   const { flags } = invocation;
   await using open = new AsyncDisposableStack();
   const { chosen, attention, opened, backend, refused } = await openAttention(invocation, terminal, open, before);
-  const wish = flags.tile as number | undefined;
+  const wish = attempt.tileRows ?? flags.tile as number | undefined;
   await using layer = chosen && await openLayer(chosen, backend, opened.inputs, wish);
   const inputs = layer?.inputs ?? opened.inputs;
   const sizes = sizesOf(inputs, attention.causal);
@@ -77,6 +84,7 @@ async function run(
     const choose = () => chooseSettings({ inputs, attention, backend, signal: terminal.signal });
     const settled = await (journal && isOpen(attention) ? journal.choice(choose) : choose());
     const lambda = lambdaOf(settled, sizes.heads);
+    attempt.tileRows = shapeOf(settled, sizes, backend.limits, layer?.tileRows ?? wish).tileRows;
     return await attend({
       inputs,
       attention: settled,

@@ -18,6 +18,11 @@ export class WarmBackends implements AsyncDisposable {
   readonly open = async (wishes: readonly Wish[], settings: OpenSettings = {}): Promise<Opened> => {
     const { threads, profile, eager, nearFar, hybrid, work = Infinity, accept } = settings;
     const key = JSON.stringify([wishes, threads, profile, eager, nearFar, hybrid, work >= MUCH_WORK]);
+    const kept = this.#opened.get(key);
+    if (kept?.backend.lost) {
+      this.#opened.delete(key);
+      await kept.backend[Symbol.asyncDispose]();
+    }
     const known = this.#opened.get(key);
     if (known && accepts(known.backend, accept)) return lent(known);
     const opened = await openFirst(wishes, settings);

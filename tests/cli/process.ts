@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { Terminal } from "../../src/commands/command.ts";
 import { main } from "../../src/commands/main.ts";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -62,8 +63,11 @@ export function runProcess(
   });
 }
 
-/** Runs `performer ARGS` inside this process, which saves the start of one: no pipes, and `-o` only to files. */
-export async function inside(args: readonly string[]): Promise<Pick<Outcome, "code" | "stdout" | "stderr">> {
+/** Runs `performer ARGS` inside this process, which saves the start of one: no pipes, and `-o` only to files. `world` is added to its terminal. */
+export async function inside(
+  args: readonly string[],
+  world: Partial<Terminal> = {},
+): Promise<Pick<Outcome, "code" | "stdout" | "stderr">> {
   let stdout = "", stderr = "";
   const code = await main(args, {
     env: { HOME: tmpdir(), NO_COLOR: "1" },
@@ -77,6 +81,7 @@ export async function inside(args: readonly string[]): Promise<Pick<Outcome, "co
     err: (text) => void (stderr += text),
     peakBytes: () => 0,
     signal: new AbortController().signal,
+    ...world,
   });
   return { code, stdout, stderr };
 }

@@ -151,7 +151,7 @@ describeBackends("checkpoints", (backend: Backend, software) => {
       expect(rest.report.state).toEqual(whole.report.state);
       expect(left.at(-1)!.state).toEqual(left[1].state);
     }
-    expect(left).toHaveLength(2 + whole.checkpoints.length);
+    expect(left.length).toBe(2 + whole.checkpoints.length);
     expect(left[1].state.keys).toBe(2 * left[0].state.keys);
   }, 60_000);
 
@@ -180,6 +180,10 @@ describeBackends("checkpoints", (backend: Backend, software) => {
 
   test("tiles of other sizes are refused", async () => {
     const { checkpoints: [last] } = await run(PLAIN, null, null);
-    expect(run(PLAIN, null, { ...last, tileRows: 16 })).rejects.toThrow("tiles had 16 rows and have 32 now");
+    const refused = await run(PLAIN, null, { ...last, tileRows: 16 }).then(
+      () => "",
+      (error) => (error as Error).message,
+    );
+    expect(refused.includes("tiles had 16 rows and have 32 now")).toBe(true);
   });
 });

@@ -121,10 +121,9 @@ async function openState(
   const own = typeof backend === "string" ? (await openFirst(parseBackendList(backend))).backend : null;
   try {
     const used = own ?? backend as Backend;
-    const { tileRows } = shapeOf(attention, sizes, used.limits);
-    const first = decayFor(attention, sizes) ? "ordered" : "any";
-    const parts = { ...made, backend: used, own, tileRows };
-    return new PerformerState(parts, { kind: first, session: await openPart(parts, first) });
+    const shape = shapeOf(attention, sizes, used.limits);
+    const { session } = await openSession(used, attention, sizes, shape, 0, made.fit);
+    return new PerformerState({ ...made, backend: used, own, tileRows: shape.tileRows }, session);
   } catch (error) {
     await own?.[Symbol.asyncDispose]();
     throw error;
@@ -143,34 +142,17 @@ interface Parts {
   readonly tileRows: number;
 }
 
-/** Sessions of bidirectional and of causal attention: the latter answer rows that bring keys of their own, and know decay. */
-type Kind = "any" | "ordered";
-
-interface Active {
-  readonly kind: Kind;
-  readonly session: Session;
-}
-
-async function openPart(
-  { attention, sizes, fit, backend, tileRows }: Omit<Parts, "settings">,
-  kind: Kind,
-): Promise<Session> {
-  const own = { ...attention, causal: kind === "ordered" };
-  return (await openSession(backend, own, sizes, shapeOf(own, sizes, backend.limits, tileRows), 0, fit)).session;
-}
-
 /** Linear attention in flight; made by `newState`. Its size does not depend on how many keys it has seen. */
 export class PerformerState implements AsyncDisposable {
   readonly #parts: Parts;
-  /** Where the keys are. */
-  #active: Active;
-  #idle: Active | null = null;
+  /** Of causal attention: it answers queries with and without rows of their own. */
+  readonly #session: Session;
   #rows = 0;
 
   /** Use `newState`. */
-  constructor(parts: Parts, active: Active) {
+  constructor(parts: Parts, session: Session) {
     this.#parts = parts;
-    this.#active = active;
+    this.#session = session;
   }
 
   /** Rows absorbed so far, masked ones counted. */
@@ -180,7 +162,7 @@ export class PerformerState implements AsyncDisposable {
 
   /** Adds keys and values: `[n, heads · width]` rows, or one row as plain numbers. @param mask ω ≥ 0 per row, 0 = hidden */
   async absorb(k: StateRows, v: StateRows, mask?: ArrayLike<number>): Promise<void> {
-    const [{ session }, { tileRows }] = [this.#active, this.#parts];
+    const { tileRows } = this.#parts;
     const [keys, values] = [await this.#keys(k), await this.#values(v)];
     sameRows(keys, values);
     if (mask && mask.length !== keys.info.rows) {
@@ -192,19 +174,18 @@ export class PerformerState implements AsyncDisposable {
     const passing = values.tiles(tileRows, { precision })[Symbol.asyncIterator]();
     for await (const tile of keys.tiles(tileRows, { precision })) {
       const weights = mask && Float64Array.from(Array.prototype.slice.call(mask, tile.start, tile.start + tile.rows));
-      await session.absorb(tile, (await passing.next()).value!, weights);
+      await this.#session.absorb(tile, (await passing.next()).value!, weights);
       this.#rows += tile.rows;
     }
   }
 
-  /** Attention of queries over all keys so far, `[n, heads · valueWidth]`. */
+  /** Attention of queries over all keys so far, `[n, heads · valueWidth]`; with decay they stand at the last row absorbed. */
   async emit(q: StateRows): Promise<Tensor> {
     const { tileRows } = this.#parts;
-    const session = await this.#session("any");
     const queries = await this.#queries(q);
     const collector = this.#collector(queries.info.rows);
     for await (const tile of queries.tiles(tileRows, { precision: this.#precision })) {
-      await collector.write(await session.emit(tile));
+      await collector.write(await this.#session.emit(tile));
     }
     return collector.tensor();
   }
@@ -212,7 +193,6 @@ export class PerformerState implements AsyncDisposable {
   /** One step of causal attention, for one token or several in order: row i sees all keys so far and its own rows up to i. */
   async step(q: StateRows, k: StateRows, v: StateRows): Promise<Tensor> {
     const { tileRows } = this.#parts;
-    const session = await this.#session("ordered");
     const [queries, keys, values] = [await this.#queries(q), await this.#keys(k), await this.#values(v)];
     sameRows(queries, keys);
     sameRows(keys, values);
@@ -221,7 +201,7 @@ export class PerformerState implements AsyncDisposable {
     const others = [keys, values].map((rows) => rows.tiles(tileRows, { precision })[Symbol.asyncIterator]());
     for await (const tile of queries.tiles(tileRows, { precision })) {
       const [k, v] = [(await others[0].next()).value!, (await others[1].next()).value!];
-      const [out] = await Promise.all([session.emit(tile, { k, v }), session.absorb(k, v)]);
+      const [out] = await Promise.all([this.#session.emit(tile, { k, v }), this.#session.absorb(k, v)]);
       await collector.write(out);
       this.#rows += tile.rows;
     }
@@ -231,7 +211,7 @@ export class PerformerState implements AsyncDisposable {
   /** A copy as plain data. */
   async save(): Promise<SavedState> {
     const { settings, fit } = this.#parts;
-    const state = copyState(await this.#active.session.save());
+    const state = copyState(await this.#session.save());
     const saved = savedOf(settings, { rows: this.#rows, state, given: this.#parts.attention.given });
     return fit ? { ...saved, fit } : saved;
   }
@@ -239,7 +219,7 @@ export class PerformerState implements AsyncDisposable {
   /** Takes over a saved state of the same settings; throws UsageError for others. */
   async load(saved: SavedState): Promise<void> {
     await requireSame(saved, await this.save());
-    await this.#active.session.load(copyState(saved.state));
+    await this.#session.load(copyState(saved.state));
     this.#rows = saved.rows;
   }
 
@@ -253,37 +233,20 @@ export class PerformerState implements AsyncDisposable {
     const decay = decayFor(this.#parts.attention, this.#parts.sizes);
     if (decay) mergeLater(mine.state, theirs.state, decay, theirs.rows);
     else mergeInto(mine.state, theirs.state);
-    await this.#active.session.load(mine.state);
+    await this.#session.load(mine.state);
     this.#rows = mine.rows + theirs.rows;
   }
 
   /** Forgets all keys. */
   reset(): void {
-    this.#active.session.reset();
+    this.#session.reset();
     this.#rows = 0;
   }
 
   /** Closes its backend too, where that was opened for it. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#active.session[Symbol.asyncDispose]();
-    await this.#idle?.session[Symbol.asyncDispose]();
+    await this.#session[Symbol.asyncDispose]();
     await this.#parts.own?.[Symbol.asyncDispose]();
-  }
-
-  /** The session of a kind, with all keys. Throws UsageError where decay leaves only rows in order, and the backend nothing but those. */
-  async #session(kind: Kind): Promise<Session> {
-    const { attention, sizes, backend } = this.#parts;
-    if (kind === this.#active.kind) return this.#active.session;
-    if (decayFor(attention, sizes)) {
-      if (backend.name === "scalar") return this.#active.session;
-      throw new UsageError(
-        `Cannot emit from a state with decay on "${backend.name}": use step, or the backend "scalar"`,
-      );
-    }
-    const other = this.#idle ?? { kind, session: await openPart(this.#parts, kind) };
-    await other.session.load(await this.#active.session.save());
-    [this.#active, this.#idle] = [other, this.#active];
-    return other.session;
   }
 
   get #precision() {

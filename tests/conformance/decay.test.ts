@@ -50,6 +50,17 @@ describeBackends("decay", (backend, slow) => {
     }
   });
 
+  test("queries without rows of their own stand at the last row that was absorbed", async () => {
+    const problem = makeProblem({ ...base, decay: [0.5, 0.03] });
+    const last = rowsOf(problem.q, rows - 1, rows);
+    const all = dense(problem);
+    const [seen, judged] = [problem.heads * problem.valueDim, problem.heads];
+    const expected = { ...all, out: all.out.subarray(-seen), condition: all.condition.subarray(-judged) };
+    await using session = await backend.prepare(planFor(problem, rows));
+    await session.absorb(problem.k, problem.v);
+    expectNear((await session.emit(last)).data, expected, precision);
+  });
+
   test("grouped queries: one λ per key head", async () => {
     const problem = makeProblem({ ...base, decay: [0.7, 0.1], heads: 4, kvHeads: 2, matrices: 2 });
     await near(problem, 64);

@@ -136,6 +136,7 @@ describe.each(["scalar", "wasm"])("states on %s", (backend) => {
     expect(relativeError(a.state.c, b.state.c)).toBeLessThan(tolerance);
     expect(relativeError(a.state.z, b.state.z)).toBeLessThan(tolerance);
     expect(relativeError(a.state.S, b.state.S)).toBeLessThan(tolerance);
+    expect(relativeError(await first.emit(q), await whole.emit(q))).toBeLessThan(tolerance);
   });
 });
 

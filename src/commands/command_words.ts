@@ -57,6 +57,16 @@ export function readWords(command: Command, line: readonly string[]): CommandWor
   return { words, open, next: command.arguments[place] ?? null, ended };
 }
 
+/** Values that a line gives to flags, by name, however they are written; the last counts, and null is a switch. */
+export function flagsGiven(command: Command, line: readonly string[]): Map<string, string | null> {
+  const given = new Map<string, string | null>();
+  for (const word of readWords(command, line).words) {
+    if (word.kind === "flag") given.set(word.flag.name, null);
+    else if (word.kind === "value") given.set(word.flag.name, word.text);
+  }
+  return given;
+}
+
 /** "-q", "-qv", "-m64": switches together, or a flag with its value. Returns the flag whose value is still to come. */
 function readShort(command: Command, text: string, words: Word[]): Flag | null {
   for (let at = 1; at < text.length; at++) {

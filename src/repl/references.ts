@@ -1,7 +1,7 @@
 /** Variables in command lines: words that name a value are replaced by what a shell would have to be given. */
 import { changeTime } from "../bytes.ts";
 import type { Command, Flag } from "../commands/command.ts";
-import { flagNamed } from "../commands/command_words.ts";
+import { flagNamed, flagsGiven } from "../commands/command_words.ts";
 import { UsageError } from "../errors.ts";
 import { evaluate, type Scope } from "./evaluate.ts";
 import { parseExpression } from "./expression.ts";
@@ -18,7 +18,7 @@ const REFERENCE = /^([A-Za-z_]\w*)(\[[^\]]*\]|\.\w+(\([^)]*\))?)*$/;
 export async function resolveWords(words: readonly Word[], command: Command, scope: Scope): Promise<string[]> {
   const resolved = [words[0].text];
   const added: Record<string, string> = {};
-  const given = new Set(words.flatMap(({ text }) => flagNamed(command, text.split("=", 1)[0])?.name ?? []));
+  const given = flagsGiven(command, words.slice(1).map(({ text }) => text));
   const takesRows = command.flags.some(({ name }) => name === "rows") && !given.has("rows");
   for (let i = 1; i < words.length; i++) {
     const { text, quoted } = words[i];

@@ -2,6 +2,7 @@
 import { changeTime } from "../bytes.ts";
 import type { Command, Terminal } from "../commands/command.ts";
 import { execute, explain } from "../commands/main.ts";
+import { flagsGiven } from "../commands/command_words.ts";
 import { COMMANDS } from "../commands/mod.ts";
 import { InputError, PerformerError, UsageError } from "../errors.ts";
 import { duration, plain } from "../words.ts";
@@ -64,10 +65,6 @@ export class Session implements AsyncDisposable {
   /** The world of the line that runs: what a command may print to, and what stops it. */
   get world(): Terminal {
     return this.#world;
-  }
-
-  get running(): boolean {
-    return this.#running !== null;
   }
 
   /** Stops the running line; false where none runs, or was stopped already. */
@@ -248,9 +245,9 @@ export class Session implements AsyncDisposable {
     world.signal.throwIfAborted(); // a line that was given up changes nothing any more
     this.assign(target, value);
     if (!quiet) {
-      this.#world.out(
+      world.out(
         target === null
-          ? await showValue(value, this.#world, this.workspace.owns)
+          ? await showValue(value, world, this.workspace.owns)
           : `${target} = ${summaryOf(value, this.workspace.owns)}\n`,
       );
     }
@@ -304,35 +301,29 @@ export class Session implements AsyncDisposable {
   ): Promise<number> {
     let report: Record<string, unknown> | null = null;
     const world: Terminal = { ...this.#world, found: (found) => void (report = found as Record<string, unknown>) };
-    const given = (name: string, short?: string) => {
-      return words.some((word) =>
-        word === `--${name}` || word.startsWith(`--${name}=`) || (short && word === `-${short}`)
-      );
-    };
-    const output = target !== null && command.makesTensor && !given("output", "o")
+    const given = flagsGiven(command, words.slice(1));
+    const output = target !== null && command.makesTensor && !given.has("output")
       ? this.workspace.newPath(".npy")
       : null;
-    if (
-      this.terminal.stdoutTTY && words.some((word, i) => word === "-" && /^(-o|--output)$/.test(words[i - 1] ?? ""))
-    ) {
+    if (this.terminal.stdoutTTY && given.get("output") === "-") {
       throw new UsageError("Cannot write a tensor to the terminal: name a file, or write y = attend …");
     }
     const complete = [
       ...words,
       ...(output === null ? [] : ["-o", output]),
-      ...(quiet && !given("quiet", "q") ? ["--quiet"] : []),
+      ...(quiet && !given.has("quiet") ? ["--quiet"] : []),
     ];
     if (output !== null) this.#expected = [output, target!];
     const code = await execute(complete, world, COMMANDS).finally(() => this.#expected = null);
     world.signal.throwIfAborted();
     if (report !== null || (target !== null && code === 0)) {
       const found: ReportValue = { kind: "report", report: report ?? {}, line: words.join(" ") };
-      this.assign(target, output !== null && code === 0 ? await this.#outputOf(output, words, found) : found);
+      this.assign(target, output !== null && code === 0 ? await this.#outputOf(output, given, found) : found);
     }
     if (code === 0 || report !== null) {
       const set = Object.entries(this.state.settings).flatMap(([name, text]) => {
         const flag = command.flags.find((own) => own.name === name);
-        if (!flag || given(name, flag.short) || (!flag.value && text === "false")) return [];
+        if (!flag || given.has(name) || (!flag.value && text === "false")) return [];
         return flag.value ? [`--${name}`, text] : [`--${name}`];
       });
       this.record({ kind: "command", line, words: [...complete.filter((word) => word !== "--quiet"), ...set] });
@@ -341,9 +332,12 @@ export class Session implements AsyncDisposable {
   }
 
   /** The tensor that a command wrote. */
-  async #outputOf(path: string, words: readonly string[], { report }: ReportValue): Promise<TensorValue> {
-    const at = words.indexOf("--layout");
-    const layout = at >= 0 ? words[at + 1] as "hld" | "lhd" : undefined;
+  async #outputOf(
+    path: string,
+    given: ReadonlyMap<string, string | null>,
+    { report }: ReportValue,
+  ): Promise<TensorValue> {
+    const layout = (given.get("layout") ?? this.state.settings.layout) as "hld" | "lhd" | undefined;
     const value = await loadFile(path, { layout }, this.#world);
     if (value.kind !== "tensor") throw new InputError(`Cannot read "${path}" back: it holds no single tensor`);
     const { heads } = (report.input ?? {}) as { heads?: unknown };

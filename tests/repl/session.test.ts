@@ -140,6 +140,22 @@ describe("commands", () => {
     expect(await heard.fails("attend 'x' --backend scalar", 3)).toContain('Cannot read "x"');
   });
 
+  test("flags are seen however they are written: a script does not set them again", async () => {
+    const lhd = files.path("lhd.npy");
+    writeFileSync(lhd, npyBytes([12, 2, 4], wave));
+    await using heard = heardSession();
+    await heard.run(":set m 32");
+    await heard.run(":set layout lhd");
+    await heard.run(":set heads 2");
+    const said = await heard.run(`y = attend ${lhd} -m16 --heads=2 --backend scalar --check 0`);
+    expect(said).toContain("m = 16");
+    expect(await heard.run("y.rows")).toBe("12\n");
+    const { words } = heard.session.state.log.at(0) as unknown as { words: string[] };
+    expect(words).not.toContain("--num-features");
+    expect(words.filter((word) => word.startsWith("--heads"))).toEqual(["--heads=2"]);
+    expect(words.slice(-2)).toEqual(["--layout", "lhd"]);
+  });
+
   test("a semicolon keeps the report off the screen", async () => {
     await using heard = heardSession();
     await heard.run(`x = load ${x};`);
@@ -236,17 +252,17 @@ describe("watch", () => {
     await heard.run(`x = load ${path}`);
     expect(await heard.run("watch attend x -m 8 --backend scalar")).toMatch(/error [▁-█]+ \S+\nwatching/);
     await heard.run(":set causal on");
-    let changed = heard.session.watches[0];
-    expect(changed.due).toBe(true);
-    await heard.session.runDue();
-    expect(changed.due).toBe(false);
+    const [watch] = heard.session.watches;
+    expect(watch.due).toBe(true);
+    expect(await heard.runDue()).toMatch(/causal[^]*error [▁-█]{2} \S+ · before \S+/);
+    expect(watch.due).toBe(false);
     const due = new Promise<void>((resolve) => heard.session.onDue = resolve);
     await new Promise((resolve) => setTimeout(resolve, 20));
     writeFileSync(path, npyBytes([60, 8], (i) => 3 * wave(i)));
     await due;
-    changed = heard.session.watches[0];
-    await heard.session.runDue();
+    expect(await heard.runDue()).toMatch(/error [▁-█]{3} \S+ · before \S+/);
     await heard.run(":unwatch");
+    expect(heard.session.watches).toEqual([]);
     expect(await heard.fails(":unwatch")).toBe("Nothing is watched\n");
     expect(await heard.fails("watch inspect x")).toContain("Cannot watch");
   });

@@ -7,6 +7,8 @@ export interface Heard extends AsyncDisposable {
   readonly session: Session;
   /** Runs a line; throws with what was said when its code is another. */
   run(line: string, code?: number): Promise<string>;
+  /** Runs what is watched and has changed, and returns what it said. */
+  runDue(): Promise<string>;
   /** Runs a line that must fail, and returns what it said. */
   fails(line: string, code?: number): Promise<string>;
 }
@@ -40,6 +42,11 @@ export function heardSession(given: Partial<Terminal> = {}): Heard {
     session,
     run,
     fails: (line, code = 2) => run(line, code),
+    async runDue() {
+      said = "";
+      await session.runDue();
+      return said;
+    },
     [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
   };
 }

@@ -6,7 +6,7 @@ import { type Attention, flopCount, isExact, isNone, parametersFor, type Sizes }
 import type { Backend } from "./backend.ts";
 import { AUTO, type FeatureMap, featureMap, featuresOf, projectionsFor } from "./feature_map.ts";
 import { planFit, rangesOf } from "./fit.ts";
-import type { Inputs } from "./inputs.ts";
+import { bytesOf, inputFacts, type Inputs } from "./inputs.ts";
 import type { ErrorReport, Refusal, Report } from "./report.ts";
 import { sliceInputs, sliceOf } from "./row_slice.ts";
 import { attend } from "./run.ts";
@@ -113,7 +113,6 @@ export async function forecast(options: ForecastOptions): Promise<Forecast> {
   const { inputs, sizes, backend, refused, encoding, output, written, spooled, check, before = null } = options;
   const auto = options.attention.features === AUTO;
   const attention = stoodFor(options.attention);
-  const { info } = inputs.q;
   const { tileRows } = shapeOf(attention, sizes, backend.limits, options.tileRows);
   const passes = passesOf(attention, options, tileRows);
   const checked = isExact(attention) || isNone(attention) ? 0 : Math.min(check, sizes.queryRows);
@@ -127,15 +126,7 @@ export async function forecast(options: ForecastOptions): Promise<Forecast> {
     dryRun: true,
     backend: { name: backend.name, device: backend.device, refused },
     input: {
-      path: info.path,
-      rows: sizes.queryRows,
-      keyRows: sizes.keyRows,
-      heads: sizes.heads,
-      kvHeads: sizes.kvHeads,
-      headDim: sizes.headDim,
-      valueDim: sizes.valueDim,
-      dtype: info.dtype,
-      bytes: bytesOf([inputs.q, inputs.k, inputs.v]),
+      ...inputFacts(inputs, sizes),
       encoding,
     },
     attention: {
@@ -184,9 +175,6 @@ function featuresIn({ given, numFeatures }: Attention, map: FeatureMap, headDim:
   const drawn = given ? given.data.length / given.matrices / given.headDim : projectionsFor(map, numFeatures, headDim);
   return featuresOf(map, drawn);
 }
-
-const bytesOf = (sources: readonly TensorSource[]) =>
-  [...new Set(sources)].reduce((sum, source) => sum + source.info.byteLength, 0);
 
 /** Rows that the map is fitted to. */
 function fittedRows(attention: Attention, total: number): number {

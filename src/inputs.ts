@@ -1,4 +1,5 @@
 /** The tensors of one attention, read together in step. A tensor that plays several roles is read once. */
+import type { Sizes } from "./attention.ts";
 import { InputError } from "./errors.ts";
 import { allFinite, type Gaps, Ones } from "./gaps.ts";
 import type { FloatArray, Precision, RowRange, TensorSource, Tile } from "./tensor.ts";
@@ -24,6 +25,19 @@ interface Passing {
   readonly range?: RowRange;
   /** Every number is known to be finite, every weight to be none below 0. */
   readonly checked: boolean;
+}
+
+/** Bytes of the elements of sources, each once. */
+export const bytesOf = (sources: readonly TensorSource[]): number =>
+  [...new Set(sources)].reduce((sum, source) => sum + source.info.byteLength, 0);
+
+/** What reports say of inputs before anything of them is read. */
+export function inputFacts(
+  { q, k, v }: Inputs,
+  { queryRows: rows, keyRows, heads, kvHeads, headDim, valueDim }: Sizes,
+) {
+  const { path, dtype } = q.info;
+  return { path, rows, keyRows, heads, kvHeads, headDim, valueDim, dtype, bytes: bytesOf([q, k, v]) };
 }
 
 /** Queries, keys, values and weights as sources. */

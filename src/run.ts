@@ -24,7 +24,7 @@ import type { MapParameters } from "./feature_map.ts";
 import { fitInputs, planFit } from "./fit.ts";
 import type { Fit } from "./fitted.ts";
 import { InFlight } from "./in_flight.ts";
-import type { Inputs } from "./inputs.ts";
+import { inputFacts, type Inputs } from "./inputs.ts";
 import { type Report, REPORT_SCHEMA } from "./report.ts";
 import type { RowTransform } from "./row_transform.ts";
 import { prepareRuled, type RuledSession } from "./rules.ts";
@@ -91,15 +91,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
     command: "attend",
     backend: { name: backend.name, device: backend.device, refused: options.refused },
     input: {
-      path: info.path,
-      rows: sizes.queryRows,
-      keyRows: sizes.keyRows,
-      heads: sizes.heads,
-      kvHeads: sizes.kvHeads,
-      headDim: sizes.headDim,
-      valueDim: sizes.valueDim,
-      dtype: info.dtype,
-      bytes: [...new Set([inputs.q, inputs.k, inputs.v])].reduce((sum, source) => sum + source.info.byteLength, 0),
+      ...inputFacts(inputs, sizes),
       firstRow: info.firstRow,
       encoding: options.encoding,
       gaps,

@@ -71,7 +71,7 @@ const bits = ({ buffer }: Float64Array) => Buffer.from(buffer).toString("base64"
 
 describeBackends("checkpoints", (backend: Backend, software) => {
   const slow = software || backend.name === "gpujs";
-  const rows = slow ? 150 : 290;
+  const rows = slow ? 100 : 290;
   const problem = makeProblem({
     map: "positive",
     queryRows: rows,
@@ -168,7 +168,7 @@ describeBackends("checkpoints", (backend: Backend, software) => {
     // One pass of keys and one of queries, or one of both; where there is a state, one more without it at the end.
     const passes = attention.causal || keepsNothing(attention) ? 1 : 2;
     expect(whole.checkpoints.length).toBe(passes * tiles + (keepsNothing(attention) ? 0 : 1));
-    const some = whole.checkpoints.filter((_, i) => !slow || [0, 1, passes * tiles - 2].includes(i));
+    const some = whole.checkpoints.filter((_, i) => !slow || [1, passes * tiles - 2].includes(i));
     for (const last of some) {
       const rest = await run(attention, lambda, last, whole.outputs);
       expect(bits(rest.outputs)).toBe(bits(whole.outputs));

@@ -15,6 +15,8 @@ const CHUNK = 64;
 
 /** Denominators below this have lost their digits in float32. */
 const UNDERFLOW = 1e-25;
+/** What rounding an exponent to float32 may take from it: more than this is lost from numbers that had no digit left to tell by, above 10^7. */
+const LOST = 1;
 /** The smallest float32 above 0. */
 const SMALLEST = 2 ** -149;
 
@@ -189,7 +191,7 @@ export class GpuJsTileKernels implements TileKernels {
           continue;
         }
         const earlier = chunk > 0 ? Math.exp(keys.tops[(chunk - 1) * layout.features + f] - c) : 0;
-        const held = Math.exp(state.c[kvHead * r + a] - this.#biases[kvHead * r + a] - c);
+        const held = Math.exp(Math.min(LOST, state.c[kvHead * r + a] - this.#biases[kvHead * r + a] - c));
         const s = (kvHead * r + a) * valueDim;
         const t = a * width;
         for (let col = 0; col < valueDim; col++) {
@@ -249,7 +251,7 @@ export class GpuJsTileKernels implements TileKernels {
         const f = this.#layout.place(a);
         const c = cs[a] - top;
         upload.c[f] = exact ? 0 : Math.fround(c);
-        const rest = Math.exp(c - upload.c[f]);
+        const rest = Math.exp(Math.max(-LOST, Math.min(LOST, c - upload.c[f])));
         const from = (head * r + a) * valueDim;
         const to = f * stride;
         for (let col = 0; col < valueDim; col++) upload.right[to + col] = state.S[from + col] * rest;

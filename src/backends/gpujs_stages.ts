@@ -120,8 +120,8 @@ export class KeyStage {
     const u = this.#project(layout.quads[head % p.matrices], this.#x);
     let E: Float32Array;
     if (p.map.family === "exp") {
-      this.#raise(u, before);
       for (let i = 0; i < this.#base.length; i++) this.#xShift[i] = this.#base[i];
+      this.#raise(u, before);
       for (let f = 0; f < this.#tops.length; f++) this.#yShift[f] = this.#tops[f] === -Infinity ? 0 : -this.#tops[f];
       E = this.#features(u, this.#xShift, this.#yShift);
     } else {
@@ -154,7 +154,10 @@ export class KeyStage {
     this.#base.fill(NEVER, k.rows);
   }
 
-  /** c' per chunk and feature from u, `chunks × projections/4 × rows × 4`. */
+  /**
+   * c' per chunk and feature from u, `chunks × projections/4 × rows × 4`, and the bases as the kernel has them: in float32 a base of 10^10
+   * is 500 off, and exponents that are taken from a c' of exact bases would overflow.
+   */
   #raise(u: Float32Array, before: Float64Array | null): void {
     const { rows, layout } = this;
     const { features, projections } = layout;
@@ -165,7 +168,7 @@ export class KeyStage {
           let plus = NEVER, minus = NEVER;
           let at = (chunk * projections / 4 + quad) * rows * 4 + part;
           for (let i = chunk * rows, end = i + rows; i < end; i++, at += 4) {
-            const base = this.#base[i];
+            const base = this.#xShift[i];
             if (u[at] + base > plus) plus = u[at] + base;
             if (base - u[at] > minus) minus = base - u[at];
           }
@@ -191,11 +194,12 @@ export class KeyStage {
     }
   }
 
-  /** Rounded to float32, so that the kernel subtracts what the state says. */
+  /** Rounded to float32 where the kernel subtracts it, so that it subtracts what the state says. */
   #top(chunk: number, f: number, found: number, before: Float64Array | null): void {
-    const { features } = this.layout;
+    const { features, p } = this.layout;
     const ahead = chunk > 0 ? this.#tops[(chunk - 1) * features + f] : before ? before[f] : -Infinity;
-    this.#tops[chunk * features + f] = Math.fround(Math.max(ahead, found > NEVER / 2 ? found : -Infinity));
+    const top = Math.max(ahead, found > NEVER / 2 ? found : -Infinity);
+    this.#tops[chunk * features + f] = p.map.family === "exp" ? Math.fround(top) : top;
   }
 }
 

@@ -238,6 +238,27 @@ describeBackends("linear attention", (backend, slow) => {
     },
   );
 
+  // Exponents are squares of norms: at 10^8 a float32 of them is 10^9 off, and what is subtracted has to be as far off. Float64 goes on to 10^15.
+  test.each(slow ? ["hyperbolic"] : ["hyperbolic", "positive", "relu"])(
+    "%s: huge rows stay in the convex hull of V, each with keys",
+    async (map) => {
+      for (const spread of [1e4, 1e6, 1e8, ...(precision === "f64" ? [1e12, 1e15] : [])]) {
+        for (const causal of [false, true]) {
+          const problem = makeProblem({ map, spread, causal, keyRows: slow ? 9 : 40, heads: 1 });
+          const { v, valueDim } = problem;
+          const column = (c: number) => Array.from({ length: v.rows }, (_, j) => v.data[j * valueDim + c]);
+          const bounds = Array.from({ length: valueDim }, (_, c) => [Math.min(...column(c)), Math.max(...column(c))]);
+          const out = await run(backend, problem, 16);
+          const inside = (value: number, at: number) => {
+            const [least, most] = bounds[at % valueDim];
+            return value !== 0 && value >= least - 1e-3 && value <= most + 1e-3;
+          };
+          expect(out.every(inside)).toBeTrue();
+        }
+      }
+    },
+  );
+
   test("calls in flight take effect in call order", async () => {
     const problem = makeProblem({ keyRows: 24, queryRows: 9 });
     const { k, v, q } = problem;

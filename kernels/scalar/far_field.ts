@@ -50,7 +50,7 @@ export class NoFar implements FarField {
   }
 
   estimate(): { value: number; log: number } {
-    return { value: 0, log: 0 };
+    return { value: 0, log: -Infinity }; // 0 times e^{−M} is NaN where every near key is far below e^0
   }
 
   clusterOf(): number {

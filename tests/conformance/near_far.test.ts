@@ -159,6 +159,15 @@ describeBackends("near and far", (backend, slow) => {
     if (await takes(nearFarPlan(causal, settings, 64))) await near(causal, settings);
   });
 
+  test("huge rows, near keys alone: outputs within V", async () => {
+    for (const causal of [false, true]) {
+      const problem = makeProblem({ spread: 1e4, causal, keyRows: 40, heads: 1 });
+      const out = await runNearFar(backend, problem, nearFarPlan(problem, { far: "none", window: 5, heavy: 2 }, 64));
+      const reach = 1.001 * Math.max(...problem.v.data.map(Math.abs));
+      expect(out.every((value) => value !== 0 && Math.abs(value) <= reach)).toBeTrue();
+    }
+  });
+
   test("causal rows are blind to later rows, even to a huge key", async () => {
     const problem = makeProblem({ keyRows: 100, causal: true });
     const changed = (tile: typeof problem.k) => mapTile(tile, (x, at) => at >= 90 * tile.cols ? 40 * x : x);

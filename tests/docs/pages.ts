@@ -13,4 +13,5 @@ export const PAGES: readonly string[] = [
   "bench/README.md",
   "bench/peers/README.md",
   "CONTRIBUTING.md",
+  "SECURITY.md",
 ];

@@ -103,6 +103,9 @@ describe("npz", () => {
     };
     expect(await message(["x.npy", "x.npy"])).toContain("twice");
     expect(await message(["../x.npy"])).toContain("relative path");
+    expect(await message(["a/../../x.npy"])).toContain("relative path");
+    expect(await message(["/x.npy"])).toContain("absolute path");
+    expect(await message(["C:/x.npy"])).toContain("absolute path");
     expect(await message(["model/data.pkl"])).toContain("PyTorch");
     expect(await message(["notes.txt"])).toContain("without .npy");
   });

@@ -1,7 +1,7 @@
 /** Warnings are values: what happened, and a remedy that knows which settings are already in force. */
 import type { Attention, NearFarSettings } from "./attention.ts";
 import type { SessionCounts } from "./backend.ts";
-import { featureMap } from "./feature_map.ts";
+import { FEATURE_MAPS, featureMap } from "./feature_map.ts";
 import type { Fit } from "./fitted.ts";
 import type { ErrorReport, Report, Warning } from "./report.ts";
 import { leaksFuture } from "./rules_table.ts";
@@ -101,7 +101,7 @@ export function warningsFor(
       code: "non-positive",
       message:
         `${counts.nonPositive} row-heads have a denominator ≤ 0 or beyond float range: their outputs are not averages of V`,
-      remedy: attention.nearFar?.far === "none" || attention.nearFar?.far === "clusters"
+      remedy: !mayBeNegative(attention)
         ? "scale queries and keys down, or use --features softmax"
         : attention.nearFar
         ? "use --far clusters:128, whose weights are all positive"
@@ -171,4 +171,10 @@ export function nearFarRemedies({ window, heavy, far }: NearFarSettings, sizes: 
   if (far !== "clusters") remedies.push("--far clusters:128");
   if (sizes.keyRows <= 65536) remedies.push(EXACT_REMEDY);
   return remedies;
+}
+
+/** Whether a weight may be below 0 by design; where it may not, a denominator that is none comes of exponents beyond the range of floats. */
+function mayBeNegative({ nearFar, features }: Attention): boolean {
+  if (nearFar) return nearFar.far !== "none" && nearFar.far !== "clusters";
+  return FEATURE_MAPS.find(({ name }) => name === features)?.signed ?? false;
 }

@@ -9,7 +9,7 @@ import type { Backend } from "./backend.ts";
 import { UsageError } from "./errors.ts";
 import { prepareExactSoftmax } from "./rules_exact.ts";
 import { prepareMapped } from "./rules_mapped.ts";
-import type { OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
+import type { KeySums, OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
 import { prepareStabilised } from "./rules_stabilised.ts";
 import { type Rules, rulesNamed } from "./rules_table.ts";
 import type { FloatArray, Tile } from "./tensor.ts";
@@ -48,6 +48,11 @@ class InOrder implements RuledSession {
 
   get observation() {
     return this.session.observation;
+  }
+
+  get sums(): KeySums | undefined {
+    const { sums } = this.session;
+    return sums && { save: () => this.#next(() => sums.save()), load: (state) => this.#next(() => sums.load(state)) };
   }
 
   #next<T>(work: () => Promise<T>): Promise<T> {

@@ -1,7 +1,7 @@
 /** Profiles whose features a backend already has: exact softmax features, f(W x) + ε, performer-pytorch's `no_projection`. */
 import type { Backend, Session } from "./backend.ts";
 import { bindMap, type FeatureMap, featureMap, identity, type MapParameters } from "./feature_map.ts";
-import type { Observation, OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
+import type { KeySums, Observation, OwnRows, RuledPlan, RuledSession } from "./rules_plan.ts";
 import { type Rules, rulesNamed } from "./rules_table.ts";
 import { divide } from "./rules_divisor.ts";
 import { emptyState, type State } from "./state.ts";
@@ -84,6 +84,7 @@ class MappedSession implements RuledSession {
   #open = false;
   readonly #divides: boolean;
   readonly observation?: Observation;
+  readonly sums?: KeySums;
 
   constructor(
     readonly backend: Backend,
@@ -93,6 +94,7 @@ class MappedSession implements RuledSession {
     readonly session: Session,
   ) {
     this.#divides = rules.divisor.kind !== "plain" && plan.kernel === "generalized";
+    if (rules.name === "exact") this.sums = { save: () => session.save(), load: (state) => this.#load(state) };
     if (!plan.observed || plan.kernel !== "generalized") return;
     this.observation = { parameters, width: plan.headDim, unit: 1, keys: async (k) => k, show: null };
   }
@@ -103,8 +105,17 @@ class MappedSession implements RuledSession {
     return this.session.counts;
   }
 
+  get #closes(): boolean {
+    return this.plan.kernel === "no-projection" && !this.plan.causal;
+  }
+
+  async #load(state: State): Promise<void> {
+    await this.session.load(state);
+    this.#open = this.#closes;
+  }
+
   async absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void> {
-    this.#open = this.plan.kernel === "no-projection" && !this.plan.causal;
+    this.#open = this.#closes;
     await this.session.absorb(k, v, weights);
   }
 

@@ -1,5 +1,6 @@
 /** One attention of a checkpoint, and a session that computes it: what rules.ts prepares. */
 import type { SessionCounts } from "./backend.ts";
+import type { State } from "./state.ts";
 import type { Activation, MapParameters } from "./feature_map.ts";
 import type { Kernel, RulesName } from "./rules_table.ts";
 import type { FloatArray, Tile } from "./tensor.ts";
@@ -43,6 +44,13 @@ export interface OwnRows {
   readonly weights?: FloatArray;
 }
 
+/** What the keys of a session come to, where it is a sum: states of several ranges of rows add up. */
+export interface KeySums {
+  save(): Promise<State>;
+  /** Replaces what was absorbed. */
+  load(state: State): Promise<void>;
+}
+
 /**
  * Attention under a profile. Where `surveys` is set, every key passes `survey` before the first `absorb`. Bidirectional: absorb all
  * keys, then emit queries. Causal: emit each tile with its own keys and values, then absorb these, in row order. Calls take effect
@@ -56,6 +64,8 @@ export interface RuledSession extends AsyncDisposable {
   absorb(k: Tile, v: Tile, weights?: FloatArray): Promise<void>;
   /** Outputs, `rows × heads·valueDim`, in `into` when given. */
   emit(q: Tile, own?: OwnRows | null, into?: FloatArray): Promise<Tile>;
+  /** Absent where keys do not add up: under profiles with ε or maxima of their own, and for exact softmax. */
+  readonly sums?: KeySums;
   /** Absent without `observed`, and for kernels that cannot. */
   readonly observation?: Observation;
   /** Starts the next batch item: forgets keys, and what was surveyed unless the maximum is over all batch items. */

@@ -3,12 +3,13 @@ import type { Backend, Linear } from "../backend.ts";
 import type { Activation } from "../feature_map.ts";
 import type { RuledPlan, RuledSession } from "../rules.ts";
 import { type RulesName, rulesNamed } from "../rules_table.ts";
+import type { State } from "../state.ts";
 import { type FloatArray, floats, type Tile } from "../tensor.ts";
 import type { AttentionLayout, DenseLayout } from "./description.ts";
 import { attendLocally, localFlops, LocalHistory } from "./local_attention.ts";
 import type { Room } from "./room.ts";
 import { rotate, type Rotation } from "./rotation.ts";
-import { addTile, tilesOf } from "./rows.ts";
+import { addTile, ahead, tilesOf } from "./rows.ts";
 import type { Weights } from "./weights.ts";
 
 /** Numbers of keys kept between two passes over them; beyond, keys are computed again. */
@@ -45,6 +46,8 @@ export interface AttentionWatcher {
 export interface AttentionItem {
   readonly x: FloatArray;
   readonly rows: number;
+  /** Position of the first row. */
+  readonly start: number;
   /** One number per key row, 0 = masked. */
   readonly mask: FloatArray | null;
   readonly context: { readonly rows: number; readonly data: FloatArray; readonly mask: FloatArray | null } | null;
@@ -154,15 +157,29 @@ export class AttentionLayer implements AsyncDisposable {
     }
   }
 
+  /** What the keys of an item come to, for sessions whose keys add up. */
+  async keys(item: AttentionItem, room: Room): Promise<State> {
+    this.#reserve(item.rows, room);
+    await this.#absorbAll(item, 0, room);
+    return await this.global!.session.sums!.save();
+  }
+
+  /** Adds gain · attention to the target of an item whose rows see the keys of a state, and causally those among themselves. */
+  async answer(item: AttentionItem, state: State, gain: number, room: Room): Promise<void> {
+    this.#reserve(item.rows, room);
+    await this.global!.session.sums!.load(state);
+    await this.#emitAll(item, 0, null, gain, room);
+  }
+
   /**
    * Causal self attention of rows that follow those of earlier calls: at most `tileRows`, `x.start` is the position of the first.
    * Adds gain · output to `target`, `rows × dim`. Not to be mixed with `run`.
    */
   async extend(x: Tile, target: FloatArray, gain: number, room: Room): Promise<void> {
-    const item: AttentionItem = { x: x.data, rows: x.rows, mask: null, context: null, target };
+    const item: AttentionItem = { x: x.data, rows: x.rows, start: 0, mask: null, context: null, target };
     this.#reserve(x.rows, room);
     const local = this.local ? await this.#extendLocally(x) : null;
-    const [, query] = await this.#query(x, room, 0);
+    const [, query] = await this.#query(item, x, room, 0);
     const global = query && await this.#emit(item, 0, x, query, room);
     const heads = local === null ? global! : this.#joined({ ...x, start: 0 }, global, local, room);
     const result = await this.out.run(heads, room.take("result", x.rows * this.layout.out.outputs));
@@ -195,7 +212,7 @@ export class AttentionLayer implements AsyncDisposable {
     const { rows } = this.#keySide(item);
     const width = this.#keyWidth;
     const kept = rows * width <= KEPT_KEYS / share ? floats(precisionOf(item.x), rows * width) : null;
-    for await (const k of ahead(this.#keyTiles(item), (tile, turn) => this.#keys(tile, room, turn))) {
+    for await (const k of ahead(this.#keyTiles(item), (tile, turn) => this.#keys(item, tile, room, turn))) {
       kept?.set(k.data.subarray(0, k.rows * width), k.start * width);
       await this.global!.session.survey(k);
     }
@@ -221,7 +238,7 @@ export class AttentionLayer implements AsyncDisposable {
   ): Promise<void> {
     const { q, out } = this.layout;
     const tiles = tilesOf(item.x, item.rows, q.inputs, this.settings.tileRows);
-    for await (const [tile, query] of ahead(tiles, (tile, turn) => this.#query(tile, room, turn))) {
+    for await (const [tile, query] of ahead(tiles, (tile, turn) => this.#query(item, tile, room, turn))) {
       const global = query && await this.#emit(item, index, tile, query, room);
       const heads = local === null ? global! : this.#joined(tile, global, local, room);
       const result = await this.out.run(heads, room.take("result", tile.rows * out.outputs));
@@ -237,8 +254,13 @@ export class AttentionLayer implements AsyncDisposable {
   }
 
   /** The tile itself and its queries, null without global heads. */
-  async #query(tile: Tile, room: Room, turn: number): Promise<readonly [Tile, Tile | null]> {
-    return [tile, this.global && this.#rotated(await this.#dense(this.global.q, tile, "q", turn, room))];
+  async #query(
+    item: AttentionItem,
+    tile: Tile,
+    room: Room,
+    turn: number,
+  ): Promise<readonly [Tile, Tile | null]> {
+    return [tile, this.global && this.#rotated(item, await this.#dense(this.global.q, tile, "q", turn, room))];
   }
 
   /** Attention of a tile's rows through the session. Causal: with the tile's own keys and values, absorbed afterwards. */
@@ -297,21 +319,22 @@ export class AttentionLayer implements AsyncDisposable {
     return { ...result, start: tile.start };
   }
 
-  async #keys(tile: Tile, room: Room, turn: number): Promise<Tile> {
-    return this.#rotated(await this.#dense(this.global!.k, tile, "k", turn, room));
+  async #keys(item: AttentionItem, tile: Tile, room: Room, turn: number): Promise<Tile> {
+    return this.#rotated(item, await this.#dense(this.global!.k, tile, "k", turn, room));
   }
 
   async #keysOf(item: AttentionItem, tile: Tile, room: Room, turn: number): Promise<Tile> {
     const kept = this.#kept.get(item);
-    if (!kept) return await this.#keys(tile, room, turn);
+    if (!kept) return await this.#keys(item, tile, room, turn);
     const cols = this.#keyWidth;
     const data = kept.subarray(tile.start * cols, (tile.start + tile.rows) * cols);
     return { start: tile.start, rows: tile.rows, cols, data };
   }
 
   /** Queries and keys of self attention turn with their positions. */
-  #rotated(tile: Tile): Tile {
-    if (this.layout.kind === "self") rotate(this.settings.rotation, tile, this.layout.headDim);
+  #rotated({ start }: AttentionItem, tile: Tile): Tile {
+    const placed = { ...tile, start: start + tile.start };
+    if (this.layout.kind === "self") rotate(this.settings.rotation, placed, this.layout.headDim);
     return tile;
   }
 
@@ -320,20 +343,6 @@ export class AttentionLayer implements AsyncDisposable {
     for (const part of [...own, this.out]) await part?.[Symbol.asyncDispose]();
     if (this.global) await this.settings.watcher?.close(this.index);
   }
-}
-
-/** What `work` makes of every tile, the next one begun before one is used: turns 0 and 1 alternate. */
-async function* ahead<T>(tiles: Iterable<Tile>, work: (tile: Tile, turn: number) => Promise<T>): AsyncGenerator<T> {
-  let before: Promise<T> | null = null;
-  let turn = 0;
-  for (const tile of tiles) {
-    const next: Promise<T> = work(tile, turn);
-    next.catch(() => {}); // reported when its turn comes
-    turn = 1 - turn;
-    if (before) yield await before;
-    before = next;
-  }
-  if (before) yield await before;
 }
 
 /** W of a layer as it is stored, `m × d` in float64; empty where it has none. */

@@ -9,6 +9,8 @@ import type { Norm, Weights } from "./weights.ts";
 /** What runs through a model: token numbers, or rows `length × dim` where it has no embedding. */
 export interface Sequence {
   readonly length: number;
+  /** Position of the first row, where it is a part of a longer sequence. */
+  readonly start?: number;
   readonly tokens: Int32Array | null;
   readonly rows: FloatArray | null;
   /** One number per row, 0 = masked; null = none is. */
@@ -24,10 +26,12 @@ export async function embed(
 ): Promise<FloatArray[]> {
   if (!layout.embedding) return sequences.map(({ rows }) => rows!.slice());
   const embedding = await Embedding.open(weights, layout);
-  return sequences.map(({ tokens }, item) => {
-    return embedding.rows(tokens!, 0, (token, at) =>
+  return sequences.map(({ tokens, start = 0 }, item) => {
+    return embedding.rows(tokens!, start, (token, at) =>
       new InputError(
-        `Cannot run "${input}": token ${token} at [${item}, ${at}] is outside the ${embedding.tokens} tokens of ` +
+        `Cannot run "${input}": token ${token} at [${item}, ${
+          start + at
+        }] is outside the ${embedding.tokens} tokens of ` +
           `"${weights.container.path}"`,
       ));
   });

@@ -10,6 +10,23 @@ export function* tilesOf(data: FloatArray, rows: number, cols: number, tileRows:
   }
 }
 
+/** What `work` makes of every tile, the next one begun before one is used: turns 0 and 1 alternate. */
+export async function* ahead<T>(
+  tiles: Iterable<Tile>,
+  work: (tile: Tile, turn: number) => Promise<T>,
+): AsyncGenerator<T> {
+  let before: Promise<T> | null = null;
+  let turn = 0;
+  for (const tile of tiles) {
+    const next: Promise<T> = work(tile, turn);
+    next.catch(() => {}); // reported when its turn comes
+    turn = 1 - turn;
+    if (before) yield await before;
+    before = next;
+  }
+  if (before) yield await before;
+}
+
 /** Normalised rows of `x` into `out` (may be `x`): LayerNorm with the biased variance, RMSNorm, g x / max(‖x‖, 1e-5), or a copy. */
 export function normalise(norm: Norm | null, x: FloatArray, out: FloatArray, rows: number, dim: number): void {
   if (norm === null || norm.kind === "rezero") {

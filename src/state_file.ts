@@ -101,7 +101,8 @@ function tensorsOf({ settings, state, given, fit }: StoredState): Numbers[] {
   return tensors;
 }
 
-const written = ([name, shape, data]: Numbers): WrittenTensor => ({
+/** Numbers as they are written, piece by piece. */
+export const written = ([name, shape, data]: Numbers): WrittenTensor => ({
   name,
   dtype: "f64",
   shape,

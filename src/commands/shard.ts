@@ -3,7 +3,9 @@ import { ENGINES, SHARD_ACTIONS } from "../shard/actions.ts";
 import { attend } from "./attend.ts";
 import type { Command, Flag } from "./command.ts";
 import { BACKEND_FLAG, COMMON_FLAGS, PLAIN_FORMAT_FLAG, THREADS_FLAG, wholeNumber } from "./flags.ts";
+import { MODEL_FILES } from "./file_names.ts";
 import { INPUT_FILES, INPUT_FLAGS } from "./input_flags.ts";
+import { CONFIG_FLAG, PART_FLAG } from "./model_flags.ts";
 
 /** Flags of `attend` that a plan settles. */
 const PLANNED = [
@@ -27,7 +29,8 @@ const FLAGS: readonly Flag[] = [
     short: "o",
     value: "PATH",
     summary: "plan: FILE.json (default stdout); map, apply and merge --scan: a folder; merge: FILE.safetensors; " +
-      "gather: .npy, .npz or .safetensors; script: a file (default stdout)",
+      "with a plan of a model: the folder of the run (default the plan's); gather: .npy, .npz or .safetensors; " +
+      "script: a file (default stdout)",
     files: [],
   },
   { name: "shards", value: "N", summary: "plan: how many; at least as many as machines", parse: wholeNumber(1) },
@@ -44,6 +47,12 @@ const FLAGS: readonly Flag[] = [
     summary: "apply: what merge wrote; causal: its folder of --scan",
     files: [".safetensors"],
   },
+  {
+    name: "layer",
+    value: "N",
+    summary: "map, merge, apply with a plan of a model: which layer, from 0",
+    parse: wholeNumber(0),
+  },
   { name: "scan", summary: "merge: one state of all keys before each shard, for causal attention" },
   { name: "engine", value: "NAME", summary: "script: what runs it", choices: ENGINES },
   {
@@ -53,6 +62,16 @@ const FLAGS: readonly Flag[] = [
     default: "performer",
   },
   { name: "force", summary: "map, apply: compute what is there already" },
+  {
+    name: "weights",
+    value: "FILE",
+    summary: "plan: a checkpoint, whose layers are all cut; INPUT is tokens [L] or rows [L, dim], as for run",
+    files: MODEL_FILES,
+  },
+  CONFIG_FLAG,
+  PART_FLAG,
+  { name: "encodings", summary: "plan --weights: the rows before the output layer instead of its outputs" },
+  of("compat"),
   ...PLANNED.map(of),
   ...INPUT_FLAGS,
   BACKEND_FLAG,
@@ -64,7 +83,8 @@ const FLAGS: readonly Flag[] = [
 
 export const shard: Command = {
   name: "shard",
-  summary: "one attention on many machines: plan, map, merge, apply; any engine runs the tasks",
+  summary:
+    "one attention, or a model layer by layer, on many machines: plan, map, merge, apply; any engine runs the tasks",
   arguments: [
     {
       name: "ACTION",
@@ -89,6 +109,7 @@ export const shard: Command = {
     "performer shard gather plan.json out/ -o out.npy",
     "performer shard status plan.json states/ --json",
     "performer shard script plan.json --engine slurm > run.sh",
+    "performer shard plan tokens.npy --weights model.safetensors --config config.json --shards 16 -o plan.json",
   ],
   async run(invocation, terminal) {
     const { runShard } = await import("./shard_run.ts");

@@ -4,17 +4,17 @@ import { isFolderAt, listFolder, makeFolder } from "../bytes.ts";
 import { IncompleteError, UsageError } from "../errors.ts";
 import { openSink, outputFormat } from "../formats/sink.ts";
 import { gatherParts, surveyParts } from "../shard/parts.ts";
-import { shardCount, shardName, type ShardPlan } from "../shard/plan.ts";
-import { readPlan } from "../shard/plan_file.ts";
+import { type PartsPlan, shardCount, shardName, type ShardPlan, type StatesPlan } from "../shard/plan.ts";
 import { folderReport, remedy, type ShardReport, troubleIn } from "../shard/report.ts";
 import {
   allShards,
+  attentionStates,
   isComplete,
   mergeShards,
   shardsBefore,
+  type StateFiles,
   type Survey,
   surveyStates,
-  writeShards,
 } from "../shard/states.ts";
 import { refuseStateName, STATE_SUFFIX } from "../state_file.ts";
 import type { Invocation, Terminal } from "./command.ts";
@@ -23,41 +23,75 @@ import type { Progress } from "./progress.ts";
 import { reportOf } from "./shard_open.ts";
 import type { Done } from "./shard_run.ts";
 
-const INCOMPLETE = new IncompleteError("").exitCode;
+export const INCOMPLETE = new IncompleteError("").exitCode;
 
 /** One state of all shards, or with --scan one for each shard, of those before it. */
-export async function mergeStatesOf(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<Done> {
-  const { arguments: [name, folder], flags } = invocation;
+export async function mergeStatesOf(
+  plan: ShardPlan,
+  invocation: Invocation,
+  terminal: Terminal,
+  progress: Progress,
+): Promise<Done> {
+  const { arguments: [, folder], flags } = invocation;
   const scan = flags.scan === true;
   if (flags.output === undefined || flags.output === "-") {
     throw new UsageError(`Missing -o: name ${scan ? "a folder such as prefix/" : "a file such as kv.safetensors"}`);
   }
   const output = String(flags.output);
   if (!scan) refuseStateName(output);
-  const plan = await readPlan(name);
   if (scan && !plan.attention.causal) {
-    throw new UsageError(`Cannot use --scan with "${name}": its attention is not causal, every query sees all keys`);
+    throw new UsageError(
+      `Cannot use --scan with "${plan.path}": its attention is not causal, every query sees all keys`,
+    );
   }
-  const started = performance.now();
-  const survey = await surveyStates(plan, folder);
   const report = reportOf("merge", plan, terminal);
-  if (!isComplete(survey)) return incomplete(report, survey, "map", invocation);
+  const merging = { plan, files: attentionStates(plan), report, scan, output, again: "map" };
+  return await mergeInto(merging, await surveyStates(plan, folder), { invocation, terminal, progress });
+}
+
+/** Who asked, who is told, and who sees it go on. */
+export interface Call {
+  readonly invocation: Invocation;
+  readonly terminal: Terminal;
+  readonly progress: Progress;
+}
+
+/** States that are to be added up. */
+export interface Merging<S> {
+  readonly plan: StatesPlan;
+  readonly files: StateFiles<S>;
+  readonly report: ShardReport;
+  /** A state of the keys before each shard into the folder `output`, not one of all into a file. */
+  readonly scan: boolean;
+  readonly output: string;
+  /** What makes states that are missing. */
+  readonly again: string;
+}
+
+/** Adds up the states that a survey found. */
+export async function mergeInto<S>(
+  { plan, files, report, scan, output, again }: Merging<S>,
+  survey: Survey,
+  call: Call,
+): Promise<Done> {
+  const started = performance.now();
+  if (!isComplete(survey)) return incomplete(report, survey, again, call.invocation);
   if (scan) await makeFolder(output);
-  const write = async (id: number, before: Parameters<typeof writeShards>[3]) => {
-    if (!scan) return 0;
-    return await writeShards(join(output, shardName(plan, id) + STATE_SUFFIX), plan, shardsBefore(id), before);
+  const write = async (id: number, before: S) => {
+    return scan ? await files.write(join(output, shardName(plan, id) + STATE_SUFFIX), shardsBefore(id), before) : 0;
   };
   const { state, damaged, bytes } = await mergeShards(
     plan,
-    folder,
+    files,
+    survey.folder,
     write,
-    (done) => step(progress, terminal, done, plan),
+    (done) => step(call, done, plan),
   );
   if (!state) {
     const done = survey.done.filter((id) => !damaged.includes(id));
-    return incomplete(report, { ...survey, done, damaged }, "map", invocation);
+    return incomplete(report, { ...survey, done, damaged }, again, call.invocation);
   }
-  const written = scan ? bytes.written : await writeShards(output, plan, allShards(plan), state);
+  const written = scan ? bytes.written : await files.write(output, allShards(plan), state);
   return {
     report: {
       ...report,
@@ -66,25 +100,41 @@ export async function mergeStatesOf(invocation: Invocation, terminal: Terminal, 
       bytesRead: bytes.read,
       output: { path: output, bytes: written },
       seconds: secondsSince(started),
-      peakBytes: terminal.peakBytes(),
+      peakBytes: call.terminal.peakBytes(),
     },
   };
 }
 
 /** All outputs as one tensor. */
-export async function gatherPartsOf(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<Done> {
-  const { arguments: [name, folder], flags } = invocation;
-  if (flags.output === undefined) throw new UsageError("Missing -o: name a file such as out.npy, or - for stdout");
-  const output = String(flags.output);
+export async function gatherPartsOf(
+  plan: ShardPlan,
+  invocation: Invocation,
+  terminal: Terminal,
+  progress: Progress,
+): Promise<Done> {
+  const { arguments: [, folder] } = invocation;
+  const report = reportOf("gather", plan, terminal);
+  return await gatherInto(plan, folder, report, "apply", { invocation, terminal, progress });
+}
+
+/** Gathers the parts of a folder into `-o`; `again` makes parts that are missing. */
+export async function gatherInto(
+  plan: PartsPlan,
+  folder: string,
+  report: ShardReport,
+  again: string,
+  call: Call,
+): Promise<Done> {
+  const to = call.invocation.flags.output;
+  if (to === undefined) throw new UsageError("Missing -o: name a file such as out.npy, or - for stdout");
+  const output = String(to);
   outputFormat(output); // refuses an unknown suffix before anything is read
-  const plan = await readPlan(name);
   const started = performance.now();
   const survey = await surveyParts(plan, folder);
-  const report = reportOf("gather", plan, terminal);
-  if (!isComplete(survey)) return incomplete(report, survey, "apply", invocation);
+  if (!isComplete(survey)) return incomplete(report, survey, again, call.invocation);
   const { output: { dtype, shape }, sizes: { heads, valueDim }, input: { layout } } = plan;
   await using sink = await openSink(output, { dtype, shape, heads, width: valueDim, layout });
-  await gatherParts(plan, folder, sink, (done) => step(progress, terminal, done, plan));
+  await gatherParts(plan, folder, sink, (done) => step(call, done, plan));
   const bytes = shape.reduce((product, n) => product * n, { f16: 2, f32: 4, f64: 8 }[dtype]);
   return {
     toStdout: output === "-",
@@ -94,15 +144,17 @@ export async function gatherPartsOf(invocation: Invocation, terminal: Terminal, 
       complete: true,
       output: { path: output === "-" ? "stdout" : output, bytes },
       seconds: secondsSince(started),
-      peakBytes: terminal.peakBytes(),
+      peakBytes: call.terminal.peakBytes(),
     },
   };
 }
 
 /** What there is of a plan in some folders of states, prefixes or parts. */
-export async function statusOf(invocation: Invocation, terminal: Terminal): Promise<Done> {
-  const { arguments: [name, ...folders] } = invocation;
-  const plan = await readPlan(name);
+export async function statusOf(
+  plan: ShardPlan,
+  { arguments: [, ...folders] }: Invocation,
+  terminal: Terminal,
+): Promise<Done> {
   const surveys: Survey[] = [];
   for (const folder of folders) surveys.push(await survey(plan, folder));
   const complete = surveys.every(isComplete);
@@ -124,7 +176,7 @@ async function survey(plan: ShardPlan, folder: string): Promise<Survey> {
 }
 
 /** Exit 5 with what is missing, in the report and in words. Throws IncompleteError where only words are wanted. */
-function incomplete(report: ShardReport, survey: Survey, action: "map" | "apply", invocation: Invocation): Done {
+function incomplete(report: ShardReport, survey: Survey, action: string, invocation: Invocation): Done {
   const out = remedy(survey, action);
   const trouble = `Cannot ${report.action}: ${survey.done.length} of ${report.plan.shards} shards are done in ` +
     `"${survey.folder}", ${troubleIn(survey)}${out && `; ${out}`}`;
@@ -133,10 +185,10 @@ function incomplete(report: ShardReport, survey: Survey, action: "map" | "apply"
 }
 
 /** After each shard: signals and the progress line. */
-async function step(progress: Progress, { signal }: Terminal, done: number, plan: ShardPlan): Promise<void> {
+async function step({ progress, terminal }: Call, done: number, plan: StatesPlan): Promise<void> {
   progress.update("shards", done, shardCount(plan));
   await new Promise((resolve) => setImmediate(resolve));
-  signal.throwIfAborted();
+  terminal.signal.throwIfAborted();
 }
 
 function secondsSince(started: number): ShardReport["seconds"] {

@@ -2,6 +2,7 @@
 import os from "node:os";
 import type { Attention, GivenProjection } from "../attention.ts";
 import { InputError, UsageError } from "../errors.ts";
+import type { ModelPlan } from "../shard/model_plan.ts";
 import type { PlannedTensor } from "../shard/plan.ts";
 import { attentionOf, placeOf, requireFiles, requireShard, type ShardPlan } from "../shard/plan.ts";
 import { SHARD_SCHEMA, type ShardReport, summaryOf } from "../shard/report.ts";
@@ -12,7 +13,7 @@ import { type OpenedInputs, openInputs, readProjection } from "./attend_files.ts
 import type { Invocation, Terminal } from "./command.ts";
 
 /** A report of which only what all actions have is known. */
-export function reportOf(action: ShardAction, plan: ShardPlan, terminal: Terminal): ShardReport {
+export function reportOf(action: ShardAction, plan: ShardPlan | ModelPlan, terminal: Terminal): ShardReport {
   return {
     schema: SHARD_SCHEMA,
     command: "shard",
@@ -20,6 +21,7 @@ export function reportOf(action: ShardAction, plan: ShardPlan, terminal: Termina
     plan: summaryOf(plan),
     host: os.hostname(),
     shard: null,
+    layer: null,
     rows: null,
     skipped: null,
     backend: null,
@@ -29,6 +31,7 @@ export function reportOf(action: ShardAction, plan: ShardPlan, terminal: Termina
     counts: null,
     folders: [],
     complete: null,
+    next: null,
     bytesRead: null,
     engine: null,
     peakBytes: terminal.peakBytes(),
@@ -110,7 +113,7 @@ const TASK_NUMBERS: readonly (readonly [variable: string, first: number])[] = [
 
 /** The shard that a task is to do: `--id`, or the number that an engine gave it. Throws UsageError where there is none, or two. */
 export function shardOf(
-  plan: ShardPlan,
+  plan: ShardPlan | ModelPlan,
   { flags, sources }: Invocation,
   terminal: Terminal,
 ): { id: number; from: string } {

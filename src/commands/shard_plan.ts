@@ -6,6 +6,7 @@ import { UsageError } from "../errors.ts";
 import { fitInputs, planFit } from "../fit.ts";
 import type { Fit } from "../fitted.ts";
 import { sizesOf } from "../run.ts";
+import type { ModelPlan } from "../shard/model_plan.ts";
 import {
   cutShards,
   idOfPlan,
@@ -32,12 +33,9 @@ export async function planShards(given: Invocation, terminal: Terminal, progress
   const invocation = threeFiles(given);
   const { flags } = invocation;
   const started = performance.now();
-  if (flags.shards === undefined) {
-    throw new UsageError("Missing --shards: say how many shards, at least as many as machines");
-  }
-  const { output = "-" } = flags as { output?: string };
-  if (output !== "-" && !output.endsWith(".json")) {
-    throw new UsageError(`Cannot write plan "${output}": its name must end in .json`);
+  const { shards: wanted, output, folder, path } = wishOf(invocation);
+  for (const flag of ["config", "part", "encodings"]) {
+    if (flags[flag] !== undefined) throw new UsageError(`Cannot use --${flag} without --weights: it is of checkpoints`);
   }
   const attention = await attentionFrom(invocation);
   const why = withoutState(attention);
@@ -47,13 +45,11 @@ export async function planShards(given: Invocation, terminal: Terminal, progress
   const { inputs } = opened;
   const sizes = sizesOf(inputs, attention.causal);
   decayFor(attention, sizes);
-  const shards = cutShards(sizes, Number(flags.shards));
+  const shards = cutShards(sizes, wanted);
   const fitting = planFit(attention);
   progress.update("fitting", 0, 1);
   const fit = fitting &&
     await fitInputs(attention, sizes, fitting, inputs, { precision: "f64", signal: terminal.signal });
-  const path = output === "-" ? "stdout" : output;
-  const folder = output === "-" ? resolve(".") : dirname(resolve(output));
   const { files, input } = await filesOf(invocation, folder);
   const { shape, dtype } = outputOf({ ...flags, output: "out.npy" }, opened, sizes)!;
   const { q, k, v, weights } = inputs;
@@ -73,7 +69,31 @@ export async function planShards(given: Invocation, terminal: Terminal, progress
     shards,
   };
   const plan: ShardPlan = { ...content, version: VERSION, id: idOfPlan(VERSION, content), path, folder };
-  const text = planText(plan);
+  return await writePlan(plan, planText(plan), output, started, terminal);
+}
+
+/** What every plan is asked for. Throws UsageError where it is not said. */
+export function wishOf({ flags }: Invocation) {
+  if (flags.shards === undefined) {
+    throw new UsageError("Missing --shards: say how many shards, at least as many as machines");
+  }
+  const { output = "-" } = flags as { output?: string };
+  if (output !== "-" && !output.endsWith(".json")) {
+    throw new UsageError(`Cannot write plan "${output}": its name must end in .json`);
+  }
+  const path = output === "-" ? "stdout" : output;
+  const folder = output === "-" ? resolve(".") : dirname(resolve(output));
+  return { shards: Number(flags.shards), output, path, folder };
+}
+
+/** Writes a plan, and says so. @param started when work began, by `performance.now()` */
+export async function writePlan(
+  plan: ShardPlan | ModelPlan,
+  text: string,
+  output: string,
+  started: number,
+  terminal: Terminal,
+): Promise<Done> {
   if (output === "-") terminal.out(text);
   else await writeText(output, text);
   const spent = (performance.now() - started) / 1000;
@@ -81,7 +101,7 @@ export async function planShards(given: Invocation, terminal: Terminal, progress
     toStdout: output === "-",
     report: {
       ...reportOf("plan", plan, terminal),
-      output: { path, bytes: text.length },
+      output: { path: plan.path, bytes: text.length },
       seconds: { read: spent, compute: 0, write: 0, check: 0, total: spent },
     },
   };
@@ -118,11 +138,8 @@ function settled(attention: Attention, sizes: PlanContent["sizes"], fit: Fit | n
   };
 }
 
-/** Every file once, with its size and probe, and which of them plays which role. */
-async function filesOf(
-  { arguments: [name], flags }: Invocation,
-  folder: string,
-): Promise<{ files: PlannedFile[]; input: PlannedInput }> {
+/** Files of a plan, each once with its size and probe, and a function that says where a file stands among them. */
+export function plannedFiles(folder: string) {
   const files: PlannedFile[] = [];
   const place = async (file: unknown): Promise<number | null> => {
     if (file === undefined) return null;
@@ -133,6 +150,15 @@ async function filesOf(
     if (known >= 0) return known;
     return files.push({ path, ...await probeFile(absolute) }) - 1;
   };
+  return { files, place };
+}
+
+/** The files of an attention, and which of them plays which role. */
+async function filesOf(
+  { arguments: [name], flags }: Invocation,
+  folder: string,
+): Promise<{ files: PlannedFile[]; input: PlannedInput }> {
+  const { files, place } = plannedFiles(folder);
   const input: PlannedInput = {
     input: await place(name),
     q: await place(flags.q),

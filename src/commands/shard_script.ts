@@ -2,18 +2,21 @@
 import { writeText } from "../bytes.ts";
 import { UsageError } from "../errors.ts";
 import { type Engine, ENGINES } from "../shard/actions.ts";
-import { readPlan } from "../shard/plan_file.ts";
+import type { ModelPlan } from "../shard/model_plan.ts";
+import type { ShardPlan } from "../shard/plan.ts";
 import { engineScript } from "../shard/script.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { reportOf } from "./shard_open.ts";
 import type { Done } from "./shard_run.ts";
 
 /** Prints or writes a script. */
-export async function scriptOf(invocation: Invocation, terminal: Terminal): Promise<Done> {
-  const { arguments: [name], flags } = invocation;
+export async function scriptOf(
+  plan: ShardPlan | ModelPlan,
+  { flags }: Invocation,
+  terminal: Terminal,
+): Promise<Done> {
   const engine = flags.engine as Engine | undefined;
   if (!engine) throw new UsageError(`Missing --engine: one of ${ENGINES.join(", ")}`);
-  const plan = await readPlan(name);
   const text = engineScript(engine, plan, {
     program: String(flags.program),
     backend: String(flags.backend),

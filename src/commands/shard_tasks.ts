@@ -7,10 +7,9 @@ import { changeTime, isFolderAt, makeFolder } from "../bytes.ts";
 import { InputError, UsageError } from "../errors.ts";
 import { applyRows, mapRows, type Seconds, type ShardTask } from "../shard/compute.ts";
 import { notePart, openPart, readPart } from "../shard/parts.ts";
-import { rangesOfShard, requireShard, shardName, type ShardPlan } from "../shard/plan.ts";
-import { readPlan } from "../shard/plan_file.ts";
+import { type PartsPlan, rangesOfShard, requireShard, shardName, type ShardPlan } from "../shard/plan.ts";
 import type { ShardReport } from "../shard/report.ts";
-import { allShards, oneShard, readShards, shardsBefore, stateOf, writeShards } from "../shard/states.ts";
+import { allShards, attentionStates, oneShard, shardsBefore, type StateFiles, stateOf } from "../shard/states.ts";
 import { STATE_SUFFIX } from "../state_file.ts";
 import { digestOf, type StoredState } from "../stored_state.ts";
 import type { RowRange } from "../tensor.ts";
@@ -21,30 +20,35 @@ import { openPlanned, plannedAttention, reportOf, shardOf } from "./shard_open.t
 import type { Done } from "./shard_run.ts";
 
 /** The state of the keys of one shard. */
-export async function mapShard(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<Done> {
-  const { arguments: [name], flags } = invocation;
+export async function mapShard(
+  plan: ShardPlan,
+  invocation: Invocation,
+  terminal: Terminal,
+  progress: Progress,
+): Promise<Done> {
+  const { flags } = invocation;
   const folder = folderOf(flags, "states/");
-  const plan = await readPlan(name);
   const shard = shardOf(plan, invocation, terminal);
   const rows = rangesOfShard(plan, shard.id).keys;
   const path = join(folder, shardName(plan, shard.id) + STATE_SUFFIX);
   const report = { ...reportOf("map", plan, terminal), shard, rows };
-  const there = flags.force ? null : await stateThere(path, plan, shard.id, terminal);
+  const states = attentionStates(plan);
+  const there = flags.force ? null : await stateThere(states, path, shard.id, terminal);
   if (there) return { report: { ...report, skipped: true, output: { path, bytes: there.bytes } } };
   return await working(plan, invocation, terminal, progress, rows, async (task, given) => {
     const { state, seconds } = await mapRows(task, rows);
     const stored = stateOf(plan, given, state, oneShard(shard.id), path);
     await makeFolder(folder);
-    const bytes = await writeShards(path, plan, oneShard(shard.id), stored);
+    const bytes = await states.write(path, oneShard(shard.id), stored);
     return { ...report, ...worked(task.backend, rows, seconds, terminal), output: { path, bytes } };
   });
 }
 
 /** The state that is there already. A damaged one is computed again; that of another plan stays: throws UsageError. */
-async function stateThere(path: string, plan: ShardPlan, id: number, terminal: Terminal) {
+export async function stateThere<S>(states: StateFiles<S>, path: string, id: number, terminal: Terminal) {
   if (changeTime(path) === null) return null;
   try {
-    return await readShards(path, plan, oneShard(id));
+    return await states.read(path, oneShard(id));
   } catch (error) {
     if (!(error instanceof InputError)) throw error;
     if (error.message.includes("another plan")) {
@@ -56,10 +60,14 @@ async function stateThere(path: string, plan: ShardPlan, id: number, terminal: T
 }
 
 /** Outputs of the queries of one shard. */
-export async function applyShard(invocation: Invocation, terminal: Terminal, progress: Progress): Promise<Done> {
-  const { arguments: [name], flags } = invocation;
+export async function applyShard(
+  plan: ShardPlan,
+  invocation: Invocation,
+  terminal: Terminal,
+  progress: Progress,
+): Promise<Done> {
+  const { flags } = invocation;
   const folder = folderOf(flags, "out/");
-  const plan = await readPlan(name);
   const shard = shardOf(plan, invocation, terminal);
   const stored = await stateFor(plan, shard.id, flags.state as string | undefined);
   const digest = digestOf(stored);
@@ -94,12 +102,13 @@ async function stateFor(plan: ShardPlan, id: number, path: string | undefined): 
         : `Cannot use --state ${path}: it is a folder, expected the file that merge wrote`,
     );
   }
-  if (!causal) return await readShards(path, plan, allShards(plan));
-  return await readShards(join(path, shardName(plan, id) + STATE_SUFFIX), plan, shardsBefore(id));
+  const states = attentionStates(plan);
+  if (!causal) return await states.read(path, allShards(plan));
+  return await states.read(join(path, shardName(plan, id) + STATE_SUFFIX), shardsBefore(id));
 }
 
 /** The note of a part that is there already and was computed with this state. */
-async function partThere(plan: ShardPlan, folder: string, id: number, digest: string) {
+export async function partThere(plan: PartsPlan, folder: string, id: number, digest: string) {
   try {
     const note = await readPart(plan, folder, id);
     if (note && note.plan !== plan.id) {
@@ -161,7 +170,8 @@ function workOf(attention: Attention, { sizes }: ShardPlan, rows: number): numbe
   return expectedWork(attention, { ...sizes, queryRows: rows, keyRows: 0 });
 }
 
-function worked({ name, device }: Backend, { start, end }: RowRange, seconds: Seconds, terminal: Terminal) {
+/** What a report says of a task that computed. */
+export function worked({ name, device }: Backend, { start, end }: RowRange, seconds: Seconds, terminal: Terminal) {
   return {
     skipped: false,
     backend: { name, device, refused: [] },

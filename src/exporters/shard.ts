@@ -1,5 +1,5 @@
 /** What an action of `shard` did, for people. */
-import { idList, type ShardReport } from "../shard/report.ts";
+import { idList, type NextStep, type PlanSummary, type ShardReport } from "../shard/report.ts";
 import { bytesText, count, decayText, duration } from "../words.ts";
 
 const LABEL = 15;
@@ -9,10 +9,12 @@ const line = (label: string, text: string) => `  ${label.padEnd(LABEL)}${text}\n
 export function shardText(report: ShardReport, { color }: { readonly color: boolean }): string {
   const { action, plan, shard, rows, skipped, backend, output, seconds, tokensPerSecond } = report;
   const bold = (text: string) => color ? `\x1b[1m${text}\x1b[22m` : text;
+  const layer = report.layer === null ? "" : ` · layer ${report.layer} of ${plan.model!.layers}`;
   const which = shard ? ` · shard ${shard.id} of ${count(plan.shards)}` : ` · ${count(plan.shards)} shards`;
   const range = rows ? ` · rows ${count(rows.start)} to ${count(rows.end - 1)}` : ` · ${count(plan.keyRows)} rows`;
-  let text = bold(`performer shard ${action}`) + which + range + "\n";
-  if (action === "plan") {
+  let text = bold(`performer shard ${action}`) + layer + which + range + "\n";
+  if (action === "plan" && plan.model) text += modelText(plan, plan.model);
+  if (action === "plan" && plan.attention) {
     const { features, numFeatures, projection, seed, causal, decay, params } = plan.attention;
     text += line(
       "attention",
@@ -45,5 +47,25 @@ export function shardText(report: ShardReport, { color }: { readonly color: bool
     if (foreign.length > 0) text += line("foreign", foreign.join(", "));
     if (doubles.length > 0) text += line("held twice", doubles.join(", "));
   }
+  if (report.next) text += line("next", nextText(report.next));
   return text;
+}
+
+function modelText(plan: PlanSummary, model: NonNullable<PlanSummary["model"]>): string {
+  const { title, layers, causal, kernel, rules, numFeatures } = model;
+  const states = plan.stateBytes * plan.shards;
+  const own = rules === "exact"
+    ? ""
+    : ` (performer run takes the checkpoint's own, ${rules}, unless --compat exact is given)`;
+  return line(
+    "model",
+    `${title}, ${layers} ${layers === 1 ? "layer" : "layers"}, ${kernel}, ${causal ? "causal" : "bidirectional"}`,
+  ) +
+    line("numerics", `exact${own}`) +
+    line("heads", `${plan.heads} × ${plan.headDim}, m = ${count(numFeatures)}`) +
+    line("state", `${bytesText(plan.stateBytes)} each, ${bytesText(states)} in every layer`);
+}
+
+function nextText({ action, layer, shards }: NextStep): string {
+  return `${action} --layer ${layer}${shards.length > 0 ? ` for ${idList(shards, ", ")}` : ""}`;
 }

@@ -9,7 +9,7 @@ import { openContainer } from "../formats/mod.ts";
 import { openSink, type SinkOptions } from "../formats/sink.ts";
 import type { TensorSink } from "../tensor.ts";
 import { FieldError, Fields } from "./fields.ts";
-import { rangesOfShard, shardCount, shardName, type ShardPlan } from "./plan.ts";
+import { type PartsPlan, rangesOfShard, shardCount, shardName } from "./plan.ts";
 import type { Survey } from "./states.ts";
 
 /** Raised when a key of a note changes its meaning or goes away. */
@@ -28,34 +28,34 @@ export interface PartNote {
 }
 
 /** Where rows stand among the axes of a shape. */
-export function rowAxis({ output, input }: Pick<ShardPlan, "output" | "input">): number {
+export function rowAxis({ output, input }: Pick<PartsPlan, "output" | "input">): number {
   const { length } = output.shape;
   if (length === 2 || input.layout === "lhd") return length === 4 ? 1 : 0;
   return length === 3 ? 1 : 2;
 }
 
 /** How the rows of a shard are written: the axes of the whole output with fewer rows. */
-export function partOptions(plan: ShardPlan, id: number): SinkOptions {
+export function partOptions(plan: PartsPlan, id: number): SinkOptions {
   const { start, end } = rangesOfShard(plan, id).queries;
   const axis = rowAxis(plan);
   const { output: { dtype, shape }, sizes: { heads, valueDim }, input: { layout } } = plan;
   return { dtype, shape: shape.map((size, i) => i === axis ? end - start : size), heads, width: valueDim, layout };
 }
 
-const paths = (plan: ShardPlan, folder: string, id: number) => {
+const paths = (plan: PartsPlan, folder: string, id: number) => {
   const name = join(folder, shardName(plan, id));
   return { rows: `${name}.npy`, note: `${name}.json` };
 };
 
 /** Opens the part of a shard for writing, which invalidates the one that was there. */
-export async function openPart(plan: ShardPlan, folder: string, id: number): Promise<TensorSink & { path: string }> {
+export async function openPart(plan: PartsPlan, folder: string, id: number): Promise<TensorSink & { path: string }> {
   const { rows, note } = paths(plan, folder, id);
   temporaries.remove(note);
   return Object.assign(await openSink(rows, partOptions(plan, id)), { path: rows });
 }
 
 /** Says of which plan and state a part is that has been written; returns the size of the part in bytes. */
-export async function notePart(plan: ShardPlan, folder: string, id: number, state: string): Promise<number> {
+export async function notePart(plan: PartsPlan, folder: string, id: number, state: string): Promise<number> {
   const { rows, note } = paths(plan, folder, id);
   const bytes = await sizeOf(rows);
   const said: PartNote = { plan: plan.id, shard: id, state, bytes };
@@ -69,7 +69,7 @@ async function sizeOf(path: string): Promise<number> {
 }
 
 /** The note of a part; null where there is none that fits its rows. Throws InputError for one that cannot be read. */
-export async function readPart(plan: ShardPlan, folder: string, id: number): Promise<PartNote | null> {
+export async function readPart(plan: PartsPlan, folder: string, id: number): Promise<PartNote | null> {
   const { rows, note } = paths(plan, folder, id);
   if (changeTime(note) === null || changeTime(rows) === null) return null;
   const bytes = await readBytes(note);
@@ -96,7 +96,7 @@ export async function readPart(plan: ShardPlan, folder: string, id: number): Pro
  * Looks at the notes of all parts in a folder. Parts by different states of one plan do not belong together: those that differ from the first
  * one are `damaged`.
  */
-export async function surveyParts(plan: ShardPlan, folder: string): Promise<Survey> {
+export async function surveyParts(plan: PartsPlan, folder: string): Promise<Survey> {
   const wanted = new Set<string>();
   const lists = { done: [] as number[], missing: [] as number[], damaged: [] as number[] };
   const foreign: string[] = [];
@@ -128,7 +128,7 @@ const COPIED_ROWS = 1024;
 
 /** Writes all parts, one after the other, as one tensor. Throws InputError for a part that is not of its shape. */
 export async function gatherParts(
-  plan: ShardPlan,
+  plan: PartsPlan,
   folder: string,
   sink: TensorSink,
   step: (done: number) => Promise<void>,

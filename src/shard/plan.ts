@@ -96,6 +96,16 @@ export interface ShardPlan extends PlanContent {
   readonly folder: string;
 }
 
+/** What parts of an output are read and written by: a plan of one attention, or a layer of a plan of a model. */
+export interface PartsPlan extends Pick<ShardPlan, "id" | "path" | "shards" | "output"> {
+  readonly sizes: Pick<Sizes, "heads" | "valueDim">;
+  readonly input: Pick<PlannedInput, "layout">;
+  readonly attention: Pick<PlannedAttention, "causal">;
+}
+
+/** What states are found by. */
+export type StatesPlan = Pick<ShardPlan, "id" | "path" | "shards">;
+
 /** SHA-256 of texts and bytes one after the other, in hexadecimal. */
 export function sha256(...parts: (string | Uint8Array | Float64Array)[]): string {
   const hash = createHash("sha256");
@@ -128,14 +138,17 @@ export function shardName(plan: Pick<PlanContent, "shards">, id: number): string
 }
 
 /** Throws UsageError for a shard that a plan does not have. */
-export function requireShard(plan: ShardPlan, id: number): void {
+export function requireShard(plan: Pick<ShardPlan, "path" | "shards">, id: number): void {
   const shards = shardCount(plan);
   if (id < shards) return;
   throw new UsageError(`Cannot run shard ${id} of "${plan.path}": it has shards 0 to ${shards - 1}`);
 }
 
 /** The cut of `rows` into shards. Throws UsageError where there would be empty ones. */
-export function cutShards({ keyRows, queryRows }: Sizes, shards: number): PlanContent["shards"] {
+export function cutShards(
+  { keyRows, queryRows }: Pick<Sizes, "keyRows" | "queryRows">,
+  shards: number,
+): PlanContent["shards"] {
   const least = Math.min(keyRows, queryRows);
   if (shards > Math.min(least, MAX_SHARDS)) {
     const most = count(Math.min(least, MAX_SHARDS));
@@ -189,7 +202,7 @@ export const placeOf = ({ folder }: Pick<ShardPlan, "folder">, { path }: Pick<Pl
   isAbsolute(path) ? path : join(folder, path);
 
 /** Throws InputError where a file is not the one that was planned: exit 3, so that no engine tries again. */
-export async function requireFiles(plan: ShardPlan): Promise<void> {
+export async function requireFiles(plan: Pick<ShardPlan, "path" | "folder" | "files">): Promise<void> {
   for (const file of plan.files) {
     const path = placeOf(plan, file);
     const found = await probeFile(path);
@@ -267,14 +280,23 @@ function linesOfPlan(version: string, content: PlanContent): string[] {
     output: { dtype: output.dtype, shape: output.shape },
     shards: { keys: shards.keys, queries: shards.queries },
   };
-  return Object.entries(values).map(([key, value]) => `  ${JSON.stringify(key)}: ${JSON.stringify(value)}`);
+  return linesOf(values);
 }
+
+/** The keys of an object, each on a line of its own. */
+export const linesOf = (values: object): string[] =>
+  Object.entries(values).map(([key, value]) => `  ${JSON.stringify(key)}: ${JSON.stringify(value)}`);
+
+/** SHA-256 of lines. */
+export const idOfLines = (lines: readonly string[]): string => sha256(lines.join("\n"));
+
+/** Lines and their id as a JSON text. */
+export const textOfLines = (lines: readonly string[], id: string): string =>
+  `{\n${[...lines, `  "id": ${JSON.stringify(id)}`].join(",\n")}\n}\n`;
 
 /** SHA-256 of what a plan says. */
-export const idOfPlan = (version: string, content: PlanContent): string =>
-  sha256(linesOfPlan(version, content).join("\n"));
+export const idOfPlan = (version: string, content: PlanContent): string => idOfLines(linesOfPlan(version, content));
 
 /** A plan as its file holds it. */
-export function planText(plan: Pick<ShardPlan, "version" | "id"> & PlanContent): string {
-  return `{\n${[...linesOfPlan(plan.version, plan), `  "id": ${JSON.stringify(plan.id)}`].join(",\n")}\n}\n`;
-}
+export const planText = (plan: Pick<ShardPlan, "version" | "id"> & PlanContent): string =>
+  textOfLines(linesOfPlan(plan.version, plan), plan.id);

@@ -2,7 +2,7 @@
  * Plans as files. A plan may come from anywhere, so every field is checked before anything is opened: sizes against each other, names of
  * files, numbers against what they stand for, and its id against all of it.
  */
-import { dirname, isAbsolute, resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { openFile } from "../bytes.ts";
 import { InputError } from "../errors.ts";
 import { FEATURE_MAPS, featureMap } from "../feature_map.ts";
@@ -11,25 +11,25 @@ import type { Fit, HeadFit } from "../fitted.ts";
 import { MAX_RANK } from "../formats/view.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { type DType, DTYPE_BYTES } from "../tensor.ts";
-import { plain } from "../words.ts";
 import { FieldError, Fields } from "./fields.ts";
+import { idOfModelPlan, MODEL_PLAN_SCHEMA, type ModelPlan } from "./model_plan.ts";
+import { modelContentOf } from "./model_plan_file.ts";
 import {
   idOfPlan,
-  MAX_SHARDS,
   PLAN_SCHEMA,
   type PlanContent,
   type PlannedInput,
   type PlannedTensor,
   type ShardPlan,
 } from "./plan.ts";
+import { boundsOf, filesOf, isSize, MAX_TEXT } from "./plan_fields.ts";
 
 /** A plan of the most shards, with fitted matrices of many heads, is smaller. */
 export const MAX_PLAN_BYTES = 2 ** 26;
-const MAX_TEXT = 4096;
 const MAX_FEATURES = 2 ** 24;
 
-/** Reads and checks a plan. Throws InputError for a file that is none. */
-export async function readPlan(path: string): Promise<ShardPlan> {
+/** Reads and checks a plan, of one attention or of a model. Throws InputError for a file that is none. */
+export async function readPlan(path: string): Promise<ShardPlan | ModelPlan> {
   await using file = await openFile(path);
   if (file.byteLength > MAX_PLAN_BYTES) {
     throw new InputError(
@@ -42,17 +42,18 @@ export async function readPlan(path: string): Promise<ShardPlan> {
 }
 
 /** The plan of a text; `path` names it and says where relative paths begin. Throws InputError for what is none. */
-export function parsePlan(text: string, path: string): ShardPlan {
+export function parsePlan(text: string, path: string): ShardPlan | ModelPlan {
   try {
     const fields = new Fields(JSON.parse(text), "");
-    fields.choice("schema", [PLAN_SCHEMA]);
+    const schema = fields.choice("schema", [PLAN_SCHEMA, MODEL_PLAN_SCHEMA]);
     const version = fields.text("version", 64);
+    const at = { version, path, folder: dirname(resolve(path)) };
+    if (schema === MODEL_PLAN_SCHEMA) {
+      const content = modelContentOf(fields);
+      return { ...content, id: idOf(fields, idOfModelPlan(version, content)), ...at };
+    }
     const content = contentOf(fields);
-    const id = fields.hash("id");
-    fields.done();
-    const wanted = idOfPlan(version, content);
-    if (id !== wanted) throw new FieldError(`id is ${id}, expected ${wanted}: it was changed after it was made`);
-    return { ...content, version, id, path, folder: dirname(resolve(path)) };
+    return { ...content, id: idOf(fields, idOfPlan(version, content)), ...at };
   } catch (error) {
     if (!(error instanceof FieldError || error instanceof SyntaxError)) throw error;
     const { message } = error as Error;
@@ -61,8 +62,16 @@ export function parsePlan(text: string, path: string): ShardPlan {
   }
 }
 
+/** The id that a plan says, which must be its last key and follow from all others. */
+function idOf(fields: Fields, wanted: string): string {
+  const id = fields.hash("id");
+  fields.done();
+  if (id !== wanted) throw new FieldError(`id is ${id}, expected ${wanted}: it was changed after it was made`);
+  return id;
+}
+
 function contentOf(fields: Fields): PlanContent {
-  const files = fields.list<unknown>("files", 1, 5, () => true, "files").map((value, i) => fileOf(value, i));
+  const files = filesOf(fields);
   const input = inputOf(fields.object("input"), files.length);
   const of = fields.object("tensors");
   const tensors = {
@@ -80,19 +89,6 @@ function contentOf(fields: Fields): PlanContent {
   const output = outputOf(fields.object("output"), sizes);
   const shards = shardsOf(fields.object("shards"), sizes, attention.causal);
   return { files, input, tensors, sizes, attention, projectionHash, fit, fingerprint, output, shards };
-}
-
-function fileOf(value: unknown, i: number) {
-  const fields = new Fields(value, `files[${i}]`);
-  const path = fields.text("path", MAX_TEXT);
-  if (path === "" || path === "-" || plain(path) !== path) fields.fail("path", "the name of a file");
-  const parts = path.split(/[/\\]/);
-  if (parts.includes("..") || (!isAbsolute(path) && parts.includes(""))) {
-    fields.fail("path", "a name below the folder of the plan, or an absolute one without ..");
-  }
-  const file = { path, bytes: fields.whole("bytes", 0), probe: fields.hash("probe") };
-  fields.done();
-  return file;
 }
 
 function inputOf(fields: Fields, files: number): PlannedInput {
@@ -122,8 +118,6 @@ function inputOf(fields: Fields, files: number): PlannedInput {
   if (input.input === null ? three !== 3 : three !== 0) fields.fail("input", "one file, or q, k and v without it");
   return input;
 }
-
-const isSize = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
 
 function tensorOf(fields: Fields): PlannedTensor {
   const tensor = {
@@ -233,13 +227,7 @@ function shardsOf(
   { keyRows, queryRows }: PlanContent["sizes"],
   causal: boolean,
 ): PlanContent["shards"] {
-  const bounds = (key: "keys" | "queries", rows: number) => {
-    const list = fields.list<number>(key, 2, MAX_SHARDS + 1, isSize, "rows that shards begin at");
-    const rising = list.every((row, i) => i === 0 ? row === 0 : row > list[i - 1]);
-    if (!rising || list.at(-1) !== rows) fields.fail(key, `rising rows from 0 to ${rows}`);
-    return list;
-  };
-  const shards = { keys: bounds("keys", keyRows), queries: bounds("queries", queryRows) };
+  const shards = { keys: boundsOf(fields, "keys", keyRows), queries: boundsOf(fields, "queries", queryRows) };
   fields.done();
   if (shards.keys.length !== shards.queries.length) fields.fail("queries", "as many bounds as of keys");
   if (causal && shards.keys.some((row, i) => row !== shards.queries[i])) {

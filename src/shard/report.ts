@@ -3,6 +3,7 @@ import type { SessionCounts } from "../backend.ts";
 import type { Refusal } from "../report.ts";
 import type { Engine, ShardAction } from "./actions.ts";
 import type { Seconds } from "./compute.ts";
+import { isModelPlan, type ModelPlan, type PlannedModel, rowsOfPlan } from "./model_plan.ts";
 import type { PlannedAttention, ShardPlan } from "./plan.ts";
 import { shardCount, stateBytes } from "./plan.ts";
 import { type Survey, unfinished } from "./states.ts";
@@ -14,17 +15,37 @@ export const SHARD_SCHEMA = "performer-shard/1";
 export interface PlanSummary {
   readonly path: string;
   readonly id: string;
-  readonly fingerprint: string;
+  /** null: a plan of a model, whose states name the plan and the layer instead. */
+  readonly fingerprint: string | null;
   readonly shards: number;
   readonly keyRows: number;
   readonly queryRows: number;
+  /** Of a model: of its first layer, and so are the sizes that follow. */
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
   readonly valueDim: number;
   /** Bytes of the sums of one state. */
   readonly stateBytes: number;
-  readonly attention: PlannedAttention & { readonly params: string | null };
+  /** null: a plan of a model. */
+  readonly attention: (PlannedAttention & { readonly params: string | null }) | null;
+  /** null: a plan of one attention. */
+  readonly model:
+    | (Omit<PlannedModel, "layers"> & {
+      readonly layers: number;
+      /** Length of φ in the first layer. */
+      readonly numFeatures: number;
+      readonly encodings: boolean;
+    })
+    | null;
+}
+
+/** What is to be done next for a plan of a model: an action at a layer, and for which shards. */
+export interface NextStep {
+  readonly action: "map" | "merge" | "apply";
+  readonly layer: number;
+  /** Empty: merge. */
+  readonly shards: readonly number[];
 }
 
 /** What `--json` prints; what an action has not is null. */
@@ -37,6 +58,8 @@ export interface ShardReport {
   readonly host: string;
   /** The shard that was asked for, and where its number came from. */
   readonly shard: { readonly id: number; readonly from: string } | null;
+  /** Of a plan of a model, where an action is of one layer. */
+  readonly layer: number | null;
   /** Rows that were read or written: keys, queries. */
   readonly rows: { readonly start: number; readonly end: number } | null;
   /** It was done before, and is valid: nothing was computed. */
@@ -49,8 +72,10 @@ export interface ShardReport {
   readonly counts: SessionCounts | null;
   /** Folders that were looked at. */
   readonly folders: readonly FolderReport[];
-  /** Every shard is done in every folder. */
+  /** Every shard is done in every folder; of a model, in the folder of the last layer's rows. */
   readonly complete: boolean | null;
+  /** What is missing first (status of a model); null: nothing. */
+  readonly next: NextStep | null;
   /** Bytes of states that were read. */
   readonly bytesRead: number | null;
   /** Whose script it is. */
@@ -68,7 +93,11 @@ export interface FolderReport {
   readonly doubles: readonly string[];
 }
 
-export function summaryOf(plan: ShardPlan): PlanSummary {
+export function summaryOf(plan: ShardPlan | ModelPlan): PlanSummary {
+  return isModelPlan(plan) ? modelSummary(plan) : attentionSummary(plan);
+}
+
+function attentionSummary(plan: ShardPlan): PlanSummary {
   const { path, id, fingerprint, sizes, attention, fit } = plan;
   return {
     path,
@@ -78,6 +107,28 @@ export function summaryOf(plan: ShardPlan): PlanSummary {
     ...sizes,
     stateBytes: stateBytes(sizes.kvHeads, attention.numFeatures, sizes.valueDim),
     attention: { ...attention, params: fit && fit.source },
+    model: null,
+  };
+}
+
+function modelSummary(plan: ModelPlan): PlanSummary {
+  const { path, id, model, encodings } = plan;
+  const [{ heads, headDim, features }] = model.layers;
+  const rows = rowsOfPlan(plan);
+  return {
+    path,
+    id,
+    fingerprint: null,
+    shards: shardCount(plan),
+    keyRows: rows,
+    queryRows: rows,
+    heads,
+    kvHeads: heads,
+    headDim,
+    valueDim: headDim,
+    stateBytes: stateBytes(heads, features, headDim),
+    attention: null,
+    model: { ...model, layers: model.layers.length, numFeatures: features, encodings },
   };
 }
 
@@ -109,7 +160,7 @@ export function troubleIn(survey: Survey): string {
 }
 
 /** The way out of it: which shards to run again, in Slurm's words, and which files to take away. */
-export function remedy(survey: Survey, action: "map" | "apply"): string {
+export function remedy(survey: Survey, action: string): string {
   const again = unfinished(survey);
   const away = [...survey.foreign, ...survey.doubles];
   return [

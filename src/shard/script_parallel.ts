@@ -4,11 +4,14 @@ import type { ScriptParts } from "./script.ts";
 import { AGAIN, headline } from "./script_words.ts";
 
 export function parallelScript(parts: ScriptParts): string {
-  const { folder, shards, map, merge, apply, gather, threads } = parts;
+  const { folder, shards, stages, gather, threads } = parts;
   const each = (log: string, command: string) =>
     `seq 0 ${shards - 1} | parallel "$@" --joblog ${log}.log --halt soon,fail=1 again ${command} --threads ${
       threads ?? 1
     } --id {}`;
+  const steps = stages.map(({ name, map, merge, apply }) =>
+    `${each(`${name}map`, map)}\n${merge}\n${each(`${name}apply`, apply)}`
+  );
   return `#!/usr/bin/env bash
 # ${headline(parts)}
 #   bash FILE [options of parallel, such as --jobs 4, or --sshloginfile hosts --env again --workdir .]
@@ -18,9 +21,7 @@ cd -- ${shellLine([folder])}
 ${AGAIN}
 export -f again
 export SHELL=/bin/bash
-${each("map", map)}
-${merge}
-${each("apply", apply)}
+${steps.join("\n")}
 ${gather}
 `;
 }

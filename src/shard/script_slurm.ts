@@ -1,4 +1,4 @@
-/** Job arrays of Slurm: map, merge when all are done, apply, gather. */
+/** Job arrays of Slurm: map, merge when all are done, apply; the next layer when all of those are; gather. */
 import { shellLine } from "../words.ts";
 import type { ScriptParts } from "./script.ts";
 import { headline } from "./script_words.ts";
@@ -7,8 +7,14 @@ import { headline } from "./script_words.ts";
 const ARRAY = 1000;
 
 export function slurmScript(parts: ScriptParts): string {
-  const { folder, shards, map, merge, apply, gather, threads } = parts;
+  const { folder, shards, stages, gather, threads } = parts;
   const spread = ` --threads ${threads ?? "\\${SLURM_CPUS_PER_TASK:-1}"}`;
+  const steps = stages.map(({ name, map, merge, apply }) =>
+    `maps=$(arrays ${name}map "$applies" "${map}${spread}" "$@")
+merge=:$(submit ${name}merge "$maps" "${merge}" "$@")
+applies=$(arrays ${name}apply "$merge" "${apply}${spread}" "$@")
+echo "${name}map $maps, ${name}merge $merge, ${name}apply $applies"`
+  );
   return `#!/usr/bin/env bash
 # ${headline(parts)}
 #   bash FILE [options of sbatch for all tasks, such as --partition=long --cpus-per-task=4 --time=1:00:00]
@@ -45,10 +51,9 @@ arrays() {
   echo "$jobs"
 }
 
-maps=$(arrays map "" "${map}${spread}" "$@")
-merge=:$(submit merge "$maps" "${merge}" "$@")
-applies=$(arrays apply "$merge" "${apply}${spread}" "$@")
+applies=
+${steps.join("\n")}
 gather=:$(submit gather "$applies" "${gather}" "$@")
-echo "map $maps, merge $merge, apply $applies, gather $gather"
+echo "gather $gather"
 `;
 }

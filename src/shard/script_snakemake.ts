@@ -3,10 +3,30 @@ import type { ScriptParts } from "./script.ts";
 import { AGAIN, headline } from "./script_words.ts";
 
 export function snakemakeScript(parts: ScriptParts): string {
-  const { folder, plan, shards, digits, causal, state, map, merge, apply, gather, threads } = parts;
+  const { folder, plan, shards, digits, causal, stages, gather, threads } = parts;
   const spread = ` --threads ${threads ?? "{threads}"} --id {wildcards.id}`;
-  const merged = causal ? `expand("prefix/{id}.safetensors", id=IDS)` : JSON.stringify(state);
-  const seen = causal ? `"prefix/{id}.safetensors"` : JSON.stringify(state);
+  const rules = stages.map(({ name, states, seen, rows, map, merge, apply }, i) => {
+    const rule = name.replaceAll("-", "_");
+    const file = JSON.stringify(seen.replace("ID", "{id}"));
+    const before = i === 0 ? `ancient(${JSON.stringify(plan)})` : `"${stages[i - 1].rows}/{id}.npy"`;
+    return `rule ${rule}map:
+    input: ${before}
+    output: "${states}/{id}.safetensors"
+    threads: ${threads ?? 1}
+    shell: "again ${map}${spread}"
+
+rule ${rule}merge:
+    input: expand("${states}/{id}.safetensors", id=IDS)
+    output: ${causal ? `expand(${file}, id=IDS)` : file}
+    shell: "again ${merge}"
+
+rule ${rule}apply:
+    input: ${file}
+    output: "${rows}/{id}.npy", "${rows}/{id}.json"
+    threads: ${threads ?? 1}
+    shell: "again ${apply}${spread}"
+`;
+  });
   return `# ${headline(parts)}
 #   snakemake -s FILE --cores 8
 #   snakemake -s FILE --jobs 64 --cluster 'sbatch --parsable --cpus-per-task={threads}'
@@ -28,25 +48,9 @@ localrules: all
 rule all:
     input: "out.npy"
 
-rule map:
-    input: ancient(${JSON.stringify(plan)})
-    output: "states/{id}.safetensors"
-    threads: ${threads ?? 1}
-    shell: "again ${map}${spread}"
-
-rule merge:
-    input: expand("states/{id}.safetensors", id=IDS)
-    output: ${merged}
-    shell: "again ${merge}"
-
-rule apply:
-    input: ${seen}
-    output: "out/{id}.npy", "out/{id}.json"
-    threads: ${threads ?? 1}
-    shell: "again ${apply}${spread}"
-
+${rules.join("\n")}
 rule gather:
-    input: expand("out/{id}.npy", id=IDS)
+    input: expand("${stages.at(-1)!.rows}/{id}.npy", id=IDS)
     output: "out.npy"
     shell: "again ${gather}"
 `;

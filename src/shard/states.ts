@@ -11,10 +11,22 @@ import type { RowRange } from "../tensor.ts";
 import { readState, STATE_SUFFIX, writeState } from "../state_file.ts";
 import { emptyLike, fingerprintOf, mergeStates, type StoredState, storedState } from "../stored_state.ts";
 import type { State } from "../state.ts";
-import { attentionOf, shardCount, shardName, type ShardPlan } from "./plan.ts";
+import { attentionOf, shardCount, shardName, type ShardPlan, type StatesPlan } from "./plan.ts";
 
 /** The key of `StateFile.notes` that says whose state it is. */
 const NOTE = "shard";
+
+/** States of a plan as files; `S` is one that was read. */
+export interface StateFiles<S> {
+  /** The state of some shards, with all checks. Throws InputError for a file that is not just that. */
+  read(path: string, shards: RowRange): Promise<S & { readonly bytes: number }>;
+  /** Writes it under a temporary name and renames it; returns its size in bytes. */
+  write(path: string, shards: RowRange, state: S): Promise<number>;
+  /** One of the same kind that has seen no key. */
+  empty(like: S): S;
+  /** Both as one, `later` behind `earlier`. */
+  add(earlier: S, later: S): Promise<S>;
+}
 
 /** Whose state a file holds: the keys of shards `start` to `end − 1` of a plan. */
 export interface Claim extends RowRange {
@@ -24,10 +36,11 @@ export interface Claim extends RowRange {
 
 /** One shard, all of them, or those before one. */
 export const oneShard = (id: number): RowRange => ({ start: id, end: id + 1 });
-export const allShards = (plan: ShardPlan): RowRange => ({ start: 0, end: shardCount(plan) });
+export const allShards = (plan: StatesPlan): RowRange => ({ start: 0, end: shardCount(plan) });
 export const shardsBefore = (id: number): RowRange => ({ start: 0, end: id });
 
-const noteOf = (plan: ShardPlan, { start, end }: RowRange) => ({
+/** What the metadata of a file say of whose state it is. */
+export const noteOf = (plan: StatesPlan, { start, end }: RowRange): Readonly<Record<string, string>> => ({
   [NOTE]: JSON.stringify({ plan: plan.id, start, end }),
 });
 
@@ -44,7 +57,8 @@ function claimOf(note: string | undefined): Claim | null {
 }
 
 /** Rows of keys of some shards. */
-const rowsOf = ({ shards }: ShardPlan, { start, end }: RowRange): number => shards.keys[end] - shards.keys[start];
+export const rowsOf = ({ shards }: StatesPlan, { start, end }: RowRange): number =>
+  shards.keys[end] - shards.keys[start];
 
 /** A state of a plan. Throws InputError where this program makes other features of the plan than the one that made it. */
 export function stateOf(
@@ -65,34 +79,35 @@ export function stateOf(
   );
 }
 
-/** Writes a state of some shards under a temporary name and renames it; returns its size in bytes. */
-export async function writeShards(
-  path: string,
-  plan: ShardPlan,
-  shards: RowRange,
-  stored: StoredState,
-): Promise<number> {
-  return await writeState(path, stored, noteOf(plan, shards));
-}
+/** The states of a plan of one attention. */
+export const attentionStates = (plan: ShardPlan): StateFiles<StoredState> => ({
+  async read(path, shards) {
+    const stored = await readState(path);
+    requireClaim(path, stored.notes, plan, shards);
+    if (stored.fingerprint !== plan.fingerprint || stored.rows !== rowsOf(plan, shards)) {
+      throw new InputError(`Cannot use state "${path}": its settings or rows are not those of "${plan.path}"`);
+    }
+    return stored;
+  },
+  write: (path, shards, state) => writeState(path, state, noteOf(plan, shards)),
+  empty: emptyLike,
+  add: (earlier, later) => mergeStates([earlier, later]),
+});
 
-/** Reads the state of some shards with all checks. Throws InputError for a file that is not just that. */
-export async function readShards(
+/** Throws InputError where the metadata of a state do not say that it is of these shards. */
+export function requireClaim(
   path: string,
-  plan: ShardPlan,
+  metadata: Readonly<Record<string, string>>,
+  plan: StatesPlan,
   shards: RowRange,
-): Promise<StoredState & { bytes: number }> {
-  const stored = await readState(path);
-  const claim = claimOf(stored.notes[NOTE]);
+): void {
+  const claim = claimOf(metadata[NOTE]);
   const other = claim ? whyOther(plan, shards, claim) : "it says not which shards it is of";
   if (other) throw new InputError(`Cannot use state "${path}": ${other}`);
-  if (stored.fingerprint !== plan.fingerprint || stored.rows !== rowsOf(plan, shards)) {
-    throw new InputError(`Cannot use state "${path}": its settings or rows are not those of "${plan.path}"`);
-  }
-  return stored;
 }
 
 /** Why a claim is not one to these shards; null where it is. */
-function whyOther(plan: ShardPlan, { start, end }: RowRange, claim: Claim): string | null {
+function whyOther(plan: StatesPlan, { start, end }: RowRange, claim: Claim): string | null {
   if (claim.plan !== plan.id) return `it is of another plan than "${plan.path}"`;
   if (claim.start === start && claim.end === end) return null;
   return `it is of shards ${said(claim)}, expected ${said({ start, end })}`;
@@ -127,7 +142,7 @@ export const unfinished = ({ missing, damaged }: Survey): number[] => [...missin
 
 /** Looks at the header of every state in a folder; `of` says which shards the file of a shard holds. */
 export async function surveyStates(
-  plan: ShardPlan,
+  plan: StatesPlan,
   folder: string,
   of: (id: number) => RowRange = oneShard,
 ): Promise<Survey> {
@@ -166,9 +181,9 @@ async function claimIn(path: string): Promise<Claim | null> {
 }
 
 /** What became of adding up. */
-export interface Merged {
+export interface Merged<S> {
   /** null: some files were damaged, `damaged` says which. */
-  readonly state: StoredState | null;
+  readonly state: S | null;
   readonly damaged: readonly number[];
   /** Bytes read and written. */
   readonly bytes: { readonly read: number; readonly written: number };
@@ -179,20 +194,21 @@ export interface Merged {
  * all that has to be computed again is known at once.
  * @param each called with the sum of all states before a shard.
  */
-export async function mergeShards(
-  plan: ShardPlan,
+export async function mergeShards<S>(
+  plan: StatesPlan,
+  files: StateFiles<S>,
   folder: string,
-  each: (id: number, before: StoredState) => Promise<number> = async () => 0,
-  step: (done: number) => Promise<void> = async () => {},
-): Promise<Merged> {
+  each: (id: number, before: S) => Promise<number>,
+  step: (done: number) => Promise<void>,
+): Promise<Merged<S>> {
   const damaged: number[] = [];
   const bytes = { read: 0, written: 0 };
-  let sum: StoredState | null = null;
+  let sum: S | null = null;
   for (let id = 0; id < shardCount(plan); id++) {
     const path = join(folder, shardName(plan, id) + STATE_SUFFIX);
-    let next: StoredState & { bytes: number };
+    let next: S & { readonly bytes: number };
     try {
-      next = await readShards(path, plan, oneShard(id));
+      next = await files.read(path, oneShard(id));
     } catch (error) {
       if (!(error instanceof InputError)) throw error;
       damaged.push(id);
@@ -200,9 +216,9 @@ export async function mergeShards(
     }
     bytes.read += next.bytes;
     if (damaged.length === 0) {
-      const before: StoredState = sum ?? emptyLike(next);
+      const before: S = sum ?? files.empty(next);
       bytes.written += await each(id, before);
-      sum = await mergeStates([before, next]);
+      sum = await files.add(before, next);
     }
     await step(id + 1);
   }

@@ -94,7 +94,7 @@ type Loose = any;
 describe("a plan", () => {
   test("comes back from its text as it was, with every number of its fit", () => {
     const made = plan();
-    const read = parsePlan(planText(made), made.path);
+    const read = parsePlan(planText(made), made.path) as ShardPlan;
     expect({ ...read, folder: "/" }).toEqual(made);
     expect(read.folder).toEndWith("/runs");
     expect(planText(read)).toBe(planText(made));

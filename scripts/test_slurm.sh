@@ -185,6 +185,25 @@ computed=$(grep -c ' shard map ' "$work/log/calls")
 spread=$(cut -d' ' -f1 "$work/log/calls" | sort | uniq -c | xargs)
 say "outputs of $shards shards are those of one process, to the byte; $computed calls of map, calls per node: $spread"
 
+say "a model of two layers: every layer waits for the one before"
+mkdir "$work/run/model"
+cd "$work/run/model"
+golden=$root/tests/golden/lm/reversible
+settings=(--config "$golden/config.json")
+performer shard plan "$golden/tokens.npy" --weights "$golden/model.pt" "${settings[@]}" --shards 3 --output-dtype f64 -o plan.json -q
+performer shard script plan.json --engine slurm --backend scalar --program "$work/bin/performer" -o run.sh -q
+start
+until_ "everything has ended" 90 over
+performer shard status plan.json -q
+performer run "$golden/model.pt" "$golden/tokens.npy" "${settings[@]}" --compat exact --backend scalar --output-dtype f64 -o one.npy -q
+"$bun" -e '
+  const { readNpyBytes } = await import(process.argv[1] + "/tests/cli/process.ts");
+  const [a, b] = await Promise.all(["out.npy", "one.npy"].map(async (name) => readNpyBytes(await Bun.file(name).bytes()).data));
+  const worst = Math.max(...a.map((value, i) => Math.abs(value - b[i])));
+  if (!(worst <= 1e-12 * Math.max(...b.map(Math.abs)))) throw new Error(`outputs differ by ${worst}`);
+' "$root"
+say "outputs of 3 shards in 2 layers are those of performer run, to 1e-12"
+
 command -v snakemake > /dev/null || { say "no Snakemake here: it is not tried over Slurm"; exit 0; }
 say "Snakemake over the same Slurm, causal"
 mkdir "$work/run/snake"

@@ -56,7 +56,7 @@ export async function planModel(invocation: Invocation, terminal: Terminal): Pro
     model: planned,
     encodings,
     output: {
-      dtype: flags["output-dtype"] as Exclude<OutputDType, "i32">,
+      dtype: (flags["output-dtype"] as Exclude<OutputDType, "i32"> | undefined) ?? "f32",
       shape: [...(batched ? [1] : []), length, outputCols(layout, encodings)],
     },
     shards: cutShards({ keyRows: length, queryRows: length }, shards),

@@ -65,6 +65,22 @@ async function planned(engine: string, causal: boolean): Promise<string> {
   return folder;
 }
 
+/** The same for a whole checkpoint. */
+async function plannedModel(engine: string, name: string): Promise<string> {
+  const folder = path(`${engine}_${name}`);
+  mkdirSync(folder);
+  const at = (file: string) => join(ROOT, "tests/golden/lm", name, file);
+  const model = ["--weights", at("model.pt"), "--config", at("config.json")];
+  const plan = join(folder, "plan.json");
+  expect((await inside(["shard", "plan", at("tokens.npy"), ...model, "--shards", "3", "-o", plan])).stderr).toBe("");
+  const args = ["--engine", engine, "--backend", "scalar", "--program", program()];
+  const script = join(folder, ENGINES[engine].script);
+  expect((await inside(["shard", "script", plan, ...args, "-o", script])).stderr).toBe("");
+  const whole = ["run", at("model.pt"), at("tokens.npy"), "--config", at("config.json"), "--compat", "exact"];
+  expect((await inside([...whole, "--backend", "scalar", "-o", join(folder, "one.npy")])).stderr).toBe("");
+  return folder;
+}
+
 const run = (engine: string, folder: string): Promise<Outcome> =>
   runProcess(ENGINES[engine].run, {
     cwd: folder,
@@ -110,6 +126,20 @@ for (const [engine, { version }] of Object.entries(ENGINES)) {
   });
 }
 
+for (const [engine, { version }] of Object.entries(ENGINES)) {
+  describe.skipIf(!installed(engine, version))(`${engine}, a model layer by layer (needs ${engine})`, () => {
+    test("causal", async () => {
+      const folder = await plannedModel(engine, "rotary_glu_scalenorm_causal");
+      const { code, stdout, stderr } = await run(engine, folder);
+      expect([code, code === 0 ? "" : stdout + stderr]).toEqual([0, ""]);
+      const [whole, gathered] = ["one.npy", "out.npy"].map((file) => readNpyBytes(readFileSync(join(folder, file))));
+      expect(gathered.shape).toEqual(whole.shape);
+      const worst = Math.max(...gathered.data.map((value, i) => Math.abs(value - whole.data[i])));
+      expect(worst).toBeLessThan(1e-5); // outputs are float32
+    }, 120_000);
+  });
+}
+
 describe("scripts", () => {
   const text = async (engine: string, plan: string, ...more: string[]) => {
     return await inside(["shard", "script", plan, "--engine", engine, ...more]);
@@ -146,6 +176,38 @@ describe("scripts", () => {
     },
     60_000,
   );
+
+  test("of Slurm chain the layers of a model: each waits until all tasks of the one before ended well", async () => {
+    const folder = path("chained");
+    mkdirSync(folder);
+    const at = (file: string) => join(ROOT, "tests/golden/lm/reversible", file);
+    const model = ["--weights", at("model.pt"), "--config", at("config.json")];
+    const plan = join(folder, "plan.json");
+    expect((await inside(["shard", "plan", at("tokens.npy"), ...model, "--shards", "3", "-o", plan])).code).toBe(0);
+    // Numbers jobs as sbatch does.
+    const sbatch = `#!/bin/sh\necho "$@" >> asked\ncat > /dev/null\nwc -l < asked\n`;
+    writeFileSync(join(folder, "sbatch"), sbatch);
+    chmodSync(join(folder, "sbatch"), 0o755);
+    const { stdout } = await text("slurm", plan);
+    const env = { PATH: `${folder}:${process.env.PATH}`, HOME: path("") };
+    const bash = await runProcess(["bash"], { cwd: folder, env, input: new TextEncoder().encode(stdout) });
+    expect([bash.code, bash.stderr]).toEqual([0, ""]);
+    const asked = readFileSync(join(folder, "asked"), "utf8").trimEnd().split("\n");
+    const jobs = asked.map((line) => [
+      /--job-name=(\S+)/.exec(line)![1],
+      /afterok(\S+)/.exec(line)?.[1] ?? null,
+      /--array=(\S+)/.exec(line)?.[1] ?? null,
+    ]);
+    expect(jobs).toEqual([
+      ["performer-layer0-map", null, "0-2"],
+      ["performer-layer0-merge", ":1", null],
+      ["performer-layer0-apply", ":2", "0-2"],
+      ["performer-layer1-map", ":3", "0-2"],
+      ["performer-layer1-merge", ":4", null],
+      ["performer-layer1-apply", ":5", "0-2"],
+      ["performer-gather", ":6", null],
+    ]);
+  }, 60_000);
 
   test("refuse names that they cannot hold", async () => {
     const odd = path("od'd");

@@ -15,6 +15,15 @@ import {
   shardName,
   type ShardPlan,
 } from "../../src/shard/plan.ts";
+import {
+  idOfModelPlan,
+  isModelPlan,
+  layerPlan,
+  type ModelPlan,
+  type ModelPlanContent,
+  modelPlanText,
+  placesOf,
+} from "../../src/shard/model_plan.ts";
 import { MAX_PLAN_BYTES, parsePlan, readPlan } from "../../src/shard/plan_file.ts";
 import { idList } from "../../src/shard/report.ts";
 import { scratch, wave } from "../cli/process.ts";
@@ -78,9 +87,30 @@ function plan(): ShardPlan {
   return { ...made, version: "1.2.3", id: idOfPlan("1.2.3", made), path: "runs/plan.json", folder: "/" };
 }
 
+function modelPlan(): ModelPlan {
+  const layer = { heads: 4, headDim: 16, features: 44, projectionHash: HASH };
+  const made: ModelPlanContent = {
+    files: ["model.pt", "tokens.npy"].map((path) => ({ path, bytes: 128, probe: HASH })),
+    input: { model: 0, tokens: 1, mask: null, config: null, part: null },
+    model: {
+      title: "PerformerLM",
+      dim: 64,
+      flow: "reversible",
+      causal: true,
+      kernel: "softmax",
+      rules: "lucidrains",
+      layers: [layer, { ...layer, projectionHash: null }],
+    },
+    encodings: false,
+    output: { dtype: "f32", shape: [1, 100, 50] },
+    shards: cutShards({ keyRows: 100, queryRows: 100 }, 7),
+  };
+  return { ...made, version: "1.2.3", id: idOfModelPlan("1.2.3", made), path: "runs/plan.json", folder: "/" };
+}
+
 /** The plan with something changed, and an id that agrees with it. */
-function forged(change: (plan: Record<string, unknown>) => void): string {
-  const made = JSON.parse(planText(plan()));
+function forged(change: (plan: Record<string, unknown>) => void, text = planText(plan())): string {
+  const made = JSON.parse(text);
   delete made.id;
   change(made);
   const lines = Object.entries(made).map(([key, value]) => `  ${JSON.stringify(key)}: ${JSON.stringify(value)}`);
@@ -180,6 +210,56 @@ describe("a plan", () => {
     await Bun.write(path("plan.json"), new Uint8Array(MAX_PLAN_BYTES + 1));
     await expect(readPlan(path("plan.json"))).rejects.toThrow("expected at most");
     remove();
+  });
+});
+
+describe("a plan of a model", () => {
+  test("comes back from its text as it was", () => {
+    const made = modelPlan();
+    const read = parsePlan(modelPlanText(made), made.path) as ModelPlan;
+    expect({ ...read, folder: "/" }).toEqual(made);
+    expect(modelPlanText(read)).toBe(modelPlanText(made));
+    expect([isModelPlan(read), isModelPlan(plan())]).toEqual([true, false]);
+    expect(parsePlan(forged(() => {}, modelPlanText(made)), "plan.json").id).toBe(made.id);
+  });
+
+  test("has layers whose states and rows are not each other's, in folders by number", () => {
+    const made = modelPlan();
+    const [first, last] = [layerPlan(made, 0), layerPlan(made, 1)];
+    expect(new Set([made.id, first.id, last.id]).size).toBe(3);
+    expect([first.output, last.output]).toEqual([{ dtype: "f64", shape: [100, 128] }, made.output]);
+    expect(placesOf(made, "run", 1)).toEqual({
+      states: "run/layer01/states",
+      merged: "run/layer01/prefix",
+      rows: "run/layer01/rows",
+    });
+  });
+
+  const WRONG: readonly (readonly [words: string, change: (plan: Loose) => void])[] = [
+    ["schema is", (plan) => plan.schema = "performer-model-plan/2"],
+    ["extra is not known here", (plan) => plan.extra = 1],
+    ["files[0].path", (plan) => plan.files[0].path = "../model.pt"],
+    ["input.model is 2", (plan) => plan.input.model = 2],
+    ["input.tokens is null", (plan) => plan.input.tokens = null],
+    ["model.flow", (plan) => plan.model.flow = "sideways"],
+    ["model.kernel", (plan) => plan.model.kernel = "exact-softmax"],
+    ["model.rules", (plan) => plan.model.rules = "__proto__"],
+    ["model.layers is []", (plan) => plan.model.layers = []],
+    ["model.layers[1].features is 0", (plan) => plan.model.layers[1].features = 0],
+    ["model.layers[0].projectionHash", (plan) => plan.model.layers[0].projectionHash = "abc"],
+    ["encodings", (plan) => plan.encodings = 1],
+    ["output.shape", (plan) => plan.output.shape = [2, 100, 50]],
+    ["shards is", (plan) => plan.shards = [0, 50, 99]],
+  ];
+  test.each(WRONG)("is refused: %s", (words, change) => {
+    const text = forged(change as (plan: Record<string, unknown>) => void, modelPlanText(modelPlan()));
+    expect(() => parsePlan(text, "plan.json")).toThrow(InputError);
+    expect(() => parsePlan(text, "plan.json")).toThrow(words);
+  });
+
+  test("is refused where it was changed after it was made", () => {
+    const text = modelPlanText(modelPlan()).replace('"encodings": false', '"encodings": true');
+    expect(() => parsePlan(text, "plan.json")).toThrow("it was changed after it was made");
   });
 });
 

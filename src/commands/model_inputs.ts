@@ -70,16 +70,22 @@ export async function measureSequence(
   throw new UsageError(`Cannot cut "${path}" by rows: it holds ${items} sequences, expected one; plan each by itself`);
 }
 
-/** Some rows of the one sequence of a file, with their positions. `bare`: without tokens or rows, which later layers do not look at. */
+/** Which rows of how many are read; `bare`: without tokens or rows, which later layers do not look at. */
+export interface PartOfSequence extends RowRange {
+  readonly of: number;
+  readonly bare: boolean;
+}
+
+/** Some rows of the one sequence of a file, with their positions. Throws InputError where it has another length. */
 export async function readPartOfSequence(
   path: string,
   mask: string | undefined,
   layout: InputLayout,
-  { start, end }: RowRange,
-  bare: boolean,
+  { start, end, of, bare }: PartOfSequence,
 ): Promise<Sequence> {
   await using container = await openContainer(path);
   const { length } = sizesIn(path, container.member().shape, layout);
+  if (length !== of) throw new InputError(`Cannot run "${path}": it has ${length} rows, planned were ${of}`);
   const kept = mask === undefined ? null : (await readMask(mask, 1, length)).subarray(start, end);
   const part = { start, length: end - start, tokens: null, rows: null, mask: kept };
   if (bare) return part;

@@ -6,7 +6,15 @@ import { IncompleteError, InputError, UsageError } from "../errors.ts";
 import { openContainer } from "../formats/mod.ts";
 import { keysOfRows, type LayerTask, rowsThrough } from "../model/shards.ts";
 import { FROM_INPUT, type LayerState, layerStates } from "../shard/layer_states.ts";
-import { type LayerPlaces, type LayerPlan, layerPlan, type ModelPlan, placesOf, seenBy } from "../shard/model_plan.ts";
+import {
+  type LayerPlaces,
+  type LayerPlan,
+  layerPlan,
+  type ModelPlan,
+  placesOf,
+  rowsOfPlan,
+  seenBy,
+} from "../shard/model_plan.ts";
 import { notePart, openPart, readPart } from "../shard/parts.ts";
 import { placeOf, rangesOfShard, requireFiles, sha256, shardName } from "../shard/plan.ts";
 import type { ShardReport } from "../shard/report.ts";
@@ -152,7 +160,7 @@ async function working(
   const input = place(tokens)!;
   const sequence = await watch.time(
     "read",
-    () => readPartOfSequence(input, place(mask), layout, rows, before !== null),
+    () => readPartOfSequence(input, place(mask), layout, { ...rows, of: rowsOfPlan(plan), bare: before !== null }),
   );
   const given = before && await watch.time("read", () => readRows(before.layer, before.folder, id));
   const { backend, refused } = await (terminal.openFirst ?? openFirst)(candidates, {
@@ -172,6 +180,7 @@ async function working(
     sequence,
     rows: given,
     encodings,
+    cols: plan.output.shape.at(-1)!,
     tileRows: flags.tile as number | undefined,
     input,
   }, watch);

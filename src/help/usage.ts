@@ -43,7 +43,7 @@ export const USAGE_TOPICS: readonly Topic[] = [
     see: ["doctor", "exit-codes"],
   }),
   topic("shards", {
-    summary: "one attention on many machines, by an engine that is there already",
+    summary: "one attention, or a model layer by layer, on many machines, by an engine that is there already",
     body: [
       "A plan says once which rows are which shard and what all shards share. Tasks add a number; files in, files out, so that Slurm, Snakemake, GNU parallel " +
       "or make run them.",
@@ -56,11 +56,13 @@ export const USAGE_TOPICS: readonly Topic[] = [
           ["shard status, script", "what is missing (exit 5), and the file of an engine"],
         ],
       },
-      "What is done and valid is left alone, so that running everything again finishes what failed. A model of several layers needs all of it once per layer.",
+      "What is done and valid is left alone, so that running everything again finishes what failed.",
+      "shard plan --weights cuts a whole checkpoint: map, merge and apply are then of one --layer, and every layer waits for the one before.",
     ],
     examples: [
       "performer shard plan qkv.npz --shards 16 -o plan.json",
       "performer shard script plan.json --engine snakemake > Snakefile",
+      "performer shard plan tokens.npy --weights model.safetensors --config config.json --shards 16 -o plan.json",
     ],
     see: ["shard", "exit-codes", "causal"],
   }),

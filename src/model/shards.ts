@@ -13,7 +13,7 @@ import { storedProjection } from "./attention_layer.ts";
 import type { Description, ModelLayout } from "./description.ts";
 import type { Sequence } from "./embedding.ts";
 import { Ledger } from "./ledger.ts";
-import { isClassifier } from "./output.ts";
+import { isClassifier, outputCols } from "./output.ts";
 import { Pass, type Streams } from "./pass.ts";
 import { Room } from "./room.ts";
 import { Weights } from "./weights.ts";
@@ -77,26 +77,28 @@ export interface LayerTask {
   /** Rows behind the layer before, `rows × streams·dim` in any precision; null at layer 0. */
   readonly rows: FloatArray | null;
   readonly encodings: boolean;
+  /** Columns of the outputs, as planned. */
+  readonly cols: number;
   readonly tileRows?: number;
   /** Name of the input, for messages. */
   readonly input: string;
 }
 
-/** Throws InputError where a checkpoint is not the one that was planned: in its shape, or in the numbers of W of the layer. */
-async function requirePlanned(
-  { container, description, layout, model, layer }: LayerTask,
-  weights: Weights,
-): Promise<void> {
-  const { dim, flow, causal, kernel, layers: { length } } = layout;
-  const found = { title: description.title, dim, flow, causal, kernel, rules: description.rules, layers: length };
-  const expected = { ...model, layers: model.layers.length };
-  const differs = Object.entries(found).find(([key, value]) => value !== expected[key as keyof typeof expected]);
-  const own = differs ? null : await plannedLayer(weights, layout, layer);
-  const what = differs
-    ? `its ${differs[0]} is ${differs[1]}, planned was ${expected[differs[0] as keyof typeof expected]}`
-    : JSON.stringify(own) === JSON.stringify(model.layers[layer])
-    ? null
-    : `the projection or the sizes of layer ${layer} are not those that were planned`;
+/**
+ * Throws InputError where a checkpoint is not the one that was planned: in what it is, or in the numbers of W of the layer. A plan may come
+ * from somebody else, so that whether it can be cut is asked again.
+ */
+async function requirePlanned(task: LayerTask, weights: Weights): Promise<void> {
+  const { container, description: { title, rules }, layout, model, layer, encodings } = task;
+  const { dim, flow, causal, kernel, layers: { length: layers } } = layout;
+  const found = { title, dim, flow, causal, kernel, rules, layers, columns: outputCols(layout, encodings) };
+  const planned = { ...model, layers: model.layers.length, columns: task.cols };
+  const names = Object.keys(found) as (keyof typeof found)[];
+  const other = names.find((name) => found[name] !== planned[name]);
+  let what = other ? `its ${other} is ${found[other]}, planned was ${planned[other]}` : whyWhole(layout, encodings);
+  if (!what && JSON.stringify(await plannedLayer(weights, layout, layer)) !== JSON.stringify(model.layers[layer])) {
+    what = `the projection or the sizes of layer ${layer} are not those that were planned`;
+  }
   if (what) throw new InputError(`Cannot use "${container.path}": ${what}; plan again`);
 }
 

@@ -2,8 +2,7 @@
 
 /** What can be done with shards, in the order it is done. */
 export const SHARD_ACTIONS = {
-  plan:
-    "cut the rows of INPUT, or of Q K V, into --shards; -o plan.json; with --weights of all layers of a checkpoint, and --layer follows",
+  plan: "cut the rows of INPUT, or of Q K V, into --shards; -o plan.json; with --weights in all layers of a checkpoint",
   map: "PLAN: the state of the keys of shard --id; -o states/",
   merge: "PLAN STATES: one state of them all, -o kv.safetensors; causal: --scan -o prefix/",
   apply: "PLAN: outputs of the queries of shard --id by --state; -o out/",

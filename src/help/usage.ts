@@ -62,7 +62,7 @@ export const USAGE_TOPICS: readonly Topic[] = [
     examples: [
       "performer shard plan qkv.npz --shards 16 -o plan.json",
       "performer shard script plan.json --engine snakemake > Snakefile",
-      "performer shard plan tokens.npy --weights model.safetensors --config config.json --shards 16 -o plan.json",
+      "performer shard plan tokens.npy --weights model.pt --shards 16 -o plan.json",
     ],
     see: ["shard", "exit-codes", "causal"],
   }),

@@ -22,7 +22,6 @@ export interface Claim extends Disposable {
 export interface ClaimOptions {
   /** Asked where it cannot be seen from here whether the claimant still runs: true where something else says that it does not. */
   readonly left?: () => boolean;
-  readonly owner?: ProcessMark;
 }
 
 /** What stands in a claim. */
@@ -68,8 +67,7 @@ export async function claimOutput(output: string, options: ClaimOptions = {}): P
 }
 
 async function acquire(file: string, options: ClaimOptions): Promise<Claim | Taken> {
-  const owner = options.owner ?? ownMark();
-  const written: Written = { ...owner, since: new Date().toISOString(), id: crypto.randomUUID() };
+  const written: Written = { ...ownMark(), since: new Date().toISOString(), id: crypto.randomUUID() };
   const text = `${JSON.stringify(written, null, 1)}\n`;
   for (let looks = 1;; looks++) {
     if (createNow(file, text)) return held(file, text);
@@ -80,7 +78,7 @@ async function acquire(file: string, options: ClaimOptions): Promise<Claim | Tak
     } else {
       const alive = runs(by);
       if (alive === true || (alive === null && !options.left?.())) return { file, by, runs: alive };
-      const taking = await acquire(`${file}.take`, { owner });
+      const taking = await acquire(`${file}.take`, {});
       if (!("by" in taking)) {
         using _taking = taking;
         if (textNow(file) === found) {

@@ -35,6 +35,7 @@ const FLAGS: readonly Flag[] = [
     value: "FILE",
     summary: "write the output: .npy, .npz or .safetensors; - is stdout (.npy)",
     files: TENSOR_FILES,
+    writes: "file",
   },
   BACKEND_FLAG,
   THREADS_FLAG,
@@ -93,6 +94,8 @@ const FLAGS: readonly Flag[] = [
     value: "FILE",
     summary: "write the state with these keys: .safetensors; may be the file of --state-in",
     files: STATE_FILES,
+    writes: "file",
+    replaces: "state-in",
   },
   {
     name: "on-nan",

@@ -11,6 +11,7 @@ export const explain: Command = {
     "performer explain input.npy --heads 8 -o output.npy",
     "performer explain qkv.npz --features softmax --json | jq .seconds.total",
   ],
+  claims: false,
   async run(invocation, terminal) {
     const { runDry } = await import("./attend_dry.ts");
     return await runDry({ ...invocation, flags: { ...invocation.flags, "dry-run": true } }, terminal);

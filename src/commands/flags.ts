@@ -143,6 +143,7 @@ export const REPORT_FLAG: Flag = {
   value: "FILE",
   summary: "write a page to show as well: one .html file with charts, tables and settings",
   files: [".html"],
+  writes: "file",
 };
 
 export const FORMAT_FLAG: Flag = {

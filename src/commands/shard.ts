@@ -29,6 +29,7 @@ const FLAGS: readonly Flag[] = [
     summary: "plan: FILE.json (default stdout); map, apply and merge --scan: a folder; merge: FILE.safetensors; " +
       "gather: .npy, .npz or .safetensors; script: a file (default stdout)",
     files: [],
+    writes: "folder",
   },
   { name: "shards", value: "N", summary: "plan: how many; at least as many as machines", parse: wholeNumber(1) },
   {
@@ -90,6 +91,7 @@ export const shard: Command = {
     "performer shard status plan.json states/ --json",
     "performer shard script plan.json --engine slurm > run.sh",
   ],
+  claims: false, // engines repeat tasks, and run one twice to have it sooner
   async run(invocation, terminal) {
     const { runShard } = await import("./shard_run.ts");
     return await runShard(invocation, terminal);

@@ -54,7 +54,8 @@ function whenThere(args: readonly string[], file: string, runtime: string, durin
     runtime,
     during: (child) => {
       const looking = setInterval(() => {
-        if (!existsSync(path(file))) return;
+        // The file that a claim is linked from goes right after.
+        if (!existsSync(path(file)) || left().some((name) => name.startsWith(`${file}.`))) return;
         clearInterval(looking);
         during(child);
       }, 2);

@@ -1,7 +1,7 @@
 /** From a command line to open inputs and an open backend: what `attend` begins with, whether it runs or only says what it would do. */
 import { type Attention, decayFor, expectedWork, isExact, isNone, type Sizes } from "../attention.ts";
 import type { Backend } from "../backend.ts";
-import { openFirst, parseBackendList } from "../backends/mod.ts";
+import { openFirst, type OpenSettings, parseBackendList, type Wish } from "../backends/mod.ts";
 import { UsageError } from "../errors.ts";
 import { AUTO, featureMap } from "../feature_map.ts";
 import { planFit, readsAhead } from "../fit.ts";
@@ -11,6 +11,7 @@ import { checkAccepted } from "../run_near_far.ts";
 import type { StateFile } from "../state_file.ts";
 import { attentionFrom, type OpenedInputs, openInputs } from "./attend_files.ts";
 import { chooseLayer, type ChosenLayer, layerAttention, layerSizes } from "./attend_layer.ts";
+import type { MemoryPlanner } from "./attend_memory.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { attentionOf, refuseStateOut, requireSizes } from "./state_flags.ts";
@@ -24,6 +25,10 @@ export interface OpenedAttention {
   readonly sizes: Sizes;
   readonly backend: Backend;
   readonly refused: readonly Refusal[];
+  /** Rows per tile: `--tile`, or fewer where `--max-memory` wants them. */
+  readonly tileRows: number | undefined;
+  /** `--max-memory`, and what the process is counted on to take; null without. */
+  readonly memory: { readonly maxBytes: number; readonly plannedBytes: number } | null;
 }
 
 /**
@@ -64,17 +69,61 @@ export async function openAttention(
       }`,
     );
   }
-  const { backend, refused } = await (terminal.openFirst ?? openFirst)(candidates, {
+  const planner = flags["max-memory"] === undefined
+    ? null
+    : new (await import("./attend_memory.ts")).MemoryPlanner(invocation, terminal, {
+      attention,
+      sizes,
+      opened,
+      layered: chosen !== null,
+    });
+  const settings = {
     threads: flags.threads as number | undefined,
     profile: flags.profile === true,
     speeds: speedsFile(terminal.env),
     work,
     nearFar: Boolean(nearFar) || auto,
-    accept: (candidate) => checkAccepted(candidate, attention, sizes, flags.tile as number | undefined),
+    accept: (candidate: Backend) => checkAccepted(candidate, attention, sizes, flags.tile as number | undefined),
     hybrid: attention.features === "hybrid",
-  });
+  };
+  const opening = terminal.openFirst ?? openFirst;
+  const { backend, refused } = planner
+    ? await openBelow(planner, candidates, settings, opening)
+    : await opening(candidates, settings);
   open.use(backend);
-  return { chosen, attention, opened, sizes, backend, refused };
+  return {
+    chosen,
+    attention,
+    opened,
+    sizes,
+    backend,
+    refused,
+    tileRows: planner?.plan.tileRows ?? flags.tile as number | undefined,
+    memory: planner && { maxBytes: planner.ceiling, plannedBytes: planner.plan.bytes },
+  };
+}
+
+/** The first backend whose run stays below a ceiling, with as many threads as that allows. */
+async function openBelow(
+  planner: MemoryPlanner,
+  wishes: readonly Wish[],
+  settings: OpenSettings,
+  opening: typeof openFirst,
+): Promise<{ backend: Backend; refused: readonly Refusal[] }> {
+  const known = planner.candidates(wishes);
+  const accept = (candidate: Backend) => {
+    settings.accept?.(candidate);
+    planner.accept(candidate);
+  };
+  const first = await opening(known.wishes, { ...settings, accept }).catch((error) => {
+    throw planner.refusal(error);
+  });
+  const refused = [...known.refused, ...first.refused];
+  const { threads } = planner.plan;
+  if (threads >= (first.backend.threads ?? 1)) return { ...first, refused };
+  await first.backend[Symbol.asyncDispose]();
+  const wish = known.wishes.filter(({ name }) => name === first.backend.name);
+  return { ...await opening(wish, { ...settings, threads, accept: settings.accept }), refused };
 }
 
 /** Flags that cannot be kept together are refused before anything is computed. */

@@ -68,8 +68,9 @@ async function run(
   const { invocation, before } = await continued(resuming?.invocation ?? given);
   const { flags } = invocation;
   await using open = new AsyncDisposableStack();
-  const { chosen, attention, opened, backend, refused } = await openAttention(invocation, terminal, open, before);
-  const wish = attempt.tileRows ?? flags.tile as number | undefined;
+  const opening = await openAttention(invocation, terminal, open, before);
+  const { chosen, attention, opened, backend, refused, memory } = opening;
+  const wish = attempt.tileRows ?? opening.tileRows;
   await using layer = chosen && await openLayer(chosen, backend, opened.inputs, wish);
   const inputs = layer?.inputs ?? opened.inputs;
   const sizes = sizesOf(inputs, attention.causal);
@@ -105,6 +106,7 @@ async function run(
         : undefined,
       encoding: (flags.encode as string | undefined) ?? null,
       peakBytes: terminal.peakBytes,
+      maxBytes: memory?.maxBytes,
       progress: (stage, done, total) => progress.update(stage, done, total),
       signal: terminal.signal,
       journal: journal ?? undefined,

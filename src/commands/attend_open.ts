@@ -1,7 +1,7 @@
 /** From a command line to open inputs and an open backend: what `attend` begins with, whether it runs or only says what it would do. */
 import { type Attention, decayFor, expectedWork, isExact, isNone, type Sizes } from "../attention.ts";
 import type { Backend } from "../backend.ts";
-import { openFirst, parseBackendList } from "../backends/mod.ts";
+import { openFirst, type OpenSettings, parseBackendList } from "../backends/mod.ts";
 import { UsageError } from "../errors.ts";
 import { AUTO, featureMap } from "../feature_map.ts";
 import { planFit, readsAhead } from "../fit.ts";
@@ -37,15 +37,7 @@ export async function openAttention(
   before: StateFile | null,
 ): Promise<OpenedAttention> {
   const { flags } = invocation;
-  const candidates = parseBackendList(String(flags.backend));
-  const chosen = open.use(await chooseLayer(invocation));
-  const attention = before
-    ? attentionOf(before, flags.causal === true)
-    : chosen
-    ? await layerAttention(chosen, invocation)
-    : await attentionFrom(invocation);
-  refuseContradictions(flags, attention);
-  refuseStateOut(invocation, attention);
+  const { chosen, attention } = await askedAttention(invocation, open, before);
   const auto = attention.features === AUTO;
   const fitted = before ? null : planFit(attention, chosen !== null);
   const { shrink, nearFar } = attention;
@@ -64,17 +56,48 @@ export async function openAttention(
       }`,
     );
   }
-  const { backend, refused } = await (terminal.openFirst ?? openFirst)(candidates, {
-    threads: flags.threads as number | undefined,
-    profile: flags.profile === true,
-    speeds: speedsFile(terminal.env),
+  const { backend, refused } = await openBackend(invocation, terminal, attention, {
     work,
-    nearFar: Boolean(nearFar) || auto,
     accept: (candidate) => checkAccepted(candidate, attention, sizes, flags.tile as number | undefined),
-    hybrid: attention.features === "hybrid",
   });
   open.use(backend);
   return { chosen, attention, opened, sizes, backend, refused };
+}
+
+/** What the flags say, before any input is open. Throws UsageError where they contradict each other; `open` closes a checkpoint. */
+export async function askedAttention(
+  invocation: Invocation,
+  open: AsyncDisposableStack,
+  before: StateFile | null,
+): Promise<Pick<OpenedAttention, "chosen" | "attention">> {
+  const { flags } = invocation;
+  parseBackendList(String(flags.backend));
+  const chosen = open.use(await chooseLayer(invocation));
+  const attention = before
+    ? attentionOf(before, flags.causal === true)
+    : chosen
+    ? await layerAttention(chosen, invocation)
+    : await attentionFrom(invocation);
+  refuseContradictions(flags, attention);
+  refuseStateOut(invocation, attention);
+  return { chosen, attention };
+}
+
+/** Opens the first backend of `--backend` that will do, or takes one that is open. Throws UnsupportedError where none does. */
+export async function openBackend(
+  { flags }: Invocation,
+  terminal: Terminal,
+  attention: Attention,
+  ahead: Pick<OpenSettings, "work" | "accept">,
+): Promise<Pick<OpenedAttention, "backend" | "refused">> {
+  return await (terminal.openFirst ?? openFirst)(parseBackendList(String(flags.backend)), {
+    threads: flags.threads as number | undefined,
+    profile: flags.profile === true,
+    speeds: speedsFile(terminal.env),
+    nearFar: Boolean(attention.nearFar) || attention.features === AUTO,
+    hybrid: attention.features === "hybrid",
+    ...ahead,
+  });
 }
 
 /** Flags that cannot be kept together are refused before anything is computed. */

@@ -287,6 +287,7 @@ class FileSink implements ByteSink {
   readonly sequential = false;
   readonly #file: DiskFile;
   readonly #target: string;
+  #named = false;
 
   constructor(readonly path: string, target: string, file = temporaryFile(target, 0o666, { name: path })) {
     this.#target = target;
@@ -309,14 +310,15 @@ class FileSink implements ByteSink {
       throw writeError(error, this.path);
     }
     temporaries.keep(this.#file.path);
+    this.#named = true;
   }
 
-  /** After `commit` the temporary name is free again and there is nothing to remove. */
+  /** After `commit` there is nothing to remove. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       this.#file.close();
     } finally {
-      temporaries.remove(this.#file.path);
+      if (!this.#named) temporaries.remove(this.#file.path);
     }
   }
 }

@@ -42,15 +42,7 @@ export async function openAttention(
   before: StateFile | null,
 ): Promise<OpenedAttention> {
   const { flags } = invocation;
-  const candidates = parseBackendList(String(flags.backend));
-  const chosen = open.use(await chooseLayer(invocation));
-  const attention = before
-    ? attentionOf(before, flags.causal === true)
-    : chosen
-    ? await layerAttention(chosen, invocation)
-    : await attentionFrom(invocation);
-  refuseContradictions(flags, attention);
-  refuseStateOut(invocation, attention);
+  const { chosen, attention } = await askedAttention(invocation, open, before);
   const auto = attention.features === AUTO;
   const fitted = before ? null : planFit(attention, chosen !== null);
   const { shrink, nearFar } = attention;
@@ -77,19 +69,11 @@ export async function openAttention(
       opened,
       layered: chosen !== null,
     });
-  const settings = {
-    threads: flags.threads as number | undefined,
-    profile: flags.profile === true,
-    speeds: speedsFile(terminal.env),
+  const known = {
     work,
-    nearFar: Boolean(nearFar) || auto,
     accept: (candidate: Backend) => checkAccepted(candidate, attention, sizes, flags.tile as number | undefined),
-    hybrid: attention.features === "hybrid",
   };
-  const opening = terminal.openFirst ?? openFirst;
-  const { backend, refused } = planner
-    ? await openBelow(planner, candidates, settings, opening)
-    : await opening(candidates, settings);
+  const { backend, refused } = await openBackend(invocation, terminal, attention, known, planner);
   open.use(backend);
   return {
     chosen,
@@ -124,6 +108,49 @@ async function openBelow(
   await first.backend[Symbol.asyncDispose]();
   const wish = known.wishes.filter(({ name }) => name === first.backend.name);
   return { ...await opening(wish, { ...settings, threads, accept: settings.accept }), refused };
+}
+
+/** What the flags say, before any input is open. Throws UsageError where they contradict each other; `open` closes a checkpoint. */
+export async function askedAttention(
+  invocation: Invocation,
+  open: AsyncDisposableStack,
+  before: StateFile | null,
+): Promise<Pick<OpenedAttention, "chosen" | "attention">> {
+  const { flags } = invocation;
+  parseBackendList(String(flags.backend));
+  const chosen = open.use(await chooseLayer(invocation));
+  const attention = before
+    ? attentionOf(before, flags.causal === true)
+    : chosen
+    ? await layerAttention(chosen, invocation)
+    : await attentionFrom(invocation);
+  refuseContradictions(flags, attention);
+  refuseStateOut(invocation, attention);
+  return { chosen, attention };
+}
+
+/**
+ * Opens the first backend of `--backend` that will do, or takes one that is open. Throws UnsupportedError where none does, UsageError where
+ * none stays below the ceiling of `planner`.
+ */
+export async function openBackend(
+  { flags }: Invocation,
+  terminal: Terminal,
+  attention: Attention,
+  ahead: Pick<OpenSettings, "work" | "accept">,
+  planner: MemoryPlanner | null = null,
+): Promise<Pick<OpenedAttention, "backend" | "refused">> {
+  const wishes = parseBackendList(String(flags.backend));
+  const settings = {
+    threads: flags.threads as number | undefined,
+    profile: flags.profile === true,
+    speeds: speedsFile(terminal.env),
+    nearFar: Boolean(attention.nearFar) || attention.features === AUTO,
+    hybrid: attention.features === "hybrid",
+    ...ahead,
+  };
+  const opening = terminal.openFirst ?? openFirst;
+  return planner ? await openBelow(planner, wishes, settings, opening) : await opening(wishes, settings);
 }
 
 /** Flags that cannot be kept together are refused before anything is computed. */

@@ -17,6 +17,11 @@ import type { Invocation, Terminal } from "./command.ts";
 
 /** Flags that name input files: what is in them counts, as `inputs`. */
 const FILES = ["q", "k", "v", "mask", "projection-matrix", "state-in"] as const;
+/** Flags that say what is reported, and how. */
+export const REPORTING = [
+  ...["redraws", "health", "max-error", "profile", "report", "format", "plot", "no-plot", "ascii"],
+  ...["json", "jsonl", "quiet", "verbose", "no-color"],
+] as const;
 /**
  * Flags that decide neither the output nor the error on its rows. Backend, threads and the output's type are settled when a run begins, and
  * stand in journals as what they were settled to.
@@ -24,8 +29,7 @@ const FILES = ["q", "k", "v", "mask", "projection-matrix", "state-in"] as const;
 const FREE: ReadonlySet<string> = new Set([
   ...FILES,
   ...["output", "output-dtype", "backend", "threads", "resume", "checkpoint-seconds", "dry-run"],
-  ...["redraws", "health", "max-error", "profile", "report", "format", "plot", "no-plot", "ascii"],
-  ...["json", "jsonl", "quiet", "verbose", "no-color"],
+  ...REPORTING,
 ]);
 /** Bytes of an input that are hashed: its header, and the first rows. */
 const HEAD_BYTES = 2 ** 16;

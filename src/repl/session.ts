@@ -17,7 +17,7 @@ import { Log, type LogEntry, wordsKnown } from "./script.ts";
 import { showValue, summaryOf } from "./show.ts";
 import { type Statement, statementOf } from "./statement.ts";
 import type { ReportValue, TensorValue, Value } from "./values.ts";
-import { WarmBackends } from "./warm.ts";
+import { WarmBackends } from "../backends/warm.ts";
 import { startWatch, type Watch } from "./watch.ts";
 import { joined } from "./words.ts";
 import { Workspace } from "./workspace.ts";
@@ -302,7 +302,7 @@ export class Session implements AsyncDisposable {
     let report: Record<string, unknown> | null = null;
     const world: Terminal = { ...this.#world, found: (found) => void (report = found as Record<string, unknown>) };
     const given = flagsGiven(command, words.slice(1));
-    const output = target !== null && command.makesTensor && !given.has("output")
+    const output = target !== null && command.makesTensor && !given.has("output") && !given.has("batch")
       ? this.workspace.newPath(".npy")
       : null;
     if (this.terminal.stdoutTTY && given.get("output") === "-") {

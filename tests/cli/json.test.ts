@@ -1,5 +1,6 @@
 /** docs/json.md against what the commands print: every key that a table names is there, and of its type. */
 import { afterAll, describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { COMMANDS } from "../../src/commands/mod.ts";
 import { formatOf } from "../../src/commands/machine.ts";
@@ -76,6 +77,19 @@ describe("what --json prints is what docs/json.md says", () => {
     },
     60_000,
   );
+
+  test("a batch, and its lines", async () => {
+    writeFileSync(path("list.txt"), `${head("q.npy")}\nmissing.npy\n`);
+    const args = ["attend", "--batch", path("list.txt"), ...SMALL, "--check", "8", "--backend", "scalar"];
+    const { code, stdout } = await inside([...args, "--json"]);
+    expect(code).toBe(3);
+    expect(mistakes(JSON.parse(stdout), "attend --batch")).toEqual([]);
+    const lines = (await inside([...args, "--jsonl"])).stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
+    expect(lines.map(({ type }) => type)).toEqual(["input", "input", "summary"]);
+    expect(lines.map(({ schema }) => schema)).toEqual(new Array(3).fill(SHAPES.get("attend --batch")!.schema));
+    expect(lines.slice(0, 2).flatMap((line) => mistakes(line, "BatchInput"))).toEqual([]);
+    expect(mistakes(lines[2], "attend --batch")).toEqual([]);
+  });
 
   test("backends and doctor", async () => {
     const report = JSON.parse((await inside(["doctor", "--json"])).stdout);

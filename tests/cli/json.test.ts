@@ -124,9 +124,8 @@ describe("--jsonl", () => {
     [["generate", ...POD, "--check", "0"], "", 3],
   ];
   test.each(cases)("%p: lines of %s, then the summary", async (args, table, least) => {
-    const asked = [["--jsonl"], ["--format", "jsonl"]];
-    const outs = await Promise.all(asked.map(async (flags) => (await inside([...args, ...flags])).stdout));
-    for (const out of outs) {
+    for (const flags of [["--jsonl"], ["--format", "jsonl"]]) { // one after the other: they write the same output
+      const out = (await inside([...args, ...flags])).stdout;
       const lines = out.trimEnd().split("\n").map((line) => JSON.parse(line));
       expect(lines.length).toBeGreaterThan(least);
       for (const line of lines) expect(line.schema).toBe(SHAPES.get(args[0])!.schema);
@@ -176,7 +175,7 @@ describe("one form at a time", () => {
 
   test("before anything is read", async () => {
     for (const { name, arguments: wanted } of PRINTING) {
-      const words = wanted.map(({ choices }) => choices?.[0] ?? "missing.npy");
+      const words = wanted.map(({ choices }, i) => choices?.[0] ?? `missing_${i}.npy`);
       const { code, stderr } = await inside([name, ...words, "--json", "--jsonl"]);
       expect([name, code, stderr]).toEqual([name, 2, expect.stringContaining("Cannot use --json with --jsonl")]);
     }

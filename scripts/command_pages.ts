@@ -5,7 +5,16 @@ import { COMMANDS } from "../src/commands/mod.ts";
 
 /** Pages that explain what a command shows, by command. */
 const MORE: Readonly<Record<string, readonly string[]>> = {
-  attend: ["numerics.md", "features.md", "near-and-far.md", "state.md", "backends.md", "resume.md", "reliability.md"],
+  attend: [
+    "numerics.md",
+    "features.md",
+    "near-and-far.md",
+    "state.md",
+    "backends.md",
+    "resume.md",
+    "batch.md",
+    "reliability.md",
+  ],
   compare: ["compare.md", "features.md"],
   tune: ["choosing.md", "near-and-far.md"],
   state: ["state.md", "features.md"],

@@ -18,8 +18,9 @@ import {
   temporaryFile,
   temporaryFolder,
 } from "./disk.ts";
+import { isStandardOutput, outputKind, whereIs } from "./disk_names.ts";
 import { InputError, UsageError } from "./errors.ts";
-import { PipeWriter } from "./pipe_writer.ts";
+import { StreamSink } from "./stream_sink.ts";
 import { code, endError, readError, writeError } from "./system_errors.ts";
 
 /** Bytes that can be read at any position. */
@@ -263,14 +264,14 @@ export class SpoolFile implements ByteSource {
  * written as they are. Throws UsageError for a path that cannot be written.
  */
 export function openOutput(path: string): ByteSink {
-  if (path === "-" || path === "/dev/stdout") return new StreamSink("standard output", 1, false);
+  if (isStandardOutput(path)) return new StreamSink("standard output", 1);
+  const kind = outputKind(path);
+  if (kind === "folder") throw new UsageError(`Cannot write "${path}": it is a directory, name a file in it`);
+  if (kind === "pipe") return new StreamSink(path, null);
   try {
-    const stat = fs.statSync(path, { throwIfNoEntry: false });
-    if (stat?.isDirectory()) throw new UsageError(`Cannot write "${path}": it is a directory, name a file in it`);
-    if (stat?.isCharacterDevice() || stat?.isFIFO()) return new StreamSink(path, fs.openSync(path, "w"), true);
-    if (stat && !stat.isFile()) throw new UsageError(`Cannot write "${path}": it is neither a file nor a pipe`);
-    // A link stays a link: its target is replaced.
-    return new FileSink(path, stat ? fs.realpathSync(path) : path);
+    if (kind === "device") return new StreamSink(path, fs.openSync(path, "w"));
+    // A link stays a link: what it leads to is replaced, or made.
+    return new FileSink(path, whereIs(path));
   } catch (error) {
     throw writeError(error, path);
   }
@@ -286,6 +287,7 @@ class FileSink implements ByteSink {
   readonly sequential = false;
   readonly #file: DiskFile;
   readonly #target: string;
+  #named = false;
 
   constructor(readonly path: string, target: string, file = temporaryFile(target, 0o666, { name: path })) {
     this.#target = target;
@@ -308,48 +310,16 @@ class FileSink implements ByteSink {
       throw writeError(error, this.path);
     }
     temporaries.keep(this.#file.path);
+    this.#named = true;
   }
 
-  /** After `commit` the temporary name is free again and there is nothing to remove. */
+  /** After `commit` there is nothing to remove. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       this.#file.close();
     } finally {
-      temporaries.remove(this.#file.path);
+      if (!this.#named) temporaries.remove(this.#file.path);
     }
-  }
-}
-
-class StreamSink implements ByteSink {
-  readonly sequential = true;
-  #position = 0;
-  #fd: number;
-  readonly #pipe: PipeWriter;
-
-  constructor(readonly path: string, fd: number, readonly owned: boolean) {
-    this.#fd = fd;
-    this.#pipe = new PipeWriter(fd, path);
-  }
-
-  async write(bytes: Uint8Array, at: number): Promise<void> {
-    if (at !== this.#position) throw new RangeError(`${this.path} is at ${this.#position}, cannot write at ${at}`);
-    await this.#pipe.write(bytes);
-    this.#position += bytes.length;
-  }
-
-  async read(): Promise<void> {
-    throw new RangeError(`${this.path} cannot be read back`);
-  }
-
-  async commit(): Promise<void> {
-    await this.#pipe.drain();
-    await this[Symbol.asyncDispose]();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#pipe[Symbol.asyncDispose]();
-    if (this.owned && this.#fd >= 0) fs.closeSync(this.#fd);
-    this.#fd = -1;
   }
 }
 

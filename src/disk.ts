@@ -1,7 +1,7 @@
-/** Descriptors and temporary files: what bytes.ts stands on. Only these two files touch node:fs. */
+/** Descriptors and temporary files: what bytes.ts stands on. Only these two files and disk_names.ts touch node:fs. */
 import * as fs from "node:fs";
-import { hostname, tmpdir } from "node:os";
-import { basename, dirname, join, resolve } from "node:path";
+import { tmpdir } from "node:os";
+import { basename, dirname, join } from "node:path";
 import { changeError, code, endError, readError, writeError } from "./system_errors.ts";
 
 /** Bytes copied at a time. */
@@ -266,49 +266,6 @@ export const disk: Disk = {
   },
 };
 
-/** Where a path leads: through links where something is there, else as an absolute path. */
-export const whereIs = (path: string): string => fs.existsSync(path) ? fs.realpathSync(path) : resolve(path);
-
-/** A process, told from others that had its number before or have it in another container. */
-export interface ProcessMark {
-  readonly pid: number;
-  /** When it started, in the system's own count. */
-  readonly started: string;
-  /** The machine since it was started, and the processes that see each other. */
-  readonly place: string;
-  readonly host: string;
-}
-
-/** Marks of processes are read from /proc; elsewhere numbers are 0 and places unknown. */
-export function ownMark(): ProcessMark {
-  try {
-    const { pid, started } = processStat("self")!;
-    const boot = fs.readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
-    return { pid, started, place: `${boot} ${fs.readlinkSync("/proc/self/ns/pid")}`, host: hostname() };
-  } catch {
-    return { pid: 0, started: "", place: "", host: hostname() };
-  }
-}
-
-/** Whether a process still runs; null where it cannot be known from here. */
-export function runs(mark: ProcessMark): boolean | null {
-  const own = ownMark();
-  if (own.place === "" || own.place !== mark.place) return null;
-  const stat = processStat(String(mark.pid));
-  return stat !== null && stat.started === mark.started && stat.state !== "Z" && stat.state !== "X";
-}
-
-function processStat(name: string): { pid: number; state: string; started: string } | null {
-  try {
-    const text = fs.readFileSync(`/proc/${name}/stat`, "latin1");
-    // Its second word is a name in brackets, which may hold anything.
-    const rest = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    return { pid: Number.parseInt(text), state: rest[0], started: rest[19] };
-  } catch {
-    return null;
-  }
-}
-
 /** A file in the temporary folder, as `temporaryFile` makes one. */
 export function passingFile(): DiskFile {
   const folder = tmpdir();
@@ -328,6 +285,41 @@ export async function readSome(fd: number, into: Uint8Array, name: string): Prom
     }
   }
 }
+
+/**
+ * Opens a named pipe for writing when somebody reads it. Until then it is asked again and again, since a call that waits for the reader would
+ * keep Ctrl-C and SIGTERM from being heard. Throws what the system says.
+ */
+export async function openPipe(path: string): Promise<number> {
+  for (;;) {
+    try {
+      const probe = openRead(path);
+      try {
+        return fs.openSync(path, "w"); // does not wait any more, and its writes do
+      } finally {
+        fs.closeSync(probe);
+      }
+    } catch (error) {
+      if (code(error) !== "ENXIO") throw error;
+      await pause();
+    }
+  }
+}
+
+/** Lets whoever waits for the first bytes of a named pipe see its end. */
+export function endPipe(path: string): void {
+  try {
+    fs.closeSync(openRead(path));
+  } catch {
+    return; // nobody waits
+  }
+}
+
+/** Opens a named pipe that somebody reads; ENXIO where nobody does. */
+const openRead = (path: string) => fs.openSync(path, fs.constants.O_WRONLY | fs.constants.O_NONBLOCK);
+
+/** Closes a descriptor of our own. */
+export const closeDescriptor = (fd: number): void => fs.closeSync(fd);
 
 /** Writes all of `bytes` at a position, or at the end of a pipe (null). Throws what the system says. */
 export async function writeFully(fd: number, bytes: Uint8Array, at: number | null): Promise<void> {

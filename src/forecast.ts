@@ -72,6 +72,9 @@ export interface Forecast {
   };
   /** Largest resident memory of the trial: a run takes as much or somewhat more, whatever its length; null without a trial. */
   readonly memoryBytes: number | null;
+  /** With `--max-memory`: the ceiling, and what the process is counted on to take at most. */
+  readonly maxBytes: number | null;
+  readonly plannedBytes: number | null;
   /** Of the trial's rows among themselves, as if they were all; null without a trial or a check. */
   readonly error: Pick<ErrorReport, "rowsChecked" | "relativeL2" | "uniformBaseline" | "skill" | "phi"> | null;
   /** What this does not tell. */
@@ -85,6 +88,7 @@ export interface ForecastOptions {
   readonly backend: Backend;
   readonly refused: readonly Refusal[];
   readonly tileRows: number | undefined;
+  readonly memory: { readonly maxBytes: number; readonly plannedBytes: number } | null;
   readonly check: number;
   readonly redraws: number;
   readonly health: boolean;
@@ -143,6 +147,8 @@ export async function forecast(options: ForecastOptions): Promise<Forecast> {
     bytes: { read: passes.reduce((sum, pass) => sum + pass.bytes, 0), written, spooled },
     flops: { ...flops, attention: work ?? flops.attention },
     ...found,
+    maxBytes: options.memory?.maxBytes ?? null,
+    plannedBytes: options.memory?.plannedBytes ?? null,
     notes: [
       ...(auto
         ? ["what --features auto takes is decided by trials when it runs; figures are of hyperbolic features"]

@@ -7,7 +7,8 @@
  */
 import { dirname } from "node:path";
 import type { ByteSink } from "./bytes.ts";
-import { type Disk, disk as ownDisk, type OpenFile, whereIs } from "./disk.ts";
+import { type Disk, disk as ownDisk, type OpenFile } from "./disk.ts";
+import { whereIs } from "./disk_names.ts";
 import { InputError } from "./errors.ts";
 
 /** What the files of one output are called. */

@@ -8,11 +8,12 @@ import { code } from "./system_errors.ts";
 export interface PipeStart {
   readonly fd: number;
   /** Counters and lengths: pipe_ring.ts. */
-  readonly control: Int32Array;
-  readonly slots: Uint8Array;
+  readonly control: SharedArrayBuffer;
+  readonly slots: SharedArrayBuffer;
 }
 
-const { fd, control, slots } = workerData as PipeStart;
+const { fd, ...shared } = workerData as PipeStart;
+const [control, slots] = [new Int32Array(shared.control), new Uint8Array(shared.slots)];
 try {
   for (let done = 0; Atomics.load(control, CLOSED) === 0;) {
     if (Atomics.load(control, FILLED) === done) {

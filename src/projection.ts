@@ -206,8 +206,28 @@ export interface DrawnProjection {
   readonly hadamard: HadamardFactors | null;
 }
 
-/** Draws W, and its factors where it has some. Streams: (seed, draw, matrix, block + 1); norms have (seed, draw, matrix, 0). */
+/** Projections with more numbers are drawn anew each time. */
+const KEPT_NUMBERS = 2 ** 17;
+/** The last one that was drawn, by its options: many short inputs are attended to with the same. */
+let kept: { readonly key: string; readonly drawn: DrawnProjection } | null = null;
+
+/** A projection by its options, its caller's own; the last one is not drawn again. */
 export function drawFactored(options: ProjectionOptions): DrawnProjection {
+  const { kind, projections, headDim, matrices, norms, seed, draw } = options;
+  const key = JSON.stringify([kind, projections, headDim, matrices, norms, seed, draw]);
+  if (kept?.key === key) return copyOf(kept.drawn);
+  const drawn = drawNow(options);
+  if (drawn.weights.length <= KEPT_NUMBERS) kept = { key, drawn: copyOf(drawn) };
+  return drawn;
+}
+
+function copyOf({ weights, hadamard }: DrawnProjection): DrawnProjection {
+  const factors = hadamard && { ...hadamard, signs: hadamard.signs.slice(), norms: hadamard.norms.slice() };
+  return { weights: weights.slice(), hadamard: factors };
+}
+
+/** Draws W, and its factors where it has some. Streams: (seed, draw, matrix, block + 1); norms have (seed, draw, matrix, 0). */
+function drawNow(options: ProjectionOptions): DrawnProjection {
   const { projections, headDim: d, matrices, seed, draw } = options;
   const kind = PROJECTIONS[options.kind];
   if (!kind) {

@@ -89,7 +89,8 @@ export interface Warning {
     | "leaks-future"
     | "fitted-ahead"
     | "keys-in-state"
-    | "gaps";
+    | "gaps"
+    | "memory";
   readonly message: string;
   readonly remedy: string;
 }
@@ -172,7 +173,9 @@ export interface Report {
   readonly tokensPerSecond: number;
   readonly flops: number;
   readonly gflopsPerSecond: number;
+  /** Largest resident memory of the process, and what it was to stay below (`--max-memory`; null: nothing was said). */
   readonly peakBytes: number;
+  readonly maxBytes: number | null;
   readonly counts: SessionCounts;
   /** Where an earlier run that was ended came to (`--resume`), whose times are counted in; null: this run did all. */
   readonly resumed: { readonly keyRows: number; readonly rows: number } | null;

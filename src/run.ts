@@ -85,6 +85,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
   const projected = parameters !== null && parameters.map.projection !== "none";
   const { info } = inputs.q;
   const fitted = run instanceof NearFarRun ? run.fitted : null;
+  const [peakBytes, maxBytes] = [options.peakBytes(), options.maxBytes ?? null];
   const gaps = inputs.gaps && { policy: inputs.gaps.policy, ...inputs.gaps.found };
   return {
     schema: REPORT_SCHEMA,
@@ -131,7 +132,8 @@ export async function attend(options: AttendOptions): Promise<Report> {
     tokensPerSecond: sizes.queryRows / (none ? seconds.total : seconds.compute),
     flops,
     gflopsPerSecond: none ? 0 : flops / seconds.compute / 1e9,
-    peakBytes: options.peakBytes(),
+    peakBytes,
+    maxBytes,
     counts,
     error,
     health,
@@ -143,6 +145,7 @@ export async function attend(options: AttendOptions): Promise<Report> {
       layered: layer !== undefined,
       shrinkFitted: options.shrinkFitted,
       gaps,
+      memory: { peakBytes, maxBytes, tileRows: shape.tileRows },
     }),
   };
 }

@@ -59,6 +59,8 @@ export interface AttendOptions {
   /** Inputs are computed from rows by a checkpoint's layer, which shares the clock: `flops` of its dense layers per row count. */
   readonly layer?: Report["layer"] & { readonly watch: Stopwatch; flops(rows: number): number };
   readonly peakBytes: () => number;
+  /** What the peak was planned to stay below. */
+  readonly maxBytes?: number;
   /** Called after every tile with rows done of `total`, over all passes. */
   readonly progress?: (stage: string, done: number, total: number) => void;
   readonly signal?: AbortSignal;

@@ -6,13 +6,14 @@
  * same inputs, settings, program, runtime and processor alone, which is why a journal says what it was begun with and is refused by others.
  */
 import type { SessionCounts } from "./backend.ts";
-import { type Disk, disk as ownDisk, type FileIdentity, ownMark, type ProcessMark, runs } from "./disk.ts";
+import { type Disk, disk as ownDisk, type FileIdentity } from "./disk.ts";
 import { InputError, TransientError, UsageError } from "./errors.ts";
 import type { FarState } from "./far_state.ts";
 import type { FittedNearFar } from "./fit_near_far.ts";
 import type { Fit } from "./fitted.ts";
 import { pack, unpack } from "./packed.ts";
 import { type PartialNames, PartialOutput, readJournal, removeJournal, replaceJournal } from "./partial_output.ts";
+import { isSame, ownMark, type ProcessMark, runs } from "./processes.ts";
 import type { MeanSums } from "./rules_uniform.ts";
 import type { State } from "./state.ts";
 import type { Stopwatch } from "./timing.ts";
@@ -76,8 +77,6 @@ export type Found = Pick<Written, "settings">;
 
 /** Share of the time that checkpoints may take: the next one waits for so many times as long as the last one took. */
 const PATIENCE = 9;
-/** Milliseconds that the journal of a process which cannot be seen from here has to be left alone. */
-const SILENCE = 60_000;
 
 export interface JournalOptions {
   /** The output as the user calls it. */
@@ -218,6 +217,9 @@ export class RunJournal implements Checkpoints, AsyncDisposable {
   }
 }
 
+/** Milliseconds that the journal of a process which cannot be seen from here is left alone; checkpoints come every so many seconds. */
+export const silence = (every: number): number => 60_000 + 3000 * every;
+
 const anew = ({ journal, partial }: PartialNames) => `remove "${journal}" and "${partial}" to begin anew`;
 
 /** Throws why a journal cannot be gone on with. */
@@ -247,19 +249,18 @@ function refuse(
     const what = changeOf(written.inputs[i], input);
     if (what) throw new InputError(`${cannot}: input "${input.path}" ${what} since; ${anew(names)}`);
   }
-  const self = owner.pid === written.owner.pid && owner.started === written.owner.started &&
-    owner.place === written.owner.place;
-  if (self) return; // a session goes on with what it stopped itself
+  if (isSame(owner, written.owner)) return; // a session goes on with what it stopped itself
   const alive = runs(written.owner);
   const since = now - written.time;
   const { pid, host } = written.owner;
   if (alive) throw new TransientError(`${cannot}: process ${pid} is at work on it, wait for its end`);
-  if (alive === null && since < SILENCE + 3000 * every) {
+  const patience = silence(every);
+  if (alive === null && since < patience) {
     throw new TransientError(
       `${cannot}: process ${pid} on ${host} wrote its journal ${
         Math.max(0, Math.round(since / 1000))
       } s ago and may still ` +
-        `be at work; try again in ${Math.ceil((SILENCE + 3000 * every - since) / 1000)} s`,
+        `be at work; try again in ${Math.ceil((patience - since) / 1000)} s`,
     );
   }
 }

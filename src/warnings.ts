@@ -5,7 +5,7 @@ import { FEATURE_MAPS, featureMap } from "./feature_map.ts";
 import type { Fit } from "./fitted.ts";
 import type { ErrorReport, Report, Warning } from "./report.ts";
 import { leaksFuture } from "./rules_table.ts";
-import { count } from "./words.ts";
+import { bytesText, count } from "./words.ts";
 
 /** What a reader of the report must be told. `layered`: inputs come from a checkpoint's layer, which has no near keys. */
 export function warningsFor(
@@ -13,13 +13,14 @@ export function warningsFor(
   sizes: { queryRows: number; keyRows: number },
   error: ErrorReport | null,
   counts: SessionCounts,
-  { fit = null, before = null, layered = false, shrinkFitted = false, gaps = null }: {
+  { fit = null, before = null, layered = false, shrinkFitted = false, gaps = null, memory = null }: {
     readonly fit?: Fit | null;
     /** The state that the run went on from. */
     readonly before?: { readonly path: string; readonly state: { readonly keys: number } } | null;
     readonly gaps?: Report["input"]["gaps"];
     readonly layered?: boolean;
     readonly shrinkFitted?: boolean;
+    readonly memory?: Pick<Report, "peakBytes" | "maxBytes"> & { readonly tileRows: number } | null;
   } = {},
 ): Warning[] {
   const warnings: Warning[] = [];
@@ -115,6 +116,17 @@ export function warningsFor(
       remedy: attention.nearFar?.far === "none" && attention.nearFar.window === 0 && attention.causal
         ? "give --window 1 or more, or a far field: heavy keys are known only after a block of rows"
         : "check the mask",
+    });
+  }
+  if (memory && memory.maxBytes !== null && memory.peakBytes > memory.maxBytes) {
+    warnings.push({
+      code: "memory",
+      message: `The process took ${bytesText(memory.peakBytes)}, more than the ${
+        bytesText(memory.maxBytes)
+      } of --max-memory`,
+      remedy: memory.tileRows > 64
+        ? "use a smaller --tile, and report this: memory is planned so that it does not happen"
+        : "report this: memory is planned so that it does not happen",
     });
   }
   return warnings;

@@ -140,8 +140,7 @@ export const wasm = {
     const shared = new SharedMemory();
     const compiled = await compileKernels(build);
     const kernels = instantiate(compiled.module, shared.memory);
-    const pool = new Pool(threads, compiled.module, kernels, shared, profile);
-    if (eager) pool.start();
+    const pool = new Pool(threads, compiled.module, kernels, shared, profile, eager);
     return new WasmBackend(pool, shared, kernels, compiled.build);
   },
 } as const satisfies Driver;

@@ -95,7 +95,9 @@ export class WasmExact implements ExactKernels {
     const before = this.#done;
     const work = (async () => {
       await this.#gate;
-      await this.pool.runAll(this.#calls(k.rows, placed!));
+      const { heads, headDim, valueDim } = this.plan;
+      const pairs = Math.ceil(this.#rows / BLOCK) * BLOCK * k.rows * heads;
+      await this.pool.runAll(this.#calls(k.rows, placed!), pairs * 2 * (headDim + valueDim));
     })();
     this.#done = Promise.all([before, work]);
     this.#done.catch(() => {}); // reported to the caller below

@@ -187,7 +187,7 @@ export class WasmLinear implements TileKernels {
             ["keys", plan, head, head % matrices, 0, projections, ...where],
           ];
         });
-        await this.pool.share(tasks, this.#scratch);
+        await this.pool.share(tasks, this.#scratch, this.#work(k.rows * kvHeads));
         const state = this.#read(slot.sums.slice(0, kvHeads), put.seen);
         for (let i = kvHeads; i < slot.sums.length; i += kvHeads) {
           const piece = this.#read(slot.sums.slice(i, i + kvHeads), 0);
@@ -252,8 +252,14 @@ export class WasmLinear implements TileKernels {
       const what = [plan, head, key % matrices, 0, projections, q, from, to];
       return [["queries", ...what, states[key].at, out, slot.denominators, 0, SCRATCH]];
     });
-    await this.pool.share(tasks, this.#scratch);
+    await this.pool.share(tasks, this.#scratch, this.#work(rows * heads));
     return this.#output(rows, slot, into);
+  }
+
+  /** Floating-point operations of the features of some rows and heads, and of what is summed or answered by them. */
+  #work(cells: number): number {
+    const { headDim, valueDim, parameters: { projections, features } } = this.plan;
+    return cells * 2 * (headDim * projections + features * (valueDim + 1));
   }
 
   #keyHead(head: number): number {
@@ -312,8 +318,10 @@ export class WasmLinear implements TileKernels {
       () => void ([base, rows, data] = [copyState(state), this.#keepRows(own), this.shared.keep(data)]),
       async (slot, { at, put }) => {
         const out = this.#outAddress(slot, into);
-        await this.pool.share(this.#causalTasks(q.rows, slot, at, put, out), this.#scratch);
-        if (this.#pieces > 1) await this.pool.share(this.#combineTasks(q.rows, slot, out), this.#scratch);
+        const { heads, kvHeads } = this.plan;
+        const work = this.#work(q.rows * (heads + kvHeads));
+        await this.pool.share(this.#causalTasks(q.rows, slot, at, put, out), this.#scratch, work);
+        if (this.#pieces > 1) await this.pool.share(this.#combineTasks(q.rows, slot, out), this.#scratch, work);
         return { ...this.#output(q.rows, slot, into), own: this.#read(slot.own, put.seen) };
       },
     );

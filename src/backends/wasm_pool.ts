@@ -9,7 +9,7 @@
  *              (medians of 5 runs in turns). What is missing is the main thread's own work, a tenth of a core.
  *
  * Starting two threads takes 40 ms on Bun and 160 ms on Deno, as long as some thousand rows do, so the first jobs run on the
- * main thread and threads start when these have taken `PATIENCE`. Which thread runs a job changes no bit of its result.
+ * main thread and threads start when these have taken `PATIENCE`; small jobs are done there even then. Which thread runs a job changes no bit of its result.
  */
 import { Worker } from "node:worker_threads";
 import { THREADS } from "../threads.ts";
@@ -25,6 +25,12 @@ interface Waiting {
 
 /** Milliseconds of work that the main thread does itself before it starts threads. */
 const PATIENCE = 80;
+
+/**
+ * Floating-point operations of a job that the main thread does itself while no thread has anything to do: 0.1 ms of work at most, where
+ * waking a thread and hearing from it takes as long, and many times that on a busy machine.
+ */
+const SMALL = 2 ** 21;
 
 /** Bytes of one thread's stage times. */
 const STAGE_BYTES = 64;
@@ -55,11 +61,14 @@ export class Pool {
     readonly kernels: Kernels,
     readonly shared: SharedMemory,
     readonly profile: boolean,
+    /** Threads do all from the beginning, small jobs too. */
+    readonly eager = false,
   ) {
     // All memory first: it must not grow while a thread chooses its tile.
     this.#trials = Array.from({ length: threads }, () => shared.allocate(PRODUCT_BYTES));
     if (profile) { for (let i = 0; i < threads; i++) this.#stages.push(shared.allocate(STAGE_BYTES)); }
     for (const at of this.#stages) shared.doubles(at, STAGE_BYTES / 8).fill(0);
+    if (eager) this.start();
   }
 
   /** Starts the threads, if they have not been. */
@@ -91,29 +100,35 @@ export class Pool {
     this.#waiting.push(waiting);
   }
 
-  /** Runs one list of calls per thread; settles when all are done. Rejects with TransientError when a thread is gone. */
-  async runAll(lists: readonly (readonly Call[])[]): Promise<void> {
-    await this.#post(lists.flatMap((calls, thread) => {
+  /**
+   * Runs one list of calls per thread; settles when all are done. Rejects with TransientError when a thread is gone.
+   * @param work about how many floating-point operations they are together
+   */
+  async runAll(lists: readonly (readonly Call[])[], work = Infinity): Promise<void> {
+    const posts = lists.flatMap((calls, thread) => {
       return calls.length === 0
         ? []
         : [{ thread, job: { id: ++this.#last, tasks: [calls], counter: null, scratch: 0 } }];
-    }));
+    });
+    await this.#post(posts, work);
   }
 
   /**
    * Runs independent tasks, each on the first thread that is free for it, so that a slow thread holds nobody up; settles when all
    * are done. No order between these tasks and those of other jobs.
    * @param scratch each thread's own memory, for calls that name SCRATCH
+   * @param work about how many floating-point operations they are together
    */
-  async share(tasks: readonly (readonly Call[])[], scratch: readonly number[]): Promise<void> {
+  async share(tasks: readonly (readonly Call[])[], scratch: readonly number[], work = Infinity): Promise<void> {
     const counter = ++this.#shared % COUNTERS;
     this.#taken[counter] = 0;
     const threads = Array.from({ length: this.threads }, (_, thread) => thread);
     // Fewer tasks than threads go to those that have least to do.
     if (tasks.length < this.threads) threads.sort((a, b) => this.#load(a) - this.#load(b)).length = tasks.length;
-    await this.#post(threads.map((thread) => {
+    const posts = threads.map((thread) => {
       return { thread, job: { id: ++this.#last, tasks, counter, scratch: scratch[thread] } };
-    }));
+    });
+    await this.#post(posts, work);
   }
 
   #load(thread: number): number {
@@ -121,9 +136,13 @@ export class Pool {
   }
 
   /** Gives jobs to threads, each after all that this thread was given before. */
-  async #post(posts: readonly { readonly thread: number; readonly job: Job }[]): Promise<void> {
+  async #post(posts: readonly { readonly thread: number; readonly job: Job }[], work: number): Promise<void> {
     if (this.#failure) throw this.#failure;
     if (this.#closing) throw new Error("the wasm backend is closed");
+    // Not while a thread is at work: jobs of one thread keep their order and its memory to themselves.
+    if (work <= SMALL && !this.eager && this.#waiting.every(({ size }) => size === 0)) {
+      return this.#runHere(posts, false);
+    }
     if (this.#workers.length === 0) {
       if (this.#spent < PATIENCE) return this.#runHere(posts);
       this.start();
@@ -142,13 +161,13 @@ export class Pool {
   }
 
   /** Does the threads' jobs on the main thread. */
-  #runHere(posts: readonly { readonly thread: number; readonly job: Job }[]): void {
+  #runHere(posts: readonly { readonly thread: number; readonly job: Job }[], counts = true): void {
     const from = performance.now();
     for (const { thread, job } of posts) {
       this.kernels.profileInto(this.#stages[thread] ?? 0);
       runJob(this.kernels, job, this.#taken);
     }
-    this.#spent += performance.now() - from;
+    if (counts) this.#spent += performance.now() - from;
   }
 
   /** Settles when no thread runs anything: only then may the memory grow. */

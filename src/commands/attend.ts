@@ -7,6 +7,7 @@ import {
   COMMON_FLAGS,
   FORMAT_FLAG,
   fraction,
+  MAX_MEMORY_FLAG,
   PLOT_FLAGS,
   positiveNumber,
   REPORT_FLAG,
@@ -33,8 +34,16 @@ const FLAGS: readonly Flag[] = [
     name: "output",
     short: "o",
     value: "FILE",
-    summary: "write the output: .npy, .npz or .safetensors; - is stdout (.npy)",
+    summary: "write the output: .npy, .npz or .safetensors; - is stdout (.npy); with --batch a folder",
     files: TENSOR_FILES,
+    writes: "folder",
+  },
+  {
+    name: "batch",
+    value: "LIST",
+    summary:
+      "attend to many inputs, one path a line of LIST (- is stdin), after a tab the output's name (docs/batch.md)",
+    files: [],
   },
   BACKEND_FLAG,
   THREADS_FLAG,
@@ -93,6 +102,8 @@ const FLAGS: readonly Flag[] = [
     value: "FILE",
     summary: "write the state with these keys: .safetensors; may be the file of --state-in",
     files: STATE_FILES,
+    writes: "file",
+    replaces: "state-in",
   },
   {
     name: "on-nan",
@@ -136,7 +147,8 @@ const FLAGS: readonly Flag[] = [
   {
     name: "resume",
     summary:
-      "keep checkpoints beside the output, and go on from those of a run that was ended: the same bytes as without the end",
+      "keep checkpoints beside the output, and go on from those of a run that was ended: the same bytes as without the end; " +
+      "with --batch leave out inputs whose output is there",
   },
   {
     name: "checkpoint-seconds",
@@ -152,6 +164,7 @@ const FLAGS: readonly Flag[] = [
   },
   { name: "profile", summary: "measure and report the time of every stage of the computation (wasm)" },
   TILE_FLAG,
+  MAX_MEMORY_FLAG,
   REPORT_FLAG,
   FORMAT_FLAG,
   ...PLOT_FLAGS,
@@ -172,10 +185,15 @@ export const attend: Command = {
     "performer attend qkv.npz --window 64 --heavy 64 --far taylor1",
     "performer attend input.npy --heads 8 -o output.npy --dry-run",
     "performer attend input.npy --heads 8 -o output.npy --resume",
+    "performer attend --batch list.txt --heads 8 -o attended --jsonl",
     "performer attend rows.npy --weights model.pt --layer 2 -o attended.npy",
   ],
   makesTensor: true,
   async run(invocation, terminal) {
+    if (invocation.flags.batch !== undefined) {
+      const { runBatch } = await import("./attend_batch.ts");
+      return await runBatch(invocation, terminal);
+    }
     const { runAttend } = await import("./attend_run.ts");
     return await runAttend(invocation, terminal);
   },

@@ -21,12 +21,8 @@ export async function runDry(asked: Invocation, terminal: Terminal): Promise<num
     throw new UsageError(`Cannot use --dry-run with --format ${format}: expected text, json or jsonl`);
   }
   await using open = new AsyncDisposableStack();
-  const { chosen, attention, opened, sizes, backend, refused } = await openAttention(
-    invocation,
-    terminal,
-    open,
-    before,
-  );
+  const opening = await openAttention(invocation, terminal, open, before);
+  const { chosen, attention, opened, sizes, backend, refused, tileRows, memory } = opening;
   const columns = chosen ? { heads: 1, valueDim: chosen.layout.out.outputs } : {};
   const output = outputOf(flags, opened, { ...sizes, ...columns });
   const { inputs } = opened;
@@ -38,7 +34,8 @@ export async function runDry(asked: Invocation, terminal: Terminal): Promise<num
     before,
     backend,
     refused,
-    tileRows: flags.tile as number | undefined,
+    tileRows,
+    memory,
     check: Number(flags.check),
     redraws: Number(flags.redraws),
     health: flags.health === true,

@@ -1,7 +1,7 @@
 /** From a command line to open inputs and an open backend: what `attend` begins with, whether it runs or only says what it would do. */
 import { type Attention, decayFor, expectedWork, isExact, isNone, type Sizes } from "../attention.ts";
 import type { Backend } from "../backend.ts";
-import { openFirst, parseBackendList } from "../backends/mod.ts";
+import { openFirst, type OpenSettings, parseBackendList, type Wish } from "../backends/mod.ts";
 import { UsageError } from "../errors.ts";
 import { AUTO, featureMap } from "../feature_map.ts";
 import { planFit, readsAhead } from "../fit.ts";
@@ -11,6 +11,7 @@ import { checkAccepted } from "../run_near_far.ts";
 import type { StateFile } from "../state_file.ts";
 import { attentionFrom, type OpenedInputs, openInputs } from "./attend_files.ts";
 import { chooseLayer, type ChosenLayer, layerAttention, layerSizes } from "./attend_layer.ts";
+import type { MemoryPlanner } from "./attend_memory.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { speedsFile } from "./flags.ts";
 import { attentionOf, refuseStateOut, requireSizes } from "./state_flags.ts";
@@ -24,6 +25,10 @@ export interface OpenedAttention {
   readonly sizes: Sizes;
   readonly backend: Backend;
   readonly refused: readonly Refusal[];
+  /** Rows per tile: `--tile`, or fewer where `--max-memory` wants them. */
+  readonly tileRows: number | undefined;
+  /** `--max-memory`, and what the process is counted on to take; null without. */
+  readonly memory: { readonly maxBytes: number; readonly plannedBytes: number } | null;
 }
 
 /**
@@ -37,15 +42,7 @@ export async function openAttention(
   before: StateFile | null,
 ): Promise<OpenedAttention> {
   const { flags } = invocation;
-  const candidates = parseBackendList(String(flags.backend));
-  const chosen = open.use(await chooseLayer(invocation));
-  const attention = before
-    ? attentionOf(before, flags.causal === true)
-    : chosen
-    ? await layerAttention(chosen, invocation)
-    : await attentionFrom(invocation);
-  refuseContradictions(flags, attention);
-  refuseStateOut(invocation, attention);
+  const { chosen, attention } = await askedAttention(invocation, open, before);
   const auto = attention.features === AUTO;
   const fitted = before ? null : planFit(attention, chosen !== null);
   const { shrink, nearFar } = attention;
@@ -64,17 +61,96 @@ export async function openAttention(
       }`,
     );
   }
-  const { backend, refused } = await (terminal.openFirst ?? openFirst)(candidates, {
+  const planner = flags["max-memory"] === undefined
+    ? null
+    : new (await import("./attend_memory.ts")).MemoryPlanner(invocation, terminal, {
+      attention,
+      sizes,
+      opened,
+      layered: chosen !== null,
+    });
+  const known = {
+    work,
+    accept: (candidate: Backend) => checkAccepted(candidate, attention, sizes, flags.tile as number | undefined),
+  };
+  const { backend, refused } = await openBackend(invocation, terminal, attention, known, planner);
+  open.use(backend);
+  return {
+    chosen,
+    attention,
+    opened,
+    sizes,
+    backend,
+    refused,
+    tileRows: planner?.plan.tileRows ?? flags.tile as number | undefined,
+    memory: planner && { maxBytes: planner.ceiling, plannedBytes: planner.plan.bytes },
+  };
+}
+
+/** The first backend whose run stays below a ceiling, with as many threads as that allows. */
+async function openBelow(
+  planner: MemoryPlanner,
+  wishes: readonly Wish[],
+  settings: OpenSettings,
+  opening: typeof openFirst,
+): Promise<{ backend: Backend; refused: readonly Refusal[] }> {
+  const known = planner.candidates(wishes);
+  const accept = (candidate: Backend) => {
+    settings.accept?.(candidate);
+    planner.accept(candidate);
+  };
+  const first = await opening(known.wishes, { ...settings, accept }).catch((error) => {
+    throw planner.refusal(error);
+  });
+  const refused = [...known.refused, ...first.refused];
+  const { threads } = planner.plan;
+  if (threads >= (first.backend.threads ?? 1)) return { ...first, refused };
+  await first.backend[Symbol.asyncDispose]();
+  const wish = known.wishes.filter(({ name }) => name === first.backend.name);
+  return { ...await opening(wish, { ...settings, threads, accept: settings.accept }), refused };
+}
+
+/** What the flags say, before any input is open. Throws UsageError where they contradict each other; `open` closes a checkpoint. */
+export async function askedAttention(
+  invocation: Invocation,
+  open: AsyncDisposableStack,
+  before: StateFile | null,
+): Promise<Pick<OpenedAttention, "chosen" | "attention">> {
+  const { flags } = invocation;
+  parseBackendList(String(flags.backend));
+  const chosen = open.use(await chooseLayer(invocation));
+  const attention = before
+    ? attentionOf(before, flags.causal === true)
+    : chosen
+    ? await layerAttention(chosen, invocation)
+    : await attentionFrom(invocation);
+  refuseContradictions(flags, attention);
+  refuseStateOut(invocation, attention);
+  return { chosen, attention };
+}
+
+/**
+ * Opens the first backend of `--backend` that will do, or takes one that is open. Throws UnsupportedError where none does, UsageError where
+ * none stays below the ceiling of `planner`.
+ */
+export async function openBackend(
+  { flags }: Invocation,
+  terminal: Terminal,
+  attention: Attention,
+  ahead: Pick<OpenSettings, "work" | "accept">,
+  planner: MemoryPlanner | null = null,
+): Promise<Pick<OpenedAttention, "backend" | "refused">> {
+  const wishes = parseBackendList(String(flags.backend));
+  const settings = {
     threads: flags.threads as number | undefined,
     profile: flags.profile === true,
     speeds: speedsFile(terminal.env),
-    work,
-    nearFar: Boolean(nearFar) || auto,
-    accept: (candidate) => checkAccepted(candidate, attention, sizes, flags.tile as number | undefined),
+    nearFar: Boolean(attention.nearFar) || attention.features === AUTO,
     hybrid: attention.features === "hybrid",
-  });
-  open.use(backend);
-  return { chosen, attention, opened, sizes, backend, refused };
+    ...ahead,
+  };
+  const opening = terminal.openFirst ?? openFirst;
+  return planner ? await openBelow(planner, wishes, settings, opening) : await opening(wishes, settings);
 }
 
 /** Flags that cannot be kept together are refused before anything is computed. */

@@ -8,7 +8,7 @@ import { changeTime, openFile } from "../bytes.ts";
 import { disk, temporaries } from "../disk.ts";
 import { UsageError } from "../errors.ts";
 import { openSink, outputFormat } from "../formats/sink.ts";
-import { type PartialNames, partialNames } from "../partial_output.ts";
+import { partialNames } from "../partial_output.ts";
 import { type Found, type JournalInput, RunJournal } from "../run_journal.ts";
 import type { TensorSink } from "../tensor.ts";
 import { VERSION } from "../version.ts";
@@ -17,6 +17,11 @@ import type { Invocation, Terminal } from "./command.ts";
 
 /** Flags that name input files: what is in them counts, as `inputs`. */
 const FILES = ["q", "k", "v", "mask", "projection-matrix", "state-in"] as const;
+/** Flags that say what is reported, and how. */
+export const REPORTING = [
+  ...["redraws", "health", "max-error", "profile", "report", "format", "plot", "no-plot", "ascii"],
+  ...["json", "jsonl", "quiet", "verbose", "no-color"],
+] as const;
 /**
  * Flags that decide neither the output nor the error on its rows. Backend, threads and the output's type are settled when a run begins, and
  * stand in journals as what they were settled to.
@@ -24,8 +29,7 @@ const FILES = ["q", "k", "v", "mask", "projection-matrix", "state-in"] as const;
 const FREE: ReadonlySet<string> = new Set([
   ...FILES,
   ...["output", "output-dtype", "backend", "threads", "resume", "checkpoint-seconds", "dry-run"],
-  ...["redraws", "health", "max-error", "profile", "report", "format", "plot", "no-plot", "ascii"],
-  ...["json", "jsonl", "quiet", "verbose", "no-color"],
+  ...REPORTING,
 ]);
 /** Bytes of an input that are hashed: its header, and the first rows. */
 const HEAD_BYTES = 2 ** 16;
@@ -55,7 +59,7 @@ export async function resumingOf(invocation: Invocation, terminal: Terminal): Pr
   refuseFlags(flags);
   const path = String(flags.output);
   const names = partialNames(path);
-  const inputs = await inputsOf(invocation, names);
+  const inputs = await inputsOf(invocation);
   const found = await RunJournal.find(names);
   const every = Number(flags["checkpoint-seconds"]);
   return {
@@ -103,10 +107,9 @@ function refuseFlags(flags: Invocation["flags"]): void {
 /** Whether something lies there that is no file: a pipe, a device, a folder. */
 const isOther = (path: string): boolean => disk.identity(path) === null && changeTime(path) !== null;
 
-/** Every input file by its place on the command line. Throws UsageError for pipes, and for an input that is the output. */
+/** Every input file by its place on the command line. Throws UsageError for pipes. */
 async function inputsOf(
   { arguments: [input], flags }: Invocation,
-  names: PartialNames,
 ): Promise<{ role: string; file: JournalInput }[]> {
   const given = [["INPUT", input], ...FILES.map((name) => [`--${name}`, flags[name]])]
     .filter(([, path]) => path !== undefined) as [string, string][];
@@ -118,9 +121,6 @@ async function inputsOf(
     if (isOther(path)) throw new UsageError(`Cannot use --resume with "${path}": only a file can be read again`);
     await using source = await openFile(path);
     const identity = disk.identity(path)!;
-    if (identity.path === names.output) {
-      throw new UsageError(`Cannot use --resume with output to the input "${path}": name another file`);
-    }
     const head = new Uint8Array(Math.min(HEAD_BYTES, source.byteLength));
     await source.read(head, 0);
     inputs.push({ role, file: { ...identity, head: createHash("sha256").update(head).digest("hex") } });

@@ -1,26 +1,13 @@
-/** The story of `attend`: open the inputs, open a backend, run, report. */
-import type { Attention } from "../attention.ts";
-import { TRIED_MAPS } from "../candidates.ts";
-import { UsageError } from "../errors.ts";
-import type { ChooseOptions } from "../choose.ts";
+/** The story of `attend`: run, and report. What a run is: attend_once.ts. */
 import { EXPORTERS } from "../exporters/mod.ts";
-import { AUTO } from "../feature_map.ts";
 import type { PlotStyle } from "../plots/style.ts";
 import type { Report } from "../report.ts";
-import { attend, sizesOf } from "../run.ts";
-import { shapeOf, type StateOptions } from "../run_base.ts";
-import { writeState } from "../state_file.ts";
-import { lambdaOf } from "../trial.ts";
-import { openOutputFor, outputOf } from "./attend_files.ts";
-import { openLayer } from "./attend_layer.ts";
-import { openAttention } from "./attend_open.ts";
-import { type Attempt, patiently } from "./attend_again.ts";
+import { attendOnce } from "./attend_once.ts";
 import type { Invocation, Terminal } from "./command.ts";
 import { formatOf, silent } from "./machine.ts";
 import { plotStyle } from "./plotting.ts";
 import { Progress, useColor } from "./progress.ts";
 import { openReportPage } from "./report_page.ts";
-import { continued } from "./state_flags.ts";
 
 /** Runs `performer attend`; returns the exit code. */
 export async function runAttend(invocation: Invocation, terminal: Terminal): Promise<number> {
@@ -33,11 +20,7 @@ export async function runAttend(invocation: Invocation, terminal: Terminal): Pro
   let report: Report;
   try {
     const keepRows = plot !== null || page !== null || terminal.found !== undefined;
-    report = await patiently(
-      invocation,
-      (words) => (progress.clear(), terminal.err(words)),
-      (attempt) => run(invocation, terminal, progress, keepRows, attempt),
-    );
+    report = await attendOnce(invocation, terminal, progress, { keepRows });
   } finally {
     progress.clear();
   }
@@ -45,96 +28,6 @@ export async function runAttend(invocation: Invocation, terminal: Terminal): Pro
   terminal.found?.(report);
   await print(report, invocation, terminal, plot);
   return verdict(report, invocation.flags["max-error"] as number | undefined, terminal);
-}
-
-/** Rows with NaN are counted and remembered in memory only: neither a checkpoint nor a state knows them. */
-function refuseGaps({ flags }: Invocation): void {
-  if (flags["on-nan"] === undefined || flags["on-nan"] === "error") return;
-  const other = ["resume", "state-in", "state-out"].find((name) => flags[name] !== undefined && flags[name] !== false);
-  if (other) throw new UsageError(`Cannot use --on-nan ${flags["on-nan"]} with --${other}: leave one of them out`);
-}
-
-async function run(
-  given: Invocation,
-  terminal: Terminal,
-  progress: Progress,
-  keepRows: boolean,
-  attempt: Attempt,
-): Promise<Report> {
-  refuseGaps(given);
-  const early = given.flags.resume === true || given.sources["checkpoint-seconds"] === "flag";
-  const asked = early ? await import("./attend_resume.ts") : null;
-  const resuming = await asked?.resumingOf(given, terminal);
-  const { invocation, before } = await continued(resuming?.invocation ?? given);
-  const { flags } = invocation;
-  await using open = new AsyncDisposableStack();
-  const { chosen, attention, opened, backend, refused } = await openAttention(invocation, terminal, open, before);
-  const wish = attempt.tileRows ?? flags.tile as number | undefined;
-  await using layer = chosen && await openLayer(chosen, backend, opened.inputs, wish);
-  const inputs = layer?.inputs ?? opened.inputs;
-  const sizes = sizesOf(inputs, attention.causal);
-  const columns = chosen ? { heads: 1, valueDim: chosen.layout.out.outputs } : {};
-  const output = outputOf(flags, opened, { ...sizes, ...columns });
-  const journal = resuming && output && open.use(await resuming.open({ attention, backend, sizes, output }));
-  const compute = async () => {
-    await using file = output &&
-      await openOutputFor(output, journal ? await asked?.resumedSink(journal, output) : undefined);
-    const { path = "", dtype = "", shape = [] } = file ?? {};
-    const sink = file && layer ? Object.assign(layer.sources.sink(file), { path, dtype, shape }) : file;
-    const choose = () => chooseSettings({ inputs, attention, backend, signal: terminal.signal });
-    const settled = await (journal && isOpen(attention) ? journal.choice(choose) : choose());
-    const lambda = lambdaOf(settled, sizes.heads);
-    attempt.tileRows = shapeOf(settled, sizes, backend.limits, layer?.tileRows ?? wish).tileRows;
-    return await attend({
-      inputs,
-      attention: settled,
-      lambda,
-      shrinkFitted: attention.shrink === "auto" && lambda !== null,
-      chosen: attention.features === AUTO,
-      backend,
-      refused,
-      tileRows: layer?.tileRows ?? wish,
-      layer: layer?.options,
-      check: Number(flags.check),
-      redraws: Number(flags.redraws),
-      health: flags.health === true,
-      keepRows,
-      sink,
-      state: before || flags["state-out"] !== undefined
-        ? { before, keep: keeper(flags["state-out"] as string | undefined) }
-        : undefined,
-      encoding: (flags.encode as string | undefined) ?? null,
-      peakBytes: terminal.peakBytes,
-      progress: (stage, done, total) => progress.update(stage, done, total),
-      signal: terminal.signal,
-      journal: journal ?? undefined,
-    });
-  };
-  if (!journal || !asked) return await compute();
-  return await asked.withJournal(journal, compute, (parting) => {
-    progress.clear();
-    terminal.err(`${parting}\n`);
-  });
-}
-
-/** Writes the state to `--state-out`, which may be the file that it came from. */
-function keeper(path: string | undefined): StateOptions["keep"] {
-  if (path === undefined) return undefined;
-  return async (after) => {
-    await writeState(path, after);
-    return path;
-  };
-}
-
-/** Whether something is left to choice. */
-const isOpen = ({ features, shrink }: Attention): boolean => features === AUTO || shrink === "auto";
-
-/** Decides what was left to choice; the code for it is loaded only then. */
-async function chooseSettings(options: Omit<ChooseOptions, "maps">): Promise<Attention> {
-  const { attention } = options;
-  if (!isOpen(attention)) return attention;
-  const { chooseAttention } = await import("../choose.ts");
-  return await chooseAttention({ ...options, maps: TRIED_MAPS });
 }
 
 /** The report goes to stdout, unless the tensor has it to itself. */

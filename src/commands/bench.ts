@@ -128,6 +128,7 @@ const FLAGS: readonly Flag[] = [
     value: "FILE",
     summary: "save the report as well: .json, .jsonl, .csv or .md",
     files: [".json", ".jsonl", ".csv", ".md"],
+    writes: "file",
   },
   FORMAT_FLAG,
   REPORT_FLAG,

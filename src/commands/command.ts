@@ -71,6 +71,10 @@ export interface Flag extends Offers {
   readonly parse?: (text: string) => unknown;
   /** May be given more than once: the value is a list. */
   readonly many?: boolean;
+  /** Names an output: a file ("-": standard output), or a folder as well (outputs.ts). */
+  readonly writes?: "file" | "folder";
+  /** Of an output: the flag whose file it may replace. */
+  readonly replaces?: string;
 }
 
 export interface Argument extends Offers {
@@ -79,8 +83,8 @@ export interface Argument extends Offers {
   readonly optional?: boolean;
   /** The last one may be given several times. */
   readonly many?: boolean;
-  /** An output: "-" is standard output there. */
-  readonly writes?: true;
+  /** Names an output; "-" is standard output there. */
+  readonly writes?: "file";
 }
 
 /** Where a value came from. */
@@ -101,6 +105,8 @@ export interface Command {
   readonly arguments: readonly Argument[];
   readonly flags: readonly Flag[];
   readonly examples: readonly string[];
+  /** false: outputs are not claimed, and two runs may write the same (outputs.ts). */
+  readonly claims?: false;
   /** `--output` is a tensor, which a session may give a name. */
   readonly makesTensor?: boolean;
   /** Runs it and returns the exit code. Loads what it needs when called, so that help stays fast. */

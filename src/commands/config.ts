@@ -14,6 +14,7 @@ import { COMMANDS } from "./mod.ts";
 /** Flags that describe one run and have no sensible default elsewhere. */
 export const PER_RUN: ReadonlySet<string> = new Set([
   "output",
+  "batch",
   "q",
   "k",
   "v",

@@ -14,7 +14,7 @@ export const convert: Command = {
     },
     {
       name: "OUT",
-      writes: true,
+      writes: "file",
       summary: "the file to write: .safetensors, .npz, or .npy for one tensor; - for a .npy on stdout",
       files: TENSOR_FILES,
     },

@@ -76,6 +76,7 @@ export const drift: Command = {
       value: "FILE",
       summary: "save the report as well: .json, .csv or .md",
       files: [".json", ".csv", ".md"],
+      writes: "file",
     },
     FORMAT_FLAG,
     ...COMMON_FLAGS,

@@ -23,18 +23,21 @@ const FLAGS: readonly Flag[] = [
     value: "PATH",
     summary: "FILE.svg, .png, .json, .csv or .vl.json; or a folder for all of them (default figure-NAME.svg here)",
     files: [".svg", ".png", ".json", ".csv"],
+    writes: "folder",
   },
   {
     name: "export-data",
     value: "FILE",
     summary: "write the numbers as well: .json or .csv",
     files: [".json", ".csv"],
+    writes: "file",
   },
   {
     name: "export-spec",
     value: "FILE",
     summary: "write the Vega-Lite specification as well, to be edited",
     files: [".json"],
+    writes: "file",
   },
   {
     name: "width",

@@ -16,6 +16,27 @@ export function wholeNumber(least: number): (text: string) => number {
   };
 }
 
+const SIZE_UNITS: Readonly<Record<string, number>> = {
+  "": 1,
+  b: 1,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12,
+  kib: 2 ** 10,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+  tib: 2 ** 40,
+};
+
+/** Bytes: "512MiB", "1.5GB", "2e9". */
+export function byteSize(text: string): number {
+  const match = /^\s*([0-9.]+(?:e\+?[0-9]+)?)\s*([a-z]*)\s*$/i.exec(text);
+  const bytes = Math.floor(Number(match?.[1] || NaN) * (SIZE_UNITS[match?.[2].toLowerCase() ?? ""] ?? NaN));
+  if (!(bytes >= 1 && Number.isSafeInteger(bytes))) throw new UsageError("expected a size such as 512MiB, 1GB or 2e9");
+  return bytes;
+}
+
 /** A number above 0. */
 export function positiveNumber(text: string): number {
   const value = text.trim() === "" ? NaN : Number(text);
@@ -143,6 +164,7 @@ export const REPORT_FLAG: Flag = {
   value: "FILE",
   summary: "write a page to show as well: one .html file with charts, tables and settings",
   files: [".html"],
+  writes: "file",
 };
 
 export const FORMAT_FLAG: Flag = {
@@ -161,6 +183,14 @@ export const THREADS_FLAG: Flag = {
   value: "N",
   summary: "threads that compute (wasm, onnx); one per core unless given",
   parse: wholeNumber(1),
+};
+
+export const MAX_MEMORY_FLAG: Flag = {
+  name: "max-memory",
+  value: "SIZE",
+  summary:
+    "most memory of the process, such as 512MiB or 2GB: tiles and threads are chosen to stay below it, or nothing is read (wasm, scalar)",
+  parse: byteSize,
 };
 
 /** Flags of commands that draw on a terminal. */

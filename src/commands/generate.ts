@@ -78,6 +78,7 @@ export const generate: Command = {
       value: "FILE",
       summary: "write prompt and new tokens: .npy, .npz or .safetensors, int32",
       files: TENSOR_FILES,
+      writes: "file",
     },
     CONFIG_FLAG,
     {

@@ -34,6 +34,8 @@ export async function execute(
   if (typeof chosen === "number") return chosen;
   const invocation = await configured(chosen.command, chosen.invocation, chosen.given, terminal);
   checkStdin(chosen.command, invocation, terminal);
+  const { takeOutputs } = await import("./outputs.ts");
+  using _claims = await takeOutputs(chosen.command, invocation);
   return await chosen.command.run(invocation, terminal);
 }
 

@@ -13,17 +13,19 @@ export function useColor(terminal: Terminal, flags: Readonly<Record<string, unkn
 
 export class Progress {
   readonly #enabled: boolean;
+  readonly #unit: string;
   #stage = "";
   #started = 0;
   #drawn = 0;
   #shown = false;
 
-  constructor(readonly terminal: Terminal, options: { enabled: boolean }) {
+  constructor(readonly terminal: Terminal, options: { enabled: boolean; unit?: string }) {
+    this.#unit = options.unit ?? "rows";
     this.#enabled = options.enabled && terminal.stderrTTY && terminal.env.TERM !== "dumb";
     if (this.#enabled) this.#draw("reading …");
   }
 
-  /** Rows done of `total` in this stage. */
+  /** Rows (or other units) done of `total` in this stage. */
   update(stage: string, done: number, total: number): void {
     if (!this.#enabled) return;
     const now = performance.now();
@@ -33,7 +35,7 @@ export class Progress {
     const seconds = (now - this.#started) / 1000;
     const rate = done / seconds;
     const left = seconds > 0.3 && done < total ? ` · ${duration((total - done) / rate)} left` : "";
-    const speed = seconds > 0.3 ? ` · ${count(rate)} rows/s` : "";
+    const speed = seconds > 0.3 ? ` · ${count(rate)} ${this.#unit}/s` : "";
     this.#draw(
       `${stage} ${count(done)} of ${count(total)} (${Math.floor(100 * done / Math.max(1, total))} %)${speed}${left}`,
     );

@@ -17,7 +17,6 @@ export class ReportPage implements AsyncDisposable {
     if (!/\.html?$/i.test(path)) {
       throw new UsageError(`Cannot use --report ${path}: expected a name that ends in .html`);
     }
-    if (path === invocation.flags.output) throw new UsageError(`Cannot use --report ${path}: --output writes there`);
     await requireDrawing(false);
     return new ReportPage(openOutput(path), contextOf(invocation, terminal));
   }

@@ -38,6 +38,7 @@ export const run: Command = {
       value: "FILE",
       summary: "write the outputs: .npy, .npz or .safetensors; - is stdout (.npy)",
       files: TENSOR_FILES,
+      writes: "file",
     },
     CONFIG_FLAG,
     MASK_FLAG,

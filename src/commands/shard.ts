@@ -32,6 +32,7 @@ const FLAGS: readonly Flag[] = [
       "with a plan of a model: the folder of the run (default the plan's); gather: .npy, .npz or .safetensors; " +
       "script: a file (default stdout)",
     files: [],
+    writes: "folder",
   },
   { name: "shards", value: "N", summary: "plan: how many; at least as many as machines", parse: wholeNumber(1) },
   {
@@ -111,6 +112,7 @@ export const shard: Command = {
     "performer shard script plan.json --engine slurm > run.sh",
     "performer shard plan tokens.npy --weights model.safetensors --config config.json --shards 16 -o plan.json",
   ],
+  claims: false, // engines repeat tasks, and run one twice to have it sooner
   async run(invocation, terminal) {
     const { runShard } = await import("./shard_run.ts");
     return await runShard(invocation, terminal);

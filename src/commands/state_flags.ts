@@ -134,7 +134,6 @@ export function refuseStateOut({ flags }: Pick<Invocation, "flags">, attention: 
   const out = flags["state-out"];
   if (out === undefined) return;
   refuseStateName(String(out));
-  if (out === flags.output) throw new UsageError(`Cannot write the output and the state to the same file "${out}"`);
   const why = flags.weights === undefined ? withoutState(attention) : "a checkpoint's layer has settings of its own";
   if (why) throw new UsageError(`Cannot use --state-out with ${whatOf(flags, attention)}: ${why}`);
 }

@@ -252,9 +252,6 @@ async function slide({ invocation, terminal, paths, progress, collector }: Story
   if (files.length < blocks) {
     throw new UsageError(`Cannot slide a window of ${blocks} blocks over "${paths[0]}": it has ${files.length}`);
   }
-  if (join(output, ".") === join(paths[0], ".")) {
-    throw new UsageError(`Cannot write windows to "${output}": the blocks lie there, name another folder`);
-  }
   // A window is called by its last block.
   const names = files.slice(blocks - 1).map((path) => basename(path));
   await prepareFolder(output, names);

@@ -14,6 +14,7 @@ const FILES = [
   "context-mask",
   "prompt",
   "state-in",
+  "batch",
   "like",
 ];
 /** These are members of one file where several of them are "-". */
@@ -31,7 +32,9 @@ export function checkStdin(
   ];
   if (readers.length === 0) return;
   if (terminal.stdinTTY) {
-    const what = { "--prompt": "the prompt", MODEL: "a model", "--weights": "a model" }[readers[0]] ?? "a tensor";
+    const what =
+      { "--prompt": "the prompt", MODEL: "a model", "--weights": "a model", "--batch": "a list" }[readers[0]] ??
+        "a tensor";
     throw new UsageError(`Cannot read ${what} from the terminal: pipe a file in (… < file), or name one`);
   }
   if (readers.length > 1 && !readers.every((reader) => MEMBERS.includes(reader))) {

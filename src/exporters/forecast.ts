@@ -26,10 +26,7 @@ export function forecastText(plan: Forecast, color: boolean): string {
     line("tiles", `${count(attention.tileRows)} rows`),
     line("arithmetic", arithmetic(flops)),
     line("time", timeWords(plan)),
-    line(
-      "memory",
-      plan.memoryBytes === null ? "not predicted" : `at least ${bytesText(plan.memoryBytes)}, the peak of the trial`,
-    ),
+    line("memory", memoryWords(plan)),
     line("error", error ? errorWords(error, plan) : noError(plan)),
     ...plan.notes.map((note) => line("note", note)),
   ];
@@ -75,6 +72,12 @@ function timeWords({ seconds: { read, compute, check, total }, basis }: Forecast
   }[basis.kind];
   if (total === null) return from;
   return `about ${duration(total)} without writing: ${parts} · ${from}`;
+}
+
+function memoryWords({ memoryBytes, maxBytes, plannedBytes }: Forecast): string {
+  const trial = memoryBytes === null ? "" : `at least ${bytesText(memoryBytes)}, the peak of the trial`;
+  if (maxBytes === null || plannedBytes === null) return trial || "not predicted";
+  return `${trial ? `${trial} · ` : ""}planned to stay below ${bytesText(plannedBytes)} of ${bytesText(maxBytes)}`;
 }
 
 function errorWords(

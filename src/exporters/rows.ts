@@ -37,5 +37,6 @@ export function flatten(report: Report): [string, string | number][] {
     ["worstVerdict", worst?.verdict ?? ""],
     ["worstEffectiveFeatures", worst?.effectiveFeatures?.median ?? ""],
     ["worstLogNormaliserBias", worst?.logNormaliserBias ?? ""],
+    ["maxBytes", report.maxBytes ?? ""],
   ];
 }

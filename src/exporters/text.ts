@@ -30,7 +30,8 @@ export const text: Exporter = (report, { color, verbose, picture = "" }) => {
   if (report.resumed) line("resumed", resumedWords(report));
   line("throughput", throughput(report));
   if (report.stages) line("stages", stages(report.stages));
-  line("memory", `${bytesText(report.peakBytes)} peak`);
+  const { peakBytes, maxBytes } = report;
+  line("memory", `${bytesText(peakBytes)} peak${maxBytes === null ? "" : ` of at most ${bytesText(maxBytes)}`}`);
   if (report.output) {
     line("output", `${report.output.path} · ${report.output.dtype} [${report.output.shape.join(", ")}]`);
   }

@@ -27,9 +27,9 @@ export interface SinkOptions {
 
 /** The format an output name asks for; throws UsageError when none writes it. */
 export function outputFormat(path: string): Format {
-  if (path === "-" || path.startsWith("/dev/")) return npy;
   const format = FORMATS.find((candidate) => candidate.frame && path.toLowerCase().endsWith(candidate.suffix));
   if (format) return format;
+  if (path === "-" || path.startsWith("/dev/")) return npy;
   const suffixes = FORMATS.filter((candidate) => candidate.frame).map((candidate) => candidate.suffix);
   throw new UsageError(`Cannot write "${path}": its name must end in ${suffixes.join(", ")}`);
 }

@@ -78,7 +78,7 @@ export const USAGE_TOPICS: readonly Topic[] = [
           ["4", "the backend asked for is not available"],
           ["5", "work of others is missing: shards that are not done"],
           ["70", "a bug of ours"],
-          ["75", "try again: device lost, out of device memory, disk full, file server away"],
+          ["75", "try again: device lost, out of device memory, disk full, file server away, output in use"],
           ["130, 141, 143", "Ctrl-C, a closed pipe, SIGTERM"],
         ],
       },

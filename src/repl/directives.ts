@@ -241,7 +241,7 @@ async function saveScript(session: Session, rest: string): Promise<number> {
   if (path === undefined) throw new UsageError("Missing FILE: write :save-script run.sh");
   const { state: { log }, terminal, workspace } = session;
   if (log.length === 0) throw new UsageError("There is nothing to save yet: no command has run");
-  await writeText(path, scriptOf(log, terminal.cwd, (file) => workspace.owns(file)), { executable: true });
+  await writeText(path, scriptOf(log.entries, terminal.cwd, (file) => workspace.owns(file)), { executable: true });
   session.world.out(`written to ${path}; bash ${path} runs it\n`);
   return 0;
 }

@@ -35,6 +35,30 @@ export type LogEntry =
     readonly gave: string;
   };
 
+/** What a session did, in order. Longer logs share their entries with shorter ones, so that states to go back to cost nothing. */
+export class Log {
+  /** Entries beyond `length` are those of a longer log, or of what was undone. */
+  readonly #shared: LogEntry[];
+
+  private constructor(shared: LogEntry[], readonly length: number) {
+    this.#shared = shared;
+  }
+
+  static readonly EMPTY = new Log([], 0);
+
+  /** With one more. */
+  with(entry: LogEntry): Log {
+    const last = this.#shared.length === this.length;
+    const shared = last && this.length > 0 ? this.#shared : this.#shared.slice(0, this.length);
+    shared.push(entry);
+    return new Log(shared, this.length + 1);
+  }
+
+  get entries(): LogEntry[] {
+    return this.#shared.slice(0, this.length);
+  }
+}
+
 /** Names of words in code that a session knows, whatever the language of the code. */
 export function wordsKnown(code: string, variables: ReadonlyMap<string, Value>): (readonly [string, Value])[] {
   const bare = code.replace(/"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'/g, " ");

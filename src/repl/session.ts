@@ -13,11 +13,11 @@ import { parseExpression } from "./expression.ts";
 import { runScript } from "./javascript.ts";
 import { loadFile, nameFor } from "./load.ts";
 import { resolveWords } from "./references.ts";
-import { type LogEntry, wordsKnown } from "./script.ts";
+import { Log, type LogEntry, wordsKnown } from "./script.ts";
 import { showValue, summaryOf } from "./show.ts";
 import { type Statement, statementOf } from "./statement.ts";
 import type { ReportValue, TensorValue, Value } from "./values.ts";
-import { WarmBackends } from "./warm.ts";
+import { WarmBackends } from "../backends/warm.ts";
 import { startWatch, type Watch } from "./watch.ts";
 import { joined } from "./words.ts";
 import { Workspace } from "./workspace.ts";
@@ -26,7 +26,7 @@ import { Workspace } from "./workspace.ts";
 export interface SessionState {
   readonly variables: ReadonlyMap<string, Value>;
   readonly settings: Readonly<Record<string, string>>;
-  readonly log: readonly LogEntry[];
+  readonly log: Log;
 }
 
 /** How long a line that was told to stop may take, in milliseconds, before it is left to itself. */
@@ -35,7 +35,7 @@ const PATIENCE = 150;
 const MOST_STATES = 100;
 
 export class Session implements AsyncDisposable {
-  state: SessionState = { variables: new Map(), settings: {}, log: [] };
+  state: SessionState = { variables: new Map(), settings: {}, log: Log.EMPTY };
   readonly workspace: Workspace;
   readonly backends = new WarmBackends();
   readonly commands: readonly Command[];
@@ -262,7 +262,7 @@ export class Session implements AsyncDisposable {
 
   /** Something that a script of the session does again. */
   record(entry: LogEntry): void {
-    this.state = { ...this.state, log: [...this.state.log, entry] };
+    this.state = { ...this.state, log: this.state.log.with(entry) };
   }
 
   async #command({ words, target, quiet }: Statement & { kind: "command" }, line: string): Promise<number> {
@@ -302,7 +302,7 @@ export class Session implements AsyncDisposable {
     let report: Record<string, unknown> | null = null;
     const world: Terminal = { ...this.#world, found: (found) => void (report = found as Record<string, unknown>) };
     const given = flagsGiven(command, words.slice(1));
-    const output = target !== null && command.makesTensor && !given.has("output")
+    const output = target !== null && command.makesTensor && !given.has("output") && !given.has("batch")
       ? this.workspace.newPath(".npy")
       : null;
     if (this.terminal.stdoutTTY && given.get("output") === "-") {

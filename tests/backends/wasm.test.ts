@@ -6,6 +6,7 @@ import { SharedMemory } from "../../src/backends/wasm_memory.ts";
 import { chooseFastestTile, compileKernels, instantiate, PRODUCT_BYTES } from "../../src/backends/wasm_module.ts";
 import { causalPieces, cut, freeRowTasks, units } from "../../src/backends/wasm_split.ts";
 import { TransientError, UsageError } from "../../src/errors.ts";
+import { THREADS } from "../../src/threads.ts";
 import { makeProblem, planFor, run, runExact } from "../conformance/harness.ts";
 
 describe("threads", () => {
@@ -34,6 +35,27 @@ describe("threads", () => {
     const failed = await session.emit(problem.q).catch((error) => error);
     expect(failed).toBeInstanceOf(TransientError);
     expect(failed.message).toContain("--threads 1");
+  });
+
+  test("small jobs stay on the main thread once threads have started, and are the same numbers", async () => {
+    const problem = makeProblem({ keyRows: 40 });
+    await using here = await wasm.open({ named: true, threads: 2 });
+    const wanted = [await run(here, problem, 64), await runExact(here, problem, 64)];
+    await using backend = await wasm.open({ named: true, threads: 2 });
+    const usual = THREADS.compute;
+    Object.assign(THREADS, { compute: new URL("data:text/javascript,setInterval(() => {}, 1000)") }); // answers nothing
+    try {
+      backend.pool.start();
+    } finally {
+      Object.assign(THREADS, { compute: usual });
+    }
+    expect([await run(backend, problem, 64), await runExact(backend, problem, 64)]).toEqual(wanted);
+    const long = makeProblem({ keyRows: 4000, features: 256, headDim: 32 });
+    const session = await backend.prepare(planFor(long, 4000)); // not disposed of: that waits for its threads
+    const absorbed = session.absorb(long.k, long.v).then(() => "done", () => "given up when it closes");
+    expect(await Promise.race([absorbed, Bun.sleep(50).then(() => "waits")])).toBe("waits");
+    await backend.pool[Symbol.asyncDispose]();
+    expect(await absorbed).toBe("given up when it closes");
   });
 
   test("a closed backend leaves no thread: its process ends by itself", async () => {

@@ -1,5 +1,6 @@
 /** docs/json.md against what the commands print: every key that a table names is there, and of its type. */
 import { afterAll, describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { COMMANDS } from "../../src/commands/mod.ts";
 import { formatOf } from "../../src/commands/machine.ts";
@@ -77,6 +78,19 @@ describe("what --json prints is what docs/json.md says", () => {
     60_000,
   );
 
+  test("a batch, and its lines", async () => {
+    writeFileSync(path("list.txt"), `${head("q.npy")}\nmissing.npy\n`);
+    const args = ["attend", "--batch", path("list.txt"), ...SMALL, "--check", "8", "--backend", "scalar"];
+    const { code, stdout } = await inside([...args, "--json"]);
+    expect(code).toBe(3);
+    expect(mistakes(JSON.parse(stdout), "attend --batch")).toEqual([]);
+    const lines = (await inside([...args, "--jsonl"])).stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
+    expect(lines.map(({ type }) => type)).toEqual(["input", "input", "summary"]);
+    expect(lines.map(({ schema }) => schema)).toEqual(new Array(3).fill(SHAPES.get("attend --batch")!.schema));
+    expect(lines.slice(0, 2).flatMap((line) => mistakes(line, "BatchInput"))).toEqual([]);
+    expect(mistakes(lines[2], "attend --batch")).toEqual([]);
+  });
+
   test("backends and doctor", async () => {
     const report = JSON.parse((await inside(["doctor", "--json"])).stdout);
     expect(mistakes(report, "doctor")).toEqual([]);
@@ -110,9 +124,8 @@ describe("--jsonl", () => {
     [["generate", ...POD, "--check", "0"], "", 3],
   ];
   test.each(cases)("%p: lines of %s, then the summary", async (args, table, least) => {
-    const asked = [["--jsonl"], ["--format", "jsonl"]];
-    const outs = await Promise.all(asked.map(async (flags) => (await inside([...args, ...flags])).stdout));
-    for (const out of outs) {
+    for (const flags of [["--jsonl"], ["--format", "jsonl"]]) { // one after the other: they write the same output
+      const out = (await inside([...args, ...flags])).stdout;
       const lines = out.trimEnd().split("\n").map((line) => JSON.parse(line));
       expect(lines.length).toBeGreaterThan(least);
       for (const line of lines) expect(line.schema).toBe(SHAPES.get(args[0])!.schema);
@@ -162,7 +175,7 @@ describe("one form at a time", () => {
 
   test("before anything is read", async () => {
     for (const { name, arguments: wanted } of PRINTING) {
-      const words = wanted.map(({ choices }) => choices?.[0] ?? "missing.npy");
+      const words = wanted.map(({ choices }, i) => choices?.[0] ?? `missing_${i}.npy`);
       const { code, stderr } = await inside([name, ...words, "--json", "--jsonl"]);
       expect([name, code, stderr]).toEqual([name, 2, expect.stringContaining("Cannot use --json with --jsonl")]);
     }

@@ -40,6 +40,15 @@ describe.each(Object.keys(RUNTIMES))("on %s", (runtime) => {
     expect(Buffer.compare(stdout.subarray(HEADER), bytesOf("long.npy").subarray(HEADER))).toBe(0);
   });
 
+  test("a pipe with a name and a device take long outputs", () => {
+    const line =
+      "rm -f named.npy; mkfifo named.npy; P attend long.npy --features none -q -o named.npy & cat named.npy; wait $!; echo $? >&2";
+    const { stdout, stderr } = shell(runtime, line);
+    expect(stderr).toBe("0\n");
+    expect(Buffer.compare(stdout.subarray(HEADER), bytesOf("long.npy").subarray(HEADER))).toBe(0);
+    expect(shell(runtime, "P attend long.npy --features none -q -o /dev/null").status).toBe(0);
+  });
+
   test("two in a row give what two runs over files give", () => {
     const flags = "--causal --backend scalar -m 32 --check 0 -q";
     const piped = shell(runtime, `P attend x.npy ${flags} -o - | P attend - ${flags} -o -`);

@@ -48,6 +48,9 @@ export async function makeWorld(): Promise<World> {
   const heads = ["q", "k", "v"].map((name, i) => [`${name}.npy`, small([4, 320, 16], 3 + i)] as const);
   for (const [name, bytes] of heads) write(name, bytes);
   write("genome.npy", small([300, 64], 6));
+  write("list.txt", "input.npy\ngenome.npy\n");
+  write("may.txt", "# measured in May\ninput.npy\nmissing.npy\ngenome.npy\tmay/genome.npz\n");
+  write("data/few.npy", small([20, 8], 7));
   write("qkv.npz", zipOf(heads.map(([name, data]) => ({ name, data }))));
   write("mask.npy", npyBytes([320], (i) => i % 50 === 49 ? 0 : 1));
 

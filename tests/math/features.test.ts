@@ -177,6 +177,24 @@ describe("D4 orthogonal blocks", () => {
     }
     expect(() => drawProjection({ ...shape, kind: "qr", matrices: 1, seed: 5, draw: 0 })).toThrow(/orthogonal, iid/);
   });
+
+  test("D4 a projection is its caller's own, also when it is not drawn again", () => {
+    const shape = {
+      kind: "orthogonal",
+      projections: 6,
+      headDim: 4,
+      norms: "chi",
+      matrices: 1,
+      seed: 5,
+      draw: 0,
+    } as const;
+    const [first, second] = [drawProjection(shape), drawProjection(shape)];
+    expect(second).toEqual(first);
+    const wanted = [...first];
+    first.fill(0);
+    second.fill(0);
+    expect([...drawProjection(shape)]).toEqual(wanted);
+  });
 });
 
 describe("D21 the regularised softmax kernel", () => {

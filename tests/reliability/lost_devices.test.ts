@@ -10,7 +10,7 @@ import { wasm } from "../../src/backends/wasm.ts";
 import { webgpu, type WebgpuBackend } from "../../src/backends/webgpu.ts";
 import type { Plan } from "../../src/plan.ts";
 import { type Retry, TransientError } from "../../src/errors.ts";
-import { WarmBackends } from "../../src/repl/warm.ts";
+import { WarmBackends } from "../../src/backends/warm.ts";
 import { THREADS } from "../../src/threads.ts";
 import { makeProblem, planFor } from "../conformance/harness.ts";
 import { rejection } from "../formats/support.ts";

@@ -117,7 +117,7 @@ describe("commands", () => {
     await heard.run(`x = load ${x}`);
     expect(await heard.run("attend x[10:30] --backend scalar --check 0")).toContain("20 rows");
     const { log } = heard.session.state;
-    expect((log.at(-1) as unknown as { words: string[] }).words).toEqual([
+    expect((log.entries.at(-1) as unknown as { words: string[] }).words).toEqual([
       "attend",
       x,
       "--backend",
@@ -150,7 +150,7 @@ describe("commands", () => {
     const said = await heard.run(`y = attend ${lhd} -m16 --heads=2 --backend scalar --check 0`);
     expect(said).toContain("m = 16");
     expect(await heard.run("y.rows")).toBe("12\n");
-    const { words } = heard.session.state.log.at(0) as unknown as { words: string[] };
+    const { words } = heard.session.state.log.entries.at(0) as unknown as { words: string[] };
     expect(words).not.toContain("--num-features");
     expect(words.filter((word) => word.startsWith("--heads"))).toEqual(["--heads=2"]);
     expect(words.slice(-2)).toEqual(["--layout", "lhd"]);

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import type { Attention } from "../../src/attention.ts";
 import { scalar } from "../../src/backends/scalar.ts";
-import { type ProcessMark, runs } from "../../src/disk.ts";
+import { ownMark, type ProcessMark, runs } from "../../src/processes.ts";
 import { openSink } from "../../src/formats/sink.ts";
 import { Inputs } from "../../src/inputs.ts";
 import { pack, unpack } from "../../src/packed.ts";
@@ -16,7 +16,7 @@ import { memoryTensor } from "./memory_tensor.ts";
 const names = partialNames("/somewhere/out.npz");
 const SHAPE = [70, 8];
 const subject: JournalSubject = { version: "1", settings: { features: "positive" }, inputs: [] };
-const dead: ProcessMark = { pid: 1, started: "never", place: "", host: "a" };
+const dead: ProcessMark = { pid: 1, started: "never", place: "", host: "a", machine: "" };
 
 const ATTENTION: Attention = {
   features: "positive",
@@ -127,13 +127,15 @@ describe("who may go on", () => {
   });
 
   test("this process runs, and one of another start or container is not it", async () => {
-    const { ownMark } = await import("../../src/disk.ts");
     const own = ownMark();
     if (own.place === "") return; // no /proc here
     expect(runs(own)).toBe(true);
     expect(runs({ ...own, started: "0" })).toBe(false);
     expect(runs({ ...own, pid: 2 ** 30 })).toBe(false);
-    expect(runs({ ...own, place: "elsewhere" })).toBeNull();
+    expect(runs({ ...own, place: "elsewhere", machine: "another" })).toBeNull();
+    expect(runs({ ...own, place: own.place.replace(" ", " other"), machine: "another" })).toBeNull(); // a container
+    const named = { ...own, machine: own.machine || "unknown" };
+    expect(runs({ ...named, place: "before" })).toBe(own.machine === "" ? null : false); // this machine, since restarted
   });
 });
 

@@ -1,6 +1,6 @@
-/** Backends that stay open between lines of a session, with their threads and compiled kernels. */
+/** Backends that stay open between lines of a session and between inputs of a batch, with their threads and compiled kernels. */
 import type { Backend } from "../backend.ts";
-import { openFirst, type OpenSettings, type Wish } from "../backends/mod.ts";
+import { openFirst, type OpenSettings, type Wish } from "./mod.ts";
 import { UnsupportedError } from "../errors.ts";
 
 interface Opened {

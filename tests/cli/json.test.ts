@@ -14,6 +14,7 @@ const head = (file: string) => join(ROOT, "tests/fixtures/heads/masked_layer0", 
 const QKV = ["--q", head("q.npy"), "--k", head("k.npy"), "--v", head("v.npy"), "--backend", "scalar"];
 const lm = (file: string) => join(ROOT, "tests/golden/lm/plain_float16", file);
 const MODEL = [lm("model.pt"), lm("tokens.npy"), "--config", lm("config.json"), "--backend", "scalar"];
+const one = (file: string) => join(ROOT, "tests/golden/self_attention/self_attention", file);
 const gpt = (file: string) => join(ROOT, "tests/fixtures/transformers/gpt2", file);
 const pod = (file: string) => join(ROOT, "tests/golden/models/pod_performer", file);
 const POD = [pod("model.pt"), "--config", pod("config.json"), "--prompt", "The ", "--backend", "scalar", "-n", "3"];
@@ -65,6 +66,24 @@ const LINES: readonly (readonly string[])[] = [
   ["shard", "gather", path("plan.json"), path("parts"), "-o", path("out.npy")],
   ["shard", "status", path("plan.json"), path("parts"), path("states")],
   ["shard", "script", path("plan.json"), "--engine", "make", "-o", path("Makefile")],
+  [
+    "shard",
+    "plan",
+    one("x.npy"),
+    "--weights",
+    one("model.pt"),
+    "--config",
+    one("config.json"),
+    "--shards",
+    "1",
+    "-o",
+    path("model.json"),
+  ],
+  ["shard", "map", path("model.json"), "--layer", "0", "--id", "0", "--backend", "scalar"],
+  ["shard", "merge", path("model.json"), "--layer", "0"],
+  ["shard", "apply", path("model.json"), "--layer", "0", "--id", "0", "--backend", "scalar"],
+  ["shard", "gather", path("model.json"), "-o", path("model.npy")],
+  ["shard", "status", path("model.json")],
 ];
 
 describe("what --json prints is what docs/json.md says", () => {

@@ -31,3 +31,10 @@ export function breather(signal?: AbortSignal, every = BREATH): () => Promise<vo
     });
   };
 }
+
+/** Between two pieces of work: lets signals through, and throws where one ended it. Without a signal it does nothing. */
+export async function heard(signal: AbortSignal | undefined): Promise<void> {
+  if (!signal) return;
+  await new Promise<void>((resolve) => setImmediate(resolve));
+  signal.throwIfAborted();
+}

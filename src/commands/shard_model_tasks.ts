@@ -183,6 +183,7 @@ async function working(
     cols: plan.output.shape.at(-1)!,
     tileRows: flags.tile as number | undefined,
     input,
+    signal: terminal.signal,
   }, watch);
   const done = worked(backend, rows, watch.seconds(), terminal);
   return { report: { ...report, ...done, ...made, backend: { ...done.backend, refused } } };

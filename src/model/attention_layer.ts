@@ -1,6 +1,7 @@
 /** One attention layer on a backend: q, k and v of every tile, global heads through a ruled session, local heads in windows, out. */
 import type { Backend, Linear } from "../backend.ts";
 import type { Activation } from "../feature_map.ts";
+import { heard } from "../in_flight.ts";
 import type { RuledPlan, RuledSession } from "../rules.ts";
 import { type RulesName, rulesNamed } from "../rules_table.ts";
 import type { State } from "../state.ts";
@@ -27,6 +28,8 @@ export interface AttentionSettings {
   readonly prepare: (backend: Backend, plan: RuledPlan, layer: number) => Promise<RuledSession>;
   /** Sees what enters attention; for measures such as the attention that tokens receive. */
   readonly watcher?: AttentionWatcher | null;
+  /** Ends a layer between two tiles. */
+  readonly signal?: AbortSignal;
 }
 
 /**
@@ -224,6 +227,7 @@ export class AttentionLayer implements AsyncDisposable {
     for await (
       const [tile, k, v] of ahead(this.#keyTiles(item), (tile, turn) => this.#keyValues(item, tile, room, turn))
     ) {
+      await heard(this.settings.signal);
       await this.settings.watcher?.keys(this.index, index, k, mask);
       await this.global!.session.absorb(k, v, maskOf(mask, tile));
     }
@@ -239,6 +243,7 @@ export class AttentionLayer implements AsyncDisposable {
     const { q, out } = this.layout;
     const tiles = tilesOf(item.x, item.rows, q.inputs, this.settings.tileRows);
     for await (const [tile, query] of ahead(tiles, (tile, turn) => this.#query(item, tile, room, turn))) {
+      await heard(this.settings.signal);
       const global = query && await this.#emit(item, index, tile, query, room);
       const heads = local === null ? global! : this.#joined(tile, global, local, room);
       const result = await this.out.run(heads, room.take("result", tile.rows * out.outputs));

@@ -3,6 +3,7 @@
  * gelu in all Performers.
  */
 import type { Backend, Linear } from "../backend.ts";
+import { heard } from "../in_flight.ts";
 import type { FloatArray, Tile } from "../tensor.ts";
 import type { FeedForwardLayout } from "./description.ts";
 import type { Room } from "./room.ts";
@@ -39,14 +40,22 @@ export class FeedForward implements AsyncDisposable {
     return 2 * rows * weights;
   }
 
-  /** target += gain · layer(x), both `rows × dim`. */
-  async run(x: FloatArray, rows: number, target: FloatArray, gain: number, room: Room): Promise<void> {
+  /** target += gain · layer(x), both `rows × dim`; `signal` ends it between two tiles. */
+  async run(
+    x: FloatArray,
+    rows: number,
+    target: FloatArray,
+    gain: number,
+    room: Room,
+    signal?: AbortSignal,
+  ): Promise<void> {
     const { first, second } = this.layout;
     const most = Math.min(rows, this.tileRows);
     const hidden = room.take("hidden", most * second.inputs);
     const factors = this.times && room.take("factors", most * second.inputs);
     const result = room.take("result", most * second.outputs);
     for (const tile of tilesOf(x, rows, first.inputs, this.tileRows)) {
+      await heard(signal);
       const middle = await this.first.run(tile, hidden.subarray(0, tile.rows * second.inputs));
       if (this.times) multiply(middle, await this.times.run(tile, factors!.subarray(0, tile.rows * second.inputs)));
       addTile(target, await this.second.run(middle, result.subarray(0, tile.rows * second.outputs)), gain);

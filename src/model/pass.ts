@@ -143,7 +143,7 @@ export class Pass {
   }
 
   async #settings(): Promise<AttentionSettings> {
-    const { rules, numerics, watcher } = this.options;
+    const { rules, numerics, watcher, signal } = this.options;
     const { kernel, activation, causal, rotary } = this.#layout;
     const rotation = await rotationOf(rotary, this.weights);
     return {
@@ -155,6 +155,7 @@ export class Pass {
       rotation: numerics?.rotation ? numerics.rotation(rotation) : rotation,
       prepare: numerics?.prepare ?? prepareRuled,
       watcher,
+      signal,
     };
   }
 
@@ -206,7 +207,7 @@ export class Pass {
 
   async #feedForward({ feedForward }: LayerLayout, streams: readonly Streams[]) {
     if (!feedForward) return;
-    const { sequences, backend } = this.options;
+    const { sequences, backend, signal } = this.options;
     const norm = await this.#norm(feedForward.norm);
     const opened = await this.ledger.book(
       "load",
@@ -217,7 +218,7 @@ export class Pass {
       const { length: rows } = sequences[i];
       const shift = feedForward.shift ? { mask: null } : null; // no mask reaches these layers
       const x = await this.ledger.book("other", () => this.#input(stream[0], i, norm, shift));
-      await this.ledger.book("feedForward", () => layer.run(x, rows, stream.at(-1)!, gainOf(norm), this.room));
+      await this.ledger.book("feedForward", () => layer.run(x, rows, stream.at(-1)!, gainOf(norm), this.room, signal));
       this.ledger.flops.feedForward += layer.flops(rows);
     }
     await this.#afterNorm(norm, streams);

@@ -82,6 +82,7 @@ export interface LayerTask {
   readonly tileRows?: number;
   /** Name of the input, for messages. */
   readonly input: string;
+  readonly signal?: AbortSignal;
 }
 
 /**
@@ -104,7 +105,7 @@ async function requirePlanned(task: LayerTask, weights: Weights): Promise<void> 
 
 /** Opens what a task needs for `work`, and gives it back. */
 async function passing<T>(task: LayerTask, work: (pass: Pass, streams: Streams[]) => Promise<T>): Promise<T> {
-  const { container, layout, backend, sequence, encodings, tileRows, input, rows, model } = task;
+  const { container, layout, backend, sequence, encodings, tileRows, input, signal, rows, model } = task;
   const weights = new Weights(container, backend.limits.precision);
   await requirePlanned(task, weights);
   using room = new Room(backend);
@@ -117,6 +118,7 @@ async function passing<T>(task: LayerTask, work: (pass: Pass, streams: Streams[]
     encodings,
     tileRows,
     input,
+    signal,
   } as const;
   const pass = new Pass(options, weights, new Ledger(), room);
   // As `first` has them: rows that are given stay in the precision of their file.

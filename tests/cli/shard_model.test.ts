@@ -170,6 +170,23 @@ describe("what is there", () => {
     expect(text).toContain("apply --layer 0 for 0-1");
   }, 60_000);
 
+  test("a signal ends a task between two tiles, exit 130, and leaves nothing under its name", async () => {
+    const stop = new AbortController();
+    const args = ["shard", "apply", planOf(one), "--layer", "0", "--id", "1", "-o", root, "--tile", "1", ...SCALAR];
+    const { openFirst } = await import("../../src/backends/mod.ts");
+    const world = {
+      signal: stop.signal,
+      openFirst: async (...given: Parameters<typeof openFirst>) => {
+        const opened = await openFirst(...given);
+        setTimeout(() => stop.abort(new Error("interrupted")), 1);
+        return opened;
+      },
+    };
+    expect((await inside(args, world)).code).toBe(130);
+    const names = readdirSync(join(root, "layer00/rows"));
+    expect(names.filter((name) => name.includes("0001"))).toEqual([]);
+  }, 60_000);
+
   test("a damaged state is computed again", async () => {
     const state = join(root, "layer00/states/0000.safetensors");
     const before = readFileSync(state);

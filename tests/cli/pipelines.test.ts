@@ -115,7 +115,7 @@ describe("--quiet: nothing but what was asked for", () => {
     ["attend", X, "--backend", "scalar", "-m", "16"],
     ["explain", X, "--backend", "scalar", "-m", "16"],
     ["compare", X, "--backend", "scalar", "-m", "16", "--features", "hyperbolic", "--check", "4", "--rows-timed", "64"],
-    ["tune", X, "--backend", "scalar", "-m", "16", "--features", "hyperbolic", "--sample", "16", "--error", "900%"],
+    ["tune", X, "--backend", "scalar", "-m", "16", "--features", "hyperbolic", "--sample", "16", "--rows", "0:100", "--error", "900%"],
     ["bench", "--backend", "scalar", "-m", "16", "-L", "32", "--samples", "3", "--seconds", "0.01", "--heads", "1"],
     ["inspect", X],
   ];

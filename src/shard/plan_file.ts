@@ -12,7 +12,7 @@ import { MAX_RANK } from "../formats/view.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { type DType, DTYPE_BYTES } from "../tensor.ts";
 import { plain } from "../words.ts";
-import { FieldError, Fields } from "./fields.ts";
+import { FieldError, Fields, jsonOf } from "./fields.ts";
 import {
   idOfPlan,
   MAX_SHARDS,
@@ -44,7 +44,7 @@ export async function readPlan(path: string): Promise<ShardPlan> {
 /** The plan of a text; `path` names it and says where relative paths begin. Throws InputError for what is none. */
 export function parsePlan(text: string, path: string): ShardPlan {
   try {
-    const fields = new Fields(JSON.parse(text), "");
+    const fields = new Fields(jsonOf(text), "");
     fields.choice("schema", [PLAN_SCHEMA]);
     const version = fields.text("version", 64);
     const content = contentOf(fields);
@@ -54,10 +54,9 @@ export function parsePlan(text: string, path: string): ShardPlan {
     if (id !== wanted) throw new FieldError(`id is ${id}, expected ${wanted}: it was changed after it was made`);
     return { ...content, version, id, path, folder: dirname(resolve(path)) };
   } catch (error) {
-    if (!(error instanceof FieldError || error instanceof SyntaxError)) throw error;
-    const { message } = error as Error;
-    const what = error instanceof FieldError ? message : `it is not JSON (${message})`;
-    throw new InputError(`Cannot read plan "${path}": ${what}; make it with performer shard plan`, { cause: error });
+    if (!(error instanceof FieldError)) throw error;
+    const words = `Cannot read plan "${path}": ${error.message}; make it with performer shard plan`;
+    throw new InputError(words, { cause: error });
   }
 }
 

@@ -1,21 +1,21 @@
 /**
- * Opens damaged and hostile files by the thousand: `bun scripts/fuzz.ts [COUNT] [SEED] [FIRST]` (10000 1 0). Files are read in child
- * processes. Exits 1 when one hung or crashed, took 2 seconds or 1 GB, was read wrongly, or refused without its name.
+ * Opens damaged, hostile and forged files by the thousand, tensors, sequences, states, plans of shards and notes of their parts, journals and
+ * configuration in turn: `bun scripts/fuzz.ts [COUNT] [SEED] [FIRST] [KIND]` (10000 1 0, all kinds); on Deno `deno run -A scripts/fuzz.ts`.
+ * Files are read in child processes. Exits 1 when one hung or crashed, took 2 seconds or 1 GB, was read wrongly, or refused without its name.
  */
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import process from "node:process";
-import { fileOf } from "../tests/formats/fuzz/files.ts";
-import { judge } from "../tests/formats/fuzz/judge.ts";
+import { caseOf } from "../tests/formats/fuzz/cases.ts";
 import { stopwatch } from "../tests/formats/fuzz/random.ts";
 
 const LIMIT_MS = 2000;
 /** On a machine with other work the two seconds take longer; a file that waits for nothing takes no time at all. */
-const KILL_MS = 10_000;
+const KILL_MS = 60_000;
 const LIMIT_BYTES = 1e9;
 /** Files of one process: its peak of memory is that of its greediest file. */
 const BATCH = 100;
@@ -25,28 +25,28 @@ type Line =
   | { readonly begins: number; readonly what: string }
   | { readonly ended: number; readonly outcome: string; readonly ms: number; readonly rss: number };
 
-if (process.argv[2] === "--child") await child(process.argv[3], process.argv.slice(4).map(Number));
-else await parent(process.argv.slice(2).map(Number));
-
-async function child(path: string, [first, end, seed]: number[]): Promise<void> {
+async function child(folder: string, only: string, [first, end, seed]: number[]): Promise<void> {
   const say = (line: Line) => process.stdout.write(JSON.stringify(line) + "\n");
   for (let index = first; index < end; index++) {
-    const { what, how, bytes } = fileOf(seed, index);
+    const { kind, what, how, file, bytes, judge } = caseOf(seed, index, { only });
+    // A folder for each, so that nothing lies beside a file.
+    const path = join(folder, String(index), file);
+    mkdirSync(join(folder, String(index)));
     writeFileSync(path, bytes);
     let [passed, ms, outcome] = [stopwatch(), 0, ""];
     const lap = () => ms = Math.max(ms, passed());
     const step = (name: string) => {
-      if (name !== "inspect") lap();
-      say({ begins: index, what: `${what}, ${how}, ${name}` });
+      lap();
+      say({ begins: index, what: `${kind}: ${what}, ${how}, ${name}` });
       passed = stopwatch();
     };
     try {
-      const { kind } = await judge(path, bytes, step);
-      outcome = `${how}: ${kind}`;
+      outcome = `${kind}, ${how}: ${await judge(path, step)}`;
     } catch (error) {
       outcome = `BUG ${(error as Error).stack}`;
     }
     lap();
+    rmSync(join(folder, String(index)), { recursive: true });
     say({ ended: index, outcome, ms, rss: process.resourceUsage().maxRSS * 1024 });
   }
 }
@@ -58,12 +58,12 @@ class Tally {
   slowest = { ms: 0, what: "" };
   largest = { rss: 0, what: "" };
 
-  constructor(readonly path: string, readonly seed: number) {}
+  constructor(readonly folder: string, readonly seed: number, readonly only: string) {}
 
   /** Reads files `first … end − 1` in one process; returns the file after the last that was read. */
   async run(first: number, end: number): Promise<number> {
     let [now, what, done, peak] = [first, "", false, 0];
-    const ended = await watched([this.path, first, end, this.seed].map(String), (line) => {
+    const ended = await watched([this.folder, this.only, first, end, this.seed].map(String), (line) => {
       if ("begins" in line) {
         [now, done, what] = [line.begins, false, `file ${line.begins} of seed ${this.seed} (${line.what})`];
         return;
@@ -84,9 +84,9 @@ class Tally {
   }
 }
 
-async function parent([count = 10_000, seed = 1, from = 0]: number[]): Promise<void> {
+async function parent([count = 10_000, seed = 1, from = 0]: number[], only: string): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "performer-fuzz-"));
-  const tally = new Tally(join(folder, "fuzz.bin"), seed);
+  const tally = new Tally(folder, seed, only);
   for (let first = from; first < from + count;) {
     first = await tally.run(first, Math.min(from + count, first + BATCH));
     if (process.stderr.isTTY) process.stderr.write(`\r${first - from} of ${count}, ${tally.bugs.length} bugs `);
@@ -103,7 +103,8 @@ async function parent([count = 10_000, seed = 1, from = 0]: number[]): Promise<v
 
 /** Runs a child; null when it ended well, else how it ended. A file on which it is silent too long kills it. */
 function watched(args: readonly string[], heard: (line: Line) => void): Promise<string | null> {
-  const running = spawn(process.execPath, [fileURLToPath(import.meta.url), "--child", ...args], {
+  const runtime = "Deno" in globalThis ? ["run", "-A", "--quiet"] : [];
+  const running = spawn(process.execPath, [...runtime, fileURLToPath(import.meta.url), "--child", ...args], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -127,3 +128,6 @@ function watched(args: readonly string[], heard: (line: Line) => void): Promise<
     });
   });
 }
+
+if (process.argv[2] === "--child") await child(process.argv[3], process.argv[4], process.argv.slice(5).map(Number));
+else await parent(process.argv.slice(2, 5).map(Number), process.argv[5] ?? "");

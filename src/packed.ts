@@ -55,13 +55,18 @@ export function unpack(bytes: Uint8Array, name: string): unknown {
   const sum = hashOf(bytes);
   if (sum.some((byte, i) => byte !== bytes[HEAD - 32 + i])) throw refuse("its checksum does not match, it is damaged");
   const numbers = HEAD + text;
-  return JSON.parse(new TextDecoder().decode(bytes.subarray(HEAD, numbers)), (_, part) => {
-    if (part?.$number !== undefined) return Number(part.$number);
-    if (part?.$numbers === undefined) return part;
-    const [at, count, size] = part.$numbers as [number, number, number];
-    const own = bytes.slice(numbers + at, numbers + at + count * size).buffer;
-    return size === 8 ? new Float64Array(own) : new Float32Array(own);
-  });
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes.subarray(HEAD, numbers)), (_, part) => {
+      if (part?.$number !== undefined) return Number(part.$number);
+      if (part?.$numbers === undefined) return part;
+      const [at, count, size] = part.$numbers as [number, number, number];
+      const own = bytes.slice(numbers + at, numbers + at + count * size).buffer;
+      return size === 8 ? new Float64Array(own, 0, count) : new Float32Array(own, 0, count);
+    });
+  } catch (error) {
+    // Whole, and yet not what `pack` writes.
+    throw new InputError(refuse("its text is not what performer writes").message, { cause: error });
+  }
 }
 
 /** Of the lengths and all that they measure. */

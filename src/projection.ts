@@ -206,6 +206,19 @@ export interface DrawnProjection {
   readonly hadamard: HadamardFactors | null;
 }
 
+/** Memory of W. Throws UsageError where there is not so much. */
+function memoryFor(matrices: number, projections: number, d: number): Float64Array {
+  try {
+    return new Float64Array(matrices * projections * d);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new UsageError(
+      `Cannot draw a projection of ${matrices} × ${projections} × ${d} numbers: there is no memory for it, use a smaller -m`,
+      { cause: error },
+    );
+  }
+}
+
 /** Projections with more numbers are drawn anew each time. */
 const KEPT_NUMBERS = 2 ** 17;
 /** The last one that was drawn, by its options: many short inputs are attended to with the same. */
@@ -238,7 +251,7 @@ function drawNow(options: ProjectionOptions): DrawnProjection {
   const size = kind.size?.(d) ?? d;
   const most = kind.single ? projections : size;
   const blocks = Math.ceil(projections / most);
-  const weights = new Float64Array(matrices * projections * d);
+  const weights = memoryFor(matrices, projections, d);
   const norms = new Float64Array(matrices * projections);
   let signs: Float64Array | null = null;
   for (let matrix = 0; matrix < matrices; matrix++) {

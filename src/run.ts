@@ -208,9 +208,9 @@ class LinearRun extends ApproximateRun {
     this.#fit = last ? last.fit as Fit | null : before ? before.fit : await this.#fitted();
     this.#parameters = parametersFor(attention, this.sizes, 0, this.#fit);
     await using session = await this.#session();
-    const { heads, valueDim, queryRows, keyRows } = this.sizes;
+    const { heads, kvHeads, valueDim, queryRows, keyRows } = this.sizes;
     this.store.reserveOutputs(Math.min(this.shape.tileRows, queryRows) * heads * valueDim);
-    await this.takeUp();
+    await this.takeUp([kvHeads, this.#parameters.features, valueDim]);
     const began = last ? last.state as State | null : before?.state;
     if (began) await kept(session).load(began);
     if (this.shape.causal) await this.#causal(session);
@@ -350,7 +350,8 @@ class ExactRun extends Run {
     const { precision } = backend.limits;
     const scale = logitScale(attention, sizes.headDim);
     await using session = await backend.prepareExact({ ...shape, scale, queryRows: shape.tileRows });
-    const { rest: { queries }, options: { journal } } = this;
+    const { rest: { queries }, options: { journal }, last: before } = this;
+    if (before) this.requireOwn(before, { approx: 0, state: null });
     for await (
       const q of timed(watch, this.reading, inputs.queryTiles(shape.tileRows, precision, undefined, queries))
     ) {

@@ -2,7 +2,7 @@
 import { type Attention, decayFor, type parametersFor, type Sizes } from "./attention.ts";
 import type { Backend, KeyRows, SessionCounts } from "./backend.ts";
 import { type Checked, checkError } from "./check.ts";
-import { UsageError } from "./errors.ts";
+import { InputError, UsageError } from "./errors.ts";
 import { coordinatesOf, FEATURE_MAPS } from "./feature_map.ts";
 import type { Fit } from "./fitted.ts";
 import { InFlight } from "./in_flight.ts";
@@ -11,6 +11,7 @@ import { type AttentionShape, type Limits, tileRowsFor } from "./plan.ts";
 import type { Refusal, Report } from "./report.ts";
 import type { RowTransform } from "./row_transform.ts";
 import type { Checkpoint, Checkpoints } from "./run_journal.ts";
+import { type CheckpointSizes, foreignTo } from "./run_journal_fields.ts";
 import { copySampled, sampleRows } from "./sampled_rows.ts";
 import { Shrinkage } from "./shrink.ts";
 import type { StoredState } from "./stored_state.ts";
@@ -145,10 +146,23 @@ export abstract class Run implements Disposable {
     const { tileRows } = this.shape;
     if (last.tileRows !== tileRows) {
       throw new UsageError(
-        `Cannot resume: tiles had ${last.tileRows} rows and have ${tileRows} now, which rounds differently; use --tile ${last.tileRows}`,
+        `Cannot resume${this.#sink}: tiles had ${last.tileRows} rows and have ${tileRows} now, which rounds differently; use --tile ${last.tileRows}`,
       );
     }
     this.watch.add(last.seconds);
+  }
+
+  /** How messages go on that say what cannot be resumed. */
+  get #sink(): string {
+    return this.options.sink ? ` "${this.options.sink.path}"` : "";
+  }
+
+  /** Throws InputError for a checkpoint that is none of this run: its journal was not written for it. */
+  protected requireOwn(last: Checkpoint, wanted: Pick<CheckpointSizes, "approx" | "state">): void {
+    const why = foreignTo(last, { ...this.sizes, ...wanted });
+    if (why) {
+      throw new InputError(`Cannot resume${this.#sink}: the checkpoint in its journal is of another run, ${why}`);
+    }
   }
 
   /** What a checkpoint says of every run; kinds of attention add their own. */
@@ -243,9 +257,10 @@ export abstract class ApproximateRun extends Run {
   }
 
   /** Takes up what an earlier run kept besides the state: the mean of values, and the sampled rows that it answered. */
-  protected async takeUp(): Promise<void> {
+  protected async takeUp(state: CheckpointSizes["state"] = null): Promise<void> {
     const { last, store } = this;
     if (!last) return;
+    this.requireOwn(last, { approx: this.#approx.data.length, state });
     if (last.mean) this.shrinkage?.load(last.mean);
     this.#approx.data.set(last.approx);
     const { precision } = this.options.backend.limits;

@@ -15,6 +15,8 @@ import { pack, unpack } from "./packed.ts";
 import { type PartialNames, PartialOutput, readJournal, removeJournal, replaceJournal } from "./partial_output.ts";
 import { isSame, ownMark, type ProcessMark, runs } from "./processes.ts";
 import type { MeanSums } from "./rules_uniform.ts";
+import { writtenOf } from "./run_journal_fields.ts";
+import { FieldError } from "./shard/fields.ts";
 import type { State } from "./state.ts";
 import type { Stopwatch } from "./timing.ts";
 import { count } from "./words.ts";
@@ -61,7 +63,7 @@ export interface JournalSubject {
 }
 
 /** What stands in a journal. */
-interface Written extends JournalSubject {
+export interface Written extends JournalSubject {
   readonly owner: ProcessMark;
   /** Milliseconds since 1970. */
   readonly time: number;
@@ -113,9 +115,11 @@ export class RunJournal implements Checkpoints, AsyncDisposable {
   static async find(names: PartialNames, disk: Disk = ownDisk): Promise<Found | null> {
     const bytes = await readJournal(names, disk);
     try {
-      return bytes && unpack(bytes, names.journal) as Written;
+      return bytes && writtenOf(unpack(bytes, names.journal));
     } catch (error) {
-      throw error instanceof InputError ? new InputError(`${error.message}; ${anew(names)}`, { cause: error }) : error;
+      const words = error instanceof FieldError ? `Cannot read "${names.journal}": ${error.message}` : null;
+      if (!words && !(error instanceof InputError)) throw error;
+      throw new InputError(`${words ?? (error as Error).message}; ${anew(names)}`, { cause: error });
     }
   }
 

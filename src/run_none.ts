@@ -21,7 +21,8 @@ export class NoneRun extends Run {
           "every row sees itself alone, so there must be as many of both",
       );
     }
-    const { rest: { queries }, options: { journal } } = this;
+    const { rest: { queries }, options: { journal }, last } = this;
+    if (last) this.requireOwn(last, { approx: 0, state: null });
     const tiles = inputs.valueTiles(this.shape.tileRows, backend.limits.precision, this.store, queries);
     for await (const v of timed(this.watch, this.reading, tiles)) {
       await this.write(v);

@@ -4,15 +4,14 @@
  * used: sizes against the settings, numbers against what a state can hold, the fingerprint against what decides them, the digest against them.
  */
 import type { GivenProjection } from "./attention.ts";
-import { InputError, PerformerError, UsageError } from "./errors.ts";
-import { featureMap, featuresOf, projectionsFor } from "./feature_map.ts";
-import { parseSource, sourceText } from "./fit.ts";
+import { InputError, UsageError } from "./errors.ts";
+import { featureMap } from "./feature_map.ts";
 import { type Fit, fixedFit, type HeadFit } from "./fitted.ts";
 import { writeTensors, type WrittenTensor } from "./formats/archive.ts";
 import type { Container } from "./formats/container.ts";
 import { encode } from "./formats/encode.ts";
 import { openContainer } from "./formats/mod.ts";
-import { PROJECTIONS } from "./projection.ts";
+import { Broken, parseSettings } from "./state_settings.ts";
 import {
   digestOf,
   fingerprintOf,
@@ -43,9 +42,6 @@ export interface StateFile extends StoredState {
 
 /** Numbers that are handed to the file at once. */
 const PIECE = 1 << 17;
-
-/** Most numbers of a W that is drawn to check a fingerprint: what a file says costs time and memory before it is known to be true. */
-const MOST_DRAWN = 2 ** 28;
 
 /** A tensor's name, shape and numbers. */
 type Numbers = readonly [name: string, shape: readonly number[], data: Float64Array];
@@ -111,9 +107,6 @@ export const written = ([name, shape, data]: Numbers): WrittenTensor => ({
   },
 });
 
-/** What stops a file from being a state, before its name is put in front. */
-class Broken extends Error {}
-
 /** Reads and checks a state. Throws InputError for a file that is none, or whose numbers are not those that it says. */
 export async function readState(path: string): Promise<StateFile> {
   await using container = await openContainer(path);
@@ -165,14 +158,18 @@ async function stateOf(container: Container): Promise<StateFile> {
   const fingerprint = fingerprintOf(stored);
   if (metadata.fingerprint !== fingerprint) {
     throw new Broken(
-      `its fingerprint is ${metadata.fingerprint}, expected ${fingerprint}: settings or numbers were changed, ` +
-        `or performer ${metadata.version} draws another projection than ${VERSION}`,
+      `its fingerprint is ${
+        metadata.fingerprint ?? "missing"
+      }, expected ${fingerprint}: settings or numbers were changed, ` +
+        `or performer ${metadata.version ?? "unknown"} draws another projection than ${VERSION}`,
     );
   }
   const digest = digestOf(stored);
   if (metadata.digest !== digest) {
     throw new Broken(
-      `its sums are not those that were written: they have the digest ${digest}, expected ${metadata.digest}`,
+      `its sums are not those that were written: they have the digest ${digest}, expected ${
+        metadata.digest ?? "one in the file"
+      }`,
     );
   }
   const { schema: _s, version = "unknown", settings: _t, rows: _r, keys: _k, fingerprint: _f, digest: _d, ...notes } =
@@ -283,96 +280,8 @@ async function fitOf(reader: Reader, settings: StoredSettings): Promise<Fit | nu
 
 function wholeOf(metadata: Readonly<Record<string, string>>, name: string): number {
   const value = /^\d+$/.test(metadata[name] ?? "") ? Number(metadata[name]) : NaN;
-  if (!Number.isSafeInteger(value)) throw new Broken(`its ${name} are ${metadata[name]}, expected a whole number`);
+  if (!Number.isSafeInteger(value)) {
+    throw new Broken(`its ${name} are ${metadata[name] ?? "missing"}, expected a whole number`);
+  }
   return value;
-}
-
-/** Settings as a file has them; whatever stands in them is checked, as the fingerprint of a made-up file may well agree with itself. */
-function parseSettings(text: string | undefined): StoredSettings {
-  let found: Record<string, unknown>;
-  try {
-    found = JSON.parse(text ?? "");
-  } catch {
-    throw new Broken("its settings are not JSON");
-  }
-  const settings = found as unknown as StoredSettings;
-  const wrong = (name: string, expected: string): never => {
-    throw new Broken(`settings.${name} is ${JSON.stringify(found[name])}, expected ${expected}`);
-  };
-  const whole = (name: keyof StoredSettings) => {
-    if (!(Number.isSafeInteger(found[name]) && (found[name] as number) >= 1)) {
-      wrong(name, "a whole number of at least 1");
-    }
-  };
-  if (typeof found !== "object" || found === null || typeof settings.features !== "string") {
-    throw new Broken("its settings name no features");
-  }
-  const map = featureMap(settings.features);
-  if (map.angular) wrong("features", "a map whose state can be kept");
-  for (const name of ["numFeatures", "kvHeads", "headDim", "valueDim"] as const) whole(name);
-  if (settings.compat !== "exact") wrong("compat", "exact");
-  const { headDim, kvHeads, numFeatures, projections, projection, norms, seed, scale, decay, params } = settings;
-  const plain = map.projection === "none";
-  const given = projection === GIVEN;
-  const drawn = !plain && !given;
-  if (plain ? projection !== null : !given && !Object.hasOwn(PROJECTIONS, String(projection))) {
-    wrong("projection", plain ? "null" : `${GIVEN} or one of ${Object.keys(PROJECTIONS).join(", ")}`);
-  }
-  if (plain ? projections !== null : projectionsFor(map, numFeatures, headDim) !== projections) {
-    wrong("projections", plain ? "null" : `${projectionsFor(map, numFeatures, headDim)} for ${numFeatures} features`);
-  }
-  if (numFeatures !== (plain ? headDim : featuresOf(map, projections!))) wrong("numFeatures", `${headDim}`);
-  if (drawn ? norms !== (map.norms ?? norms) || (norms !== "chi" && norms !== "sqrtd") : norms !== null) {
-    wrong("norms", drawn ? map.norms ?? "chi or sqrtd" : "null");
-  }
-  if (drawn ? !(Number.isSafeInteger(seed) && seed! >= 0) : seed !== null) {
-    wrong("seed", drawn ? "a whole number of at least 0" : "null");
-  }
-  if (plain ? scale !== null : !(typeof scale === "number" && scale > 0)) {
-    wrong("scale", plain ? "null" : "a number above 0");
-  }
-  if (decay !== null) {
-    const fine = Array.isArray(decay) && decay.length === kvHeads &&
-      decay.every((lambda) => typeof lambda === "number" && lambda >= 0);
-    if (!fine) wrong("decay", `null, or a number of at least 0 for each of ${kvHeads} key heads`);
-  }
-  if (drawn && projections! * headDim * kvHeads > MOST_DRAWN) {
-    throw new Broken(
-      `its projection would have ${projections! * headDim * kvHeads} numbers, expected at most ${MOST_DRAWN}`,
-    );
-  }
-  requireParams(params, map.fitted !== undefined, map.kernel === "softmax", wrong);
-  if (settingsText(settings) !== text) {
-    throw new Broken(`its settings are ${text}, expected the form ${settingsText(settings)}`);
-  }
-  return settings;
-}
-
-function requireParams(
-  params: StoredSettings["params"],
-  fitted: boolean,
-  softmax: boolean,
-  wrong: (name: string, expected: string) => never,
-): void {
-  if (params === null) {
-    if (fitted) wrong("params", "those that the map was fitted to");
-    return;
-  }
-  const form = "a source such as sample:4096, how many rows, and whether keys are centred";
-  if (typeof params !== "object" || typeof params.centred !== "boolean" || !softmax) {
-    wrong("params", softmax ? form : "null");
-  }
-  if (!(Number.isSafeInteger(params.rows) && params.rows >= 0) || typeof params.source !== "string") {
-    wrong("params", form);
-  }
-  try {
-    const { kind } = parseSource(params.source);
-    const bare = kind === "fixed";
-    if (sourceText(parseSource(params.source)) !== params.source) wrong("params", form);
-    if (bare && (!fitted || params.centred || params.rows !== 0)) wrong("params", form);
-    if (!bare && !fitted && !params.centred) wrong("params", "null where nothing is fitted");
-  } catch (error) {
-    if (error instanceof PerformerError) wrong("params", form);
-    throw error;
-  }
 }

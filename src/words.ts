@@ -39,6 +39,24 @@ export function plain(text: string, most = Infinity): string {
   return visible.length > most ? `${visible.slice(0, most)}…` : visible;
 }
 
+/** Levels and members of a value that `brief` looks at. */
+const [SHOWN_LEVELS, SHOWN_MEMBERS] = [4, 20];
+
+/** A value of JSON in words, cut after `most` letters. What is nested deep or very long costs no more than what is shown; undefined is "missing". */
+export function brief(value: unknown, most = 60): string {
+  const text = JSON.stringify(shown(value, SHOWN_LEVELS)) ?? "missing";
+  return text.length > most ? `${text.slice(0, most)}…` : text;
+}
+
+function shown(value: unknown, levels: number): unknown {
+  if (typeof value === "string") return value.slice(0, 1000);
+  if (typeof value !== "object" || value === null) return value;
+  if (levels === 0) return "…";
+  if (Array.isArray(value)) return value.slice(0, SHOWN_MEMBERS).map((part) => shown(part, levels - 1));
+  const parts = Object.entries(value).slice(0, SHOWN_MEMBERS);
+  return Object.fromEntries(parts.map(([key, part]) => [key.slice(0, 1000), shown(part, levels - 1)]));
+}
+
 /** Words as a shell takes them. */
 export const shellLine = (words: readonly string[]): string => {
   return words.map((word) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`).join(" ");

@@ -33,7 +33,7 @@ const LAYERS: readonly RegExp[] = [
   /^src\/plots\/|^src\/(bytes|disk|disk_names|claim|processes|stream_sink|packed|partial_output|pipe_\w+|random|sobol|sobol_directions|closed_forms|predicted_error|feature_map|plan|decay|state|near_far|near_far_flops|near_far_sizes|far_state|rules_table|moments|symmetric|fitted|row_transform|sliding_window)\.ts$/,
   /^src\/(assets|projection|attention|backend|metrics|rules_plan)\.ts$/,
   /^src\/(backends|formats)\//,
-  /^src\/(inputs|gaps|report|batch|warnings|check|sampled_rows|sessions|compare(_\w+)?|run(_\w+)?|near_rows|sample|row_slice|shrink|health(_\w+)?|trial|candidates|choose|tune|setting_words|centroids|fit_near_far|fit|transformed|forecast|memory|tile_store|stored_state|state_file|state_build|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/(exporters|charts|figures|help|shard)\//,
+  /^src\/(inputs|gaps|report|batch|warnings|check|sampled_rows|sessions|compare(_\w+)?|run(_\w+)?|near_rows|sample|row_slice|shrink|health(_\w+)?|trial|candidates|choose|tune|setting_words|centroids|fit_near_far|fit|transformed|forecast|memory|tile_store|stored_state|state_file|state_settings|state_build|rules\w*|bench(_\w+)?|drift)\.ts$|^src\/(exporters|charts|figures|help|shard)\//,
   /^src\/model\//,
   /^src\/(commands|library|repl|tour)\//,
   /^(cli|mod)\.ts$/,

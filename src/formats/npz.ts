@@ -1,7 +1,9 @@
-/** NumPy's .npz: a zip of .npy members, stored or deflated. Stored members are read in place. */
+/** NumPy's .npz: a zip of .npy members, stored or deflated. Stored members are read in place, and held to their checksums. */
 import type { ByteSource, SpoolFile } from "../bytes.ts";
 import { InputError } from "../errors.ts";
+import { CheckedSource } from "./checked.ts";
 import { type Contents, ForeignError, type Format, type StoredTensor } from "./container.ts";
+import { chunks } from "./inflate.ts";
 import { memoryBytes, nearby } from "./memory.ts";
 import { MAX_NPY_HEADER, readNpy } from "./npy.ts";
 import { npzFrame, npzFrames } from "./npz_frame.ts";
@@ -59,10 +61,24 @@ async function member(
   const found = await ZipMember.open(source, entry, label, near);
   if (found.isStored) {
     const { offset, ...tensor } = await readNpy(near, found.start, found.start + entry.uncompressedSize, label);
-    return { ...tensor, name, locate: async () => ({ source, offset }) };
+    const { uncompressedSize, crc32 } = entry;
+    const checked = new CheckedSource(source, found.start, uncompressedSize, crc32, label);
+    let around: Promise<void> | undefined;
+    const locate = async () => {
+      await (around ??= readAround(checked, offset, tensor.byteLength));
+      return { source: checked, offset };
+    };
+    return { ...tensor, name, locate };
   }
   const head = memoryBytes(await found.head(12 + MAX_NPY_HEADER), source.path);
   const { offset, ...tensor } = await readNpy(head, 0, entry.uncompressedSize, label);
   const locate = async () => ({ source: (await found.bytes(spools)).source, offset });
   return { ...tensor, name, locate };
+}
+
+/** Reads what of a member is no element of its array, which the checksum is of as well: the header, and whatever stands behind. */
+async function readAround(checked: CheckedSource, offset: number, length: number): Promise<void> {
+  const { start, length: all } = checked;
+  for await (const _ of chunks(checked, start, offset - start)) { /* seen by `checked` */ }
+  for await (const _ of chunks(checked, offset + length, start + all - offset - length)) { /* likewise */ }
 }

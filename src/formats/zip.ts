@@ -1,5 +1,5 @@
 /** Zip archives (APPNOTE 6.3, zip64 included): the directory, and members read in place when stored, unpacked when deflated. */
-import type { Buffer } from "node:buffer";
+import { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
 import * as yauzl from "yauzl";
 import { type ByteSource, SpoolFile } from "../bytes.ts";
@@ -11,8 +11,8 @@ const MAX_ENTRIES = 100_000;
 /** Deflate makes at most this many bytes of one: a member that declares more is a lie or a bomb. */
 const MAX_DEFLATE_RATIO = 1032;
 
-/** What the directory says of a member. */
-export type ZipEntry = yauzl.Entry;
+/** What the directory says of a member; its name as bytes too, which the types of yauzl leave out. */
+export type ZipEntry = yauzl.Entry & { readonly fileNameRaw: Uint8Array };
 
 /** Starts as a zip does. */
 export const looksLikeZip = (head: Uint8Array): boolean =>
@@ -124,6 +124,12 @@ export class ZipMember {
     const view = new DataView(local.buffer);
     if (view.getUint32(0, true) !== 0x04034b50) {
       throw new InputError(`Cannot read ${label}: the zip is damaged (it is not where the directory says)`);
+    }
+    const name = new Uint8Array(Math.min(view.getUint16(26, true), source.byteLength));
+    const place = entry.relativeOffsetOfLocalHeader + local.length;
+    if (place + name.length <= source.byteLength) await near.read(name, place);
+    if (Buffer.compare(name, entry.fileNameRaw) !== 0) {
+      throw new InputError(`Cannot read ${label}: the zip is damaged (its header has another name than the directory)`);
     }
     // The lengths of the name and of the extra fields, which may differ from those in the directory.
     const start = entry.relativeOffsetOfLocalHeader + 30 + view.getUint16(26, true) + view.getUint16(28, true);

@@ -1,4 +1,5 @@
 /** JSON from somebody else, key by key: each value is checked when it is taken, and keys that nobody took are refused. */
+import { brief } from "../words.ts";
 
 /** What is wrong, and where: "sizes.heads is 0, expected a whole number from 1 to …". */
 export class FieldError extends Error {}
@@ -6,10 +7,34 @@ export class FieldError extends Error {}
 /** Digits of SHA-256. */
 const HASH = /^[0-9a-f]{64}$/;
 
-/** A value in words, short. */
-function said(value: unknown): string {
-  const text = JSON.stringify(value) ?? "missing";
-  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
+/** Levels that objects and lists may be nested, and how many of them and of keys there may be: as values they take many times their length. */
+const [MOST_LEVELS, MOST_PARTS] = [32, 1e6];
+
+/** The value of a JSON text. Throws FieldError for none, and before it is parsed for one that would take much more memory than its letters. */
+export function jsonOf(text: string): unknown {
+  requireModest(text);
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new FieldError(`it is not JSON (${(error as Error).message})`, { cause: error });
+  }
+}
+
+const [QUOTE, COLON, OPEN, BACKSLASH, CLOSE, BRACE, END] = [...'":[\\]{}'].map((sign) => sign.charCodeAt(0));
+
+function requireModest(text: string): void {
+  let [parts, level] = [0, 0];
+  for (let i = 0; i < text.length; i++) {
+    const sign = text.charCodeAt(i);
+    if (sign === QUOTE) {
+      for (i++; i < text.length && text.charCodeAt(i) !== QUOTE; i++) if (text.charCodeAt(i) === BACKSLASH) i++;
+    } else if (sign === OPEN || sign === BRACE) {
+      parts++;
+      if (++level > MOST_LEVELS) throw new FieldError(`it is nested deeper than ${MOST_LEVELS} levels`);
+    } else if (sign === CLOSE || sign === END) level--;
+    else if (sign === COLON) parts++;
+    if (parts > MOST_PARTS) throw new FieldError(`it has more than ${MOST_PARTS} keys, objects and lists`);
+  }
 }
 
 /** An object of a JSON text. */
@@ -20,7 +45,7 @@ export class Fields {
   /** Throws FieldError where `value` is no object; `at` is its place in the text, "" for the whole. */
   constructor(value: unknown, readonly at: string) {
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      throw new FieldError(`${at || "it"} is ${said(value)}, expected an object`);
+      throw new FieldError(`${at || "it"} is ${brief(value)}, expected an object`);
     }
     this.#values = value as Record<string, unknown>;
   }
@@ -31,6 +56,10 @@ export class Fields {
     if (other !== undefined) throw new FieldError(`${this.#place(other)} is not known here`);
   }
 
+  has(key: string): boolean {
+    return Object.hasOwn(this.#values, key);
+  }
+
   any(key: string): unknown {
     this.#taken.add(key);
     if (!Object.hasOwn(this.#values, key)) throw new FieldError(`${this.#place(key)} is missing`);
@@ -38,7 +67,7 @@ export class Fields {
   }
 
   fail(key: string, expected: string): never {
-    throw new FieldError(`${this.#place(key)} is ${said(this.#values[key])}, expected ${expected}`);
+    throw new FieldError(`${this.#place(key)} is ${brief(this.#values[key])}, expected ${expected}`);
   }
 
   object(key: string): Fields {

@@ -3,12 +3,12 @@
  * removed before a part is written and appears after it, so that a note never stands beside other rows than its own.
  */
 import { join } from "node:path";
-import { changeTime, listFolder, openFile, readBytes, temporaries, writeText } from "../bytes.ts";
+import { changeTime, listFolder, openFile, readText, temporaries, writeText } from "../bytes.ts";
 import { InputError } from "../errors.ts";
 import { openContainer } from "../formats/mod.ts";
 import { openSink, type SinkOptions } from "../formats/sink.ts";
 import type { TensorSink } from "../tensor.ts";
-import { FieldError, Fields } from "./fields.ts";
+import { FieldError, Fields, jsonOf } from "./fields.ts";
 import { type PartsPlan, rangesOfShard, shardCount, shardName } from "./plan.ts";
 import type { Survey } from "./states.ts";
 
@@ -72,11 +72,13 @@ async function sizeOf(path: string): Promise<number> {
 export async function readPart(plan: PartsPlan, folder: string, id: number): Promise<PartNote | null> {
   const { rows, note } = paths(plan, folder, id);
   if (changeTime(note) === null || changeTime(rows) === null) return null;
-  const bytes = await readBytes(note);
-  if (bytes.length > MAX_NOTE) throw new InputError(`Cannot read "${note}": it has ${bytes.length} bytes`);
+  const size = await sizeOf(note);
+  if (size > MAX_NOTE) {
+    throw new InputError(`Cannot read "${note}": it has ${size} bytes, expected at most ${MAX_NOTE}`);
+  }
   let said: PartNote;
   try {
-    const fields = new Fields(JSON.parse(new TextDecoder().decode(bytes)), "");
+    const fields = new Fields(jsonOf(await readText(note)), "");
     fields.choice("schema", [PART_SCHEMA]);
     said = {
       plan: fields.hash("plan"),
@@ -86,7 +88,7 @@ export async function readPart(plan: PartsPlan, folder: string, id: number): Pro
     };
     fields.done();
   } catch (error) {
-    if (!(error instanceof FieldError || error instanceof SyntaxError)) throw error;
+    if (!(error instanceof FieldError)) throw error;
     throw new InputError(`Cannot read "${note}": ${error.message}`, { cause: error });
   }
   return said.bytes === await sizeOf(rows) ? said : null;

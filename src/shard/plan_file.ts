@@ -11,7 +11,7 @@ import type { Fit, HeadFit } from "../fitted.ts";
 import { MAX_RANK } from "../formats/view.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { type DType, DTYPE_BYTES } from "../tensor.ts";
-import { FieldError, Fields } from "./fields.ts";
+import { FieldError, Fields, jsonOf } from "./fields.ts";
 import { idOfModelPlan, MODEL_PLAN_SCHEMA, type ModelPlan } from "./model_plan.ts";
 import { modelContentOf } from "./model_plan_file.ts";
 import {
@@ -44,7 +44,7 @@ export async function readPlan(path: string): Promise<ShardPlan | ModelPlan> {
 /** The plan of a text; `path` names it and says where relative paths begin. Throws InputError for what is none. */
 export function parsePlan(text: string, path: string): ShardPlan | ModelPlan {
   try {
-    const fields = new Fields(JSON.parse(text), "");
+    const fields = new Fields(jsonOf(text), "");
     const schema = fields.choice("schema", [PLAN_SCHEMA, MODEL_PLAN_SCHEMA]);
     const version = fields.text("version", 64);
     const at = { version, path, folder: dirname(resolve(path)) };
@@ -55,10 +55,9 @@ export function parsePlan(text: string, path: string): ShardPlan | ModelPlan {
     const content = contentOf(fields);
     return { ...content, id: idOf(fields, idOfPlan(version, content)), ...at };
   } catch (error) {
-    if (!(error instanceof FieldError || error instanceof SyntaxError)) throw error;
-    const { message } = error as Error;
-    const what = error instanceof FieldError ? message : `it is not JSON (${message})`;
-    throw new InputError(`Cannot read plan "${path}": ${what}; make it with performer shard plan`, { cause: error });
+    if (!(error instanceof FieldError)) throw error;
+    const words = `Cannot read plan "${path}": ${error.message}; make it with performer shard plan`;
+    throw new InputError(words, { cause: error });
   }
 }
 

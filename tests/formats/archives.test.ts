@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { crc32, deflateRawSync } from "node:zlib";
 import fc from "fast-check";
 import { InputError, PerformerError } from "../../src/errors.ts";
+import type { CheckedSource } from "../../src/formats/checked.ts";
 import { Container } from "../../src/formats/container.ts";
 import { memoryBytes } from "../../src/formats/memory.ts";
 import { openContainer } from "../../src/formats/mod.ts";
@@ -55,7 +56,7 @@ describe("npz", () => {
   test("a stored member is read in place, a deflated one once", async () => {
     const stored = countingByteSource(memoryBytes(bytesOf("stored.npz"), "stored.npz"));
     const inPlace = await (await npz.open(stored)).tensors[0].locate();
-    expect(inPlace.source).toBe(stored);
+    expect((inPlace.source as CheckedSource).source).toBe(stored);
     const deflated = countingByteSource(memoryBytes(bytesOf("deflated.npz"), "deflated.npz"));
     await using contents = await npz.open(deflated);
     const before = deflated.reads;

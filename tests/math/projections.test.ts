@@ -30,6 +30,10 @@ test("heads one column wide get signs at random", () => {
   }
 });
 
+test("more numbers than there can be memory for are refused in words", () => {
+  expect(() => drawn("orthogonal", 64, 2 ** 45)).toThrow("there is no memory for it, use a smaller -m");
+});
+
 describe("positive features", () => {
   for (const [d, m] of [[4, 4], [8, 8], [8, 16]]) {
     test(`simplex, d = ${d}, m = ${m}: unbiased, the squared error of the closed form, below orthogonal`, () => {

@@ -1,69 +1,13 @@
 /** Journals under every cut of the power, under other runs, and as bytes. */
 import { describe, expect, test } from "bun:test";
+import { createHash } from "node:crypto";
 import type { Attention } from "../../src/attention.ts";
-import { scalar } from "../../src/backends/scalar.ts";
 import { ownMark, type ProcessMark, runs } from "../../src/processes.ts";
-import { openSink } from "../../src/formats/sink.ts";
-import { Inputs } from "../../src/inputs.ts";
+import { InputError } from "../../src/errors.ts";
 import { pack, unpack } from "../../src/packed.ts";
-import { partialNames } from "../../src/partial_output.ts";
-import { attend } from "../../src/run.ts";
 import { type JournalSubject, RunJournal } from "../../src/run_journal.ts";
-import { wave } from "../cli/process.ts";
 import { FragileDisk, PowerCut, type Survival } from "./fragile_disk.ts";
-import { memoryTensor } from "./memory_tensor.ts";
-
-const names = partialNames("/somewhere/out.npz");
-const SHAPE = [70, 8];
-const subject: JournalSubject = { version: "1", settings: { features: "positive" }, inputs: [] };
-const dead: ProcessMark = { pid: 1, started: "never", place: "", host: "a", machine: "" };
-
-const ATTENTION: Attention = {
-  features: "positive",
-  numFeatures: 8,
-  projection: "orthogonal",
-  norms: "chi",
-  seed: 1,
-  causal: false,
-  scale: null,
-  given: null,
-  compat: "exact",
-};
-
-/** One run as `attend --resume` has it, on a disk that may fail. */
-async function runOn(disk: FragileDisk, attention: Attention): Promise<void> {
-  const found = await RunJournal.find(names, disk);
-  const now = () => found ? 1e9 : 0; // the one before has been silent for long
-  const clock = () => 0; // checkpoints are always due
-  await using journal = await RunJournal.open(names, subject, found, {
-    clock,
-    path: names.output,
-    every: 0,
-    disk,
-    owner: dead,
-    now,
-  });
-  const x = memoryTensor(Float64Array.from({ length: 70 * 8 }, (_, i) => wave(i)), 2, 4);
-  await using backend = await scalar.open({ named: true });
-  const options = { dtype: "f32", shape: SHAPE, heads: 2, width: 4, layout: "hld" } as const;
-  const { output } = journal;
-  await using sink = output &&
-    await openSink("out.npz", { ...options, bytes: output, written: journal.last?.rows ?? 0 });
-  await attend({
-    inputs: new Inputs(x, x, x, null),
-    attention,
-    backend,
-    refused: [],
-    tileRows: 16,
-    check: 8,
-    redraws: 0,
-    sink: sink && Object.assign(sink, { path: "out.npz", dtype: "f32", shape: SHAPE }),
-    encoding: null,
-    peakBytes: () => 0,
-    journal,
-  });
-  journal.finish();
-}
+import { ATTENTION, dead, names, runOn, subject } from "./journal_run.ts";
 
 describe("power cuts", () => {
   const kinds: [string, Attention][] = [
@@ -138,6 +82,57 @@ describe("who may go on", () => {
     expect(runs({ ...named, place: "before" })).toBe(own.machine === "" ? null : false); // this machine, since restarted
   });
 });
+
+describe("journals of another maker", () => {
+  const found = async (change: (journal: Loose) => void) => {
+    const disk = new FragileDisk();
+    await runOn(disk, ATTENTION).catch(() => {});
+    const cut = new FragileDisk(Math.floor(0.8 * disk.calls));
+    await runOn(cut, ATTENTION).catch(() => {});
+    const left = cut.restarted("everything", 1);
+    const journal = unpack(left.contents().get(names.journal)!, "it") as Loose;
+    change(journal);
+    const file = left.open(names.journal, { create: true });
+    await file.write(pack(journal), 0);
+    return left;
+  };
+
+  const WRONG: readonly (readonly [words: string, change: (journal: Loose) => void])[] = [
+    ["owner is null, expected an object", (journal) => journal.owner = null],
+    ["settings is [], expected texts by name", (journal) => journal.settings = []],
+    ["checkpoint.seconds is missing", (journal) => delete journal.checkpoint.seconds],
+    ["checkpoint.tileRows is 0", (journal) => journal.checkpoint.tileRows = 0],
+    ["checkpoint.state.S is", (journal) => journal.checkpoint.state.S = new Float64Array(1)],
+    ["checkpoint.approx is []", (journal) => journal.checkpoint.approx = []],
+    ["fit is {}", (journal) => journal.checkpoint.fit = {}],
+    ["extra is not known here", (journal) => journal.extra = 1],
+    ["it has seen 70 key rows and written 71 rows, of 70 and 70", (journal) => journal.checkpoint.rows = 71],
+    ["it lacks the state of 70 key rows", (journal) => journal.checkpoint.state = null],
+    ["numbers of its sampled rows", (journal) => journal.checkpoint.approx = new Float64Array(1)],
+    ["its state is 1 × 8 × 8, expected 2 × 8 × 4", ({ checkpoint: { state } }) => {
+      Object.assign(state, { heads: 1, valueDim: 8 });
+      for (const name of ["c", "z"]) state[name] = state[name].slice(8);
+    }],
+  ];
+  test.each(WRONG)("are refused, whole as they are: %s", async (words, change) => {
+    const disk = await found(change);
+    const error = await runOn(disk, ATTENTION).catch((error) => error);
+    expect(error).toBeInstanceOf(InputError);
+    expect(error.message).toContain(words);
+  });
+
+  test("are refused where their text is none of ours", () => {
+    const bytes = pack({ a: new Float64Array(2) });
+    const text = new TextDecoder("latin1").decode(bytes);
+    const other = Uint8Array.from(text.replace("[0,2,8]", "[9,9,8]"), (letter) => letter.charCodeAt(0));
+    const sum = createHash("sha256").update(other.subarray(8, 24)).update(other.subarray(56)).digest();
+    other.set(sum, 24);
+    expect(() => unpack(other, "it")).toThrow('Cannot read "it": its text is not what performer writes');
+  });
+});
+
+// deno-lint-ignore no-explicit-any
+type Loose = any;
 
 describe("packed values", () => {
   test("every bit comes back", () => {

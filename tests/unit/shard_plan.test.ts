@@ -205,6 +205,22 @@ describe("a plan", () => {
     }
   });
 
+  test("is refused before it is parsed where that would take far more memory than its letters, or more levels than there are", () => {
+    const deep = `${"[".repeat(100_000)}${"]".repeat(100_000)}`;
+    const text = planText(plan());
+    const words: [string, string][] = [
+      [deep, "nested deeper than 32 levels"],
+      [text.replace('"seed":0', `"seed":${deep}`), "nested deeper than 32 levels"],
+      [`[${"{},".repeat(1_000_001)}0]`, "more than 1000000 keys, objects and lists"],
+      [text.replace('"path":"q.npy"', () => `"path":"q.npy${"[{:".repeat(40)}\\\""`), "files[0].path"],
+    ];
+    for (const [text, why] of words) {
+      expect(() => parsePlan(text, "plan.json")).toThrow(InputError);
+      if (why !== "files[0].path") expect(() => parsePlan(text, "plan.json")).toThrow(why);
+      else expect(() => parsePlan(text, "plan.json")).toThrow("it was changed after it was made");
+    }
+  });
+
   test("is refused unread where it is too large", async () => {
     const { path, remove } = scratch();
     await Bun.write(path("plan.json"), new Uint8Array(MAX_PLAN_BYTES + 1));

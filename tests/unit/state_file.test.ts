@@ -233,6 +233,22 @@ describe("files that are no states", () => {
       (text) => text.replace('\\"headDim\\":5', '\\"headDim\\":99999999'),
     );
     expect(message).toContain("its projection would have");
+    // 2^24 numbers: little memory, and minutes of making their rows orthogonal.
+    const wide = await changed(dir, one, (text) => text.replace('\\"headDim\\":5', '\\"headDim\\":16777216'));
+    expect(wide).toContain("its projection would have");
+  });
+
+  test("settings that are no texts and no numbers, and that are missing", async () => {
+    await using dir = folder();
+    const one = await stateWith(attentionWith(), SIZES, ROWS);
+    const words: [from: string, to: string, why: string][] = [
+      ['\\"projection\\":\\"orthogonal\\"', '\\"projection\\":{\\"toString\\":null}', "settings.projection is {"],
+      ['\\"orthogonal\\"', "[[[[[[1]]]]]]", 'settings.projection is [[[["…"]]]]'],
+      ['\\"kvHeads\\":2,', "", "settings.kvHeads is missing"],
+    ];
+    for (const [from, to, why] of words) {
+      expect(await changed(dir, one, (text) => text.replace(from, () => to))).toContain(why);
+    }
   });
 
   test("damage anywhere is a complaint or the very same state, never another", async () => {

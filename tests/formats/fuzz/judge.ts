@@ -22,7 +22,7 @@ const MOST_TENSORS = 40;
 const SMALL = 4000;
 
 /**
- * Reads, lists, describes and recognises a file in every way; throws for whatever is a bug. `step` is called before each of the two
+ * Reads, lists, describes and recognises a file in every way; throws for whatever is a bug. `step` is called before each of the
  * things that the program would do in one go.
  */
 export async function judge(
@@ -47,7 +47,7 @@ export async function judge(
   const seen = new Map(secondReading(bytes)?.map((array) => [array.name, array]));
   let [tensors, confirmed, refused] = [0, 0, 0];
   for (const stored of container.contents.tensors.slice(0, MOST_TENSORS)) {
-    const read = await refusedOr(path, () => readTensor(container, stored, seen.get(stored.name)));
+    const read = await refusedOr(path, () => readTensor(container, stored, seen.get(stored.name), step));
     if (!read) refused++;
     else tensors++;
     if (read?.confirmed) confirmed++;
@@ -70,10 +70,17 @@ async function refusedOr<T>(path: string, act: () => Promise<T>): Promise<T | nu
   }
 }
 
-async function readTensor(container: Container, stored: StoredTensor, seen: Seen | undefined) {
+async function readTensor(
+  container: Container,
+  stored: StoredTensor,
+  seen: Seen | undefined,
+  step: (name: string) => void,
+) {
   const { name, shape } = stored;
   const count = shape.reduce((a, b) => a * b, 1);
   const { data } = await container.readAll(name, count > SMALL ? "f32" : "f64");
+  // What is large is never read twice in one go.
+  if (count > SMALL) step("bytes");
   const raw = await collected(container.bytes(name), count > SMALL);
   if (count > SMALL) return { confirmed: false };
   const parts = [];

@@ -206,17 +206,18 @@ export interface DrawnProjection {
   readonly hadamard: HadamardFactors | null;
 }
 
+/** Numbers of a projection, at most: 2 GiB of them. Deno hands out more than there is, and would be at it until it is killed. */
+const MOST_NUMBERS = 2 ** 28;
+
 /** Memory of W. Throws UsageError where there is not so much. */
 function memoryFor(matrices: number, projections: number, d: number): Float64Array {
-  try {
-    return new Float64Array(matrices * projections * d);
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
+  const numbers = matrices * projections * d;
+  if (numbers > MOST_NUMBERS) {
     throw new UsageError(
-      `Cannot draw a projection of ${matrices} × ${projections} × ${d} numbers: there is no memory for it, use a smaller -m`,
-      { cause: error },
+      `Cannot draw a projection of ${matrices} × ${projections} × ${d} numbers: more than ${MOST_NUMBERS} are not kept in memory, use a smaller -m`,
     );
   }
+  return new Float64Array(numbers);
 }
 
 /** Projections with more numbers are drawn anew each time. */

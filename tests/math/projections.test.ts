@@ -30,8 +30,10 @@ test("heads one column wide get signs at random", () => {
   }
 });
 
-test("more numbers than there can be memory for are refused in words", () => {
-  expect(() => drawn("orthogonal", 64, 2 ** 45)).toThrow("there is no memory for it, use a smaller -m");
+test("more numbers than memory should hold are refused in words", () => {
+  for (const projections of [1e7, 1e9, 2 ** 45]) {
+    expect(() => drawn("orthogonal", 64, projections)).toThrow("are not kept in memory, use a smaller -m");
+  }
 });
 
 describe("positive features", () => {

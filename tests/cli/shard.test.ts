@@ -4,6 +4,7 @@ import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, truncateSy
 import { join } from "node:path";
 import { zipOf } from "../formats/torch_made.ts";
 import { inside, npyBytes, performer, readNpyBytes, ROOT, scratch, wave } from "./process.ts";
+import { distance, done, shard } from "./shard_runs.ts";
 
 const { path, remove } = scratch();
 afterAll(remove);
@@ -23,26 +24,6 @@ beforeAll(() => {
   const text = readFileSync(join(ROOT, "examples/data/lambda_virus.fa"), "utf8").split("\n");
   writeFileSync(path("genome.fa"), text.slice(0, 6).join("\n") + "\n");
 });
-
-/** Runs `performer shard ARGS`; names of files that are here are made absolute. */
-async function shard(...args: readonly string[]) {
-  return await inside(["shard", ...args]);
-}
-
-/** The same, which must work. */
-async function done(...args: readonly string[]): Promise<string> {
-  const { code, stdout, stderr } = await shard(...args);
-  expect([args[0], stderr, code]).toEqual([args[0], "", 0]);
-  return stdout;
-}
-
-const largest = (values: readonly number[]) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-
-/** Largest difference, relative to the largest number. */
-function distance(a: readonly number[], b: readonly number[]): number {
-  expect(a.length).toBe(b.length);
-  return largest(a.map((value, i) => value - b[i])) / largest(b);
-}
 
 const numbers = (file: string) => readNpyBytes(readFileSync(file));
 

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { inside, npyBytes, performer, readNpyBytes, ROOT, scratch, wave } from "./process.ts";
+import { distance, done, shard } from "./shard_runs.ts";
 
 const { path, remove } = scratch();
 afterAll(remove);
@@ -11,25 +12,7 @@ const SCALAR = ["--backend", "scalar"];
 const SHARDS = 3;
 const golden = (folder: string, file: string) => join(ROOT, "tests/golden", folder, file);
 
-async function shard(...args: readonly string[]) {
-  return await inside(["shard", ...args]);
-}
-
-/** The same, which must work. */
-async function done(...args: readonly string[]): Promise<string> {
-  const { code, stdout, stderr } = await shard(...args);
-  expect([args[0], stderr, code]).toEqual([args[0], "", 0]);
-  return stdout;
-}
-
 const numbers = (file: string) => readNpyBytes(readFileSync(file));
-
-/** Largest difference, relative to the largest number. */
-function distance(a: readonly number[], b: readonly number[]): number {
-  expect(a.length).toBe(b.length);
-  const largest = (values: readonly number[]) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  return largest(a.map((value, i) => value - b[i])) / largest(b);
-}
 
 /** The tasks of a plan, each as the words of its action. */
 function tasksOf(layers: number): string[][] {

@@ -9,21 +9,10 @@ import { attend } from "../../src/run.ts";
 import type { AttendOptions } from "../../src/run_base.ts";
 import type { Checkpoint } from "../../src/run_journal.ts";
 import type { StoredState } from "../../src/stored_state.ts";
+import { PLAIN } from "../plain_attention.ts";
 import { memoryTensor } from "../unit/memory_tensor.ts";
 import { describeBackends } from "./backends.ts";
 import { makeProblem } from "./harness.ts";
-
-const PLAIN: Attention = {
-  features: "positive",
-  numFeatures: 14,
-  projection: "orthogonal",
-  norms: "chi",
-  seed: 3,
-  causal: false,
-  scale: null,
-  given: null,
-  compat: "exact",
-};
 
 const near = (nearFar: Partial<NearFarSettings>): Partial<Attention> => ({
   features: nearFar.far,

@@ -10,23 +10,14 @@ import { type JournalSubject, RunJournal } from "../../src/run_journal.ts";
 import { wave } from "../cli/process.ts";
 import type { FragileDisk } from "./fragile_disk.ts";
 import { memoryTensor } from "./memory_tensor.ts";
+import { PLAIN } from "../plain_attention.ts";
 
 export const names = partialNames("/somewhere/out.npz");
 const SHAPE = [70, 8];
 export const subject: JournalSubject = { version: "1", settings: { features: "positive" }, inputs: [] };
 export const dead: ProcessMark = { pid: 1, started: "never", place: "", host: "a", machine: "" };
 
-export const ATTENTION: Attention = {
-  features: "positive",
-  numFeatures: 8,
-  projection: "orthogonal",
-  norms: "chi",
-  seed: 1,
-  causal: false,
-  scale: null,
-  given: null,
-  compat: "exact",
-};
+export const ATTENTION: Attention = { ...PLAIN, numFeatures: 8 };
 
 /** What the journal of a run says of its attention. */
 const subjectOf = ({ features, causal }: Attention): JournalSubject => {

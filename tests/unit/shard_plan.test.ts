@@ -2,111 +2,22 @@
 import { describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { InputError } from "../../src/errors.ts";
-import { fitHead } from "../../src/fitted.ts";
-import { featureMap } from "../../src/feature_map.ts";
 import {
   cutShards,
   evenBounds,
-  idOfPlan,
   pathInPlan,
-  type PlanContent,
   planText,
   rangesOfShard,
   shardName,
   type ShardPlan,
 } from "../../src/shard/plan.ts";
-import {
-  idOfModelPlan,
-  isModelPlan,
-  layerPlan,
-  type ModelPlan,
-  type ModelPlanContent,
-  modelPlanText,
-  placesOf,
-} from "../../src/shard/model_plan.ts";
+import { isModelPlan, layerPlan, type ModelPlan, modelPlanText, placesOf } from "../../src/shard/model_plan.ts";
 import { MAX_PLAN_BYTES, parsePlan, readPlan } from "../../src/shard/plan_file.ts";
 import { idList } from "../../src/shard/report.ts";
-import { scratch, wave } from "../cli/process.ts";
+import { scratch } from "../cli/process.ts";
+import { HASH, modelPlan, planContent, planOf, SIZES } from "../shard_plans.ts";
 
-const SIZES = { queryRows: 100, keyRows: 100, heads: 4, kvHeads: 2, headDim: 3, valueDim: 5 };
-const HASH = "0123456789abcdef".repeat(4);
-
-/** A fit with every kind of number in it. */
-function fit() {
-  const moments = (seed: number) => ({
-    mean: Float64Array.from({ length: 3 }, (_, i) => wave(seed + i)),
-    squares: Float64Array.from({ length: 3 }, (_, i) => 1 + wave(seed + i) ** 2),
-    products: Float64Array.from({ length: 9 }, (_, i) => i % 4 === 0 ? 1 + wave(seed + i % 3) ** 2 : 0),
-  });
-  const heads = [1, 2].map((seed) => fitHead(featureMap("saderf"), moments(seed), moments(seed + 9), 0.5, true));
-  return { source: "sample:4096", rows: 100, centred: true, heads };
-}
-
-function content(): PlanContent {
-  const tensor = (heads: number, width: number) => {
-    return { name: "", dtype: "f32" as const, shape: [heads, 100, width], rows: 100, heads, width, firstRow: 0 };
-  };
-  return {
-    files: ["q.npy", "data/k.npy", "/far/v.npy"].map((path) => ({ path, bytes: 128, probe: HASH })),
-    input: {
-      input: null,
-      q: 0,
-      k: 1,
-      v: 2,
-      mask: null,
-      projectionMatrix: null,
-      heads: null,
-      kvHeads: null,
-      layout: "hld",
-      dtype: null,
-      encode: null,
-      rows: { start: null, end: -1 },
-    },
-    tensors: { q: tensor(4, 3), k: tensor(2, 3), v: tensor(2, 5), mask: null },
-    sizes: SIZES,
-    attention: {
-      features: "saderf",
-      numFeatures: 16,
-      projection: "orthogonal",
-      norms: "chi",
-      seed: 0,
-      causal: true,
-      scale: 0.5,
-      decay: [0.1, 1e-300],
-    },
-    projectionHash: HASH,
-    fit: fit(),
-    fingerprint: HASH,
-    output: { dtype: "f32", shape: [4, 100, 5] },
-    shards: cutShards(SIZES, 7),
-  };
-}
-
-function plan(): ShardPlan {
-  const made = content();
-  return { ...made, version: "1.2.3", id: idOfPlan("1.2.3", made), path: "runs/plan.json", folder: "/" };
-}
-
-function modelPlan(): ModelPlan {
-  const layer = { heads: 4, headDim: 16, features: 44, projectionHash: HASH };
-  const made: ModelPlanContent = {
-    files: ["model.pt", "tokens.npy"].map((path) => ({ path, bytes: 128, probe: HASH })),
-    input: { model: 0, tokens: 1, mask: null, config: null, part: null },
-    model: {
-      title: "PerformerLM",
-      dim: 64,
-      flow: "reversible",
-      causal: true,
-      kernel: "softmax",
-      rules: "lucidrains",
-      layers: [layer, { ...layer, projectionHash: null }],
-    },
-    encodings: false,
-    output: { dtype: "f32", shape: [1, 100, 50] },
-    shards: cutShards({ keyRows: 100, queryRows: 100 }, 7),
-  };
-  return { ...made, version: "1.2.3", id: idOfModelPlan("1.2.3", made), path: "runs/plan.json", folder: "/" };
-}
+const plan = (): ShardPlan => planOf(planContent(), "runs/plan.json");
 
 /** The plan with something changed, and an id that agrees with it. */
 function forged(change: (plan: Record<string, unknown>) => void, text = planText(plan())): string {
@@ -231,7 +142,7 @@ describe("a plan", () => {
 
 describe("a plan of a model", () => {
   test("comes back from its text as it was", () => {
-    const made = modelPlan();
+    const made = modelPlan("runs/plan.json");
     const read = parsePlan(modelPlanText(made), made.path) as ModelPlan;
     expect({ ...read, folder: "/" }).toEqual(made);
     expect(modelPlanText(read)).toBe(modelPlanText(made));
@@ -240,7 +151,7 @@ describe("a plan of a model", () => {
   });
 
   test("has layers whose states and rows are not each other's, in folders by number", () => {
-    const made = modelPlan();
+    const made = modelPlan("runs/plan.json");
     const [first, last] = [layerPlan(made, 0), layerPlan(made, 1)];
     expect(new Set([made.id, first.id, last.id]).size).toBe(3);
     expect([first.output, last.output]).toEqual([{ dtype: "f64", shape: [100, 128] }, made.output]);
@@ -268,13 +179,13 @@ describe("a plan of a model", () => {
     ["shards is", (plan) => plan.shards = [0, 50, 99]],
   ];
   test.each(WRONG)("is refused: %s", (words, change) => {
-    const text = forged(change as (plan: Record<string, unknown>) => void, modelPlanText(modelPlan()));
+    const text = forged(change as (plan: Record<string, unknown>) => void, modelPlanText(modelPlan("runs/plan.json")));
     expect(() => parsePlan(text, "plan.json")).toThrow(InputError);
     expect(() => parsePlan(text, "plan.json")).toThrow(words);
   });
 
   test("is refused where it was changed after it was made", () => {
-    const text = modelPlanText(modelPlan()).replace('"encodings": false', '"encodings": true');
+    const text = modelPlanText(modelPlan("runs/plan.json")).replace('"encodings": false', '"encodings": true');
     expect(() => parsePlan(text, "plan.json")).toThrow("it was changed after it was made");
   });
 });

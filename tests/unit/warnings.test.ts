@@ -2,18 +2,9 @@
 import { expect, test } from "bun:test";
 import type { Attention } from "../../src/attention.ts";
 import { warningsFor } from "../../src/warnings.ts";
+import { PLAIN } from "../plain_attention.ts";
 
-const ATTENTION: Attention = {
-  features: "hyperbolic",
-  numFeatures: 64,
-  projection: "orthogonal",
-  norms: "chi",
-  seed: 0,
-  causal: false,
-  scale: null,
-  given: null,
-  compat: "exact",
-};
+const ATTENTION: Attention = { ...PLAIN, features: "hyperbolic" };
 
 const far = (name: string): Partial<Attention> => ({
   features: name,

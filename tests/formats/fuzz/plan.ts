@@ -2,13 +2,10 @@
 import { createHash } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { dirname, isAbsolute, join, resolve, sep } from "node:path";
-import { fitHead } from "../../../src/fitted.ts";
-import { featureMap } from "../../../src/feature_map.ts";
-import { idOfModelPlan, isModelPlan, type ModelPlanContent, modelPlanText } from "../../../src/shard/model_plan.ts";
+import { isModelPlan, modelPlanText } from "../../../src/shard/model_plan.ts";
 import { notePart, partOptions, readPart, surveyParts } from "../../../src/shard/parts.ts";
 import {
   cutShards,
-  idOfPlan,
   placeOf,
   type PlanContent,
   planText,
@@ -19,96 +16,24 @@ import {
 } from "../../../src/shard/plan.ts";
 import { readPlan } from "../../../src/shard/plan_file.ts";
 import { summaryOf } from "../../../src/shard/report.ts";
+import { HASH, modelPlan, planContent, planOf, SIZES } from "../../shard_plans.ts";
 import { bytesOf, type Kind, refusedOr, requireEqual } from "./case.ts";
 import { damagedJson, DEEP } from "./json.ts";
 import { one, type Pick } from "./random.ts";
 
-const HASH = "0123456789abcdef".repeat(4);
-const SIZES = { queryRows: 100, keyRows: 100, heads: 4, kvHeads: 2, headDim: 3, valueDim: 5 };
-
-/** A fit with every kind of number in it. */
-function fit() {
-  const moments = (seed: number) => ({
-    mean: Float64Array.from({ length: 3 }, (_, i) => Math.sin(seed + i)),
-    squares: Float64Array.from({ length: 3 }, (_, i) => 1 + Math.sin(seed + i) ** 2),
-    products: Float64Array.from({ length: 9 }, (_, i) => i % 4 === 0 ? 1 + Math.sin(seed + i % 3) ** 2 : 0),
-  });
-  const heads = [1, 2].map((seed) => fitHead(featureMap("saderf"), moments(seed), moments(seed + 9), 0.5, true));
-  return { source: "sample:4096", rows: 100, centred: true, heads };
-}
-
-const tensor = (heads: number, width: number) => {
-  return { name: "", dtype: "f32" as const, shape: [heads, 100, width], rows: 100, heads, width, firstRow: 0 };
-};
-const INPUT: PlanContent["input"] = {
-  input: null,
-  q: 0,
-  k: 1,
-  v: 2,
-  mask: null,
-  projectionMatrix: null,
-  heads: null,
-  kvHeads: null,
-  layout: "hld",
-  dtype: null,
-  encode: null,
-  rows: { start: null, end: -1 },
-};
-
-const CAUSAL: PlanContent = {
-  files: ["q.npy", "data/k.npy", "/far/v.npy"].map((path) => ({ path, bytes: 128, probe: HASH })),
-  input: INPUT,
-  tensors: { q: tensor(4, 3), k: tensor(2, 3), v: tensor(2, 5), mask: null },
-  sizes: SIZES,
-  attention: {
-    features: "saderf",
-    numFeatures: 16,
-    projection: "orthogonal",
-    norms: "chi",
-    seed: 0,
-    causal: true,
-    scale: 0.5,
-    decay: [0.1, 1e-300],
-  },
-  projectionHash: HASH,
-  fit: fit(),
-  fingerprint: HASH,
-  output: { dtype: "f32", shape: [4, 100, 5] },
-  shards: cutShards(SIZES, 7),
-};
+const CAUSAL = planContent();
 const PLAIN: PlanContent = {
   ...CAUSAL,
   files: [{ path: "qkv.npz", bytes: 4000, probe: HASH }, { path: "mask.npy", bytes: 200, probe: HASH }],
-  input: { ...INPUT, input: 0, q: null, k: null, v: null, mask: 1, rows: null },
-  tensors: { ...CAUSAL.tensors, mask: { ...tensor(1, 1), shape: [100], dtype: "bool" } },
+  input: { ...CAUSAL.input, input: 0, q: null, k: null, v: null, mask: 1, rows: null },
+  tensors: { ...CAUSAL.tensors, mask: { ...CAUSAL.tensors.q, heads: 1, width: 1, shape: [100], dtype: "bool" } },
   attention: { ...CAUSAL.attention, features: "elu", causal: false, decay: null, scale: null },
   projectionHash: null,
   fit: null,
   shards: cutShards(SIZES, 100),
 };
 
-/** A checkpoint of two layers over the same rows. */
-const MODEL: ModelPlanContent = {
-  files: ["model.pt", "tokens.npy"].map((path) => ({ path, bytes: 4000, probe: HASH })),
-  input: { model: 0, tokens: 1, mask: null, config: null, part: "performer." },
-  model: {
-    title: "PerformerLM",
-    dim: 8,
-    flow: "reversible",
-    causal: true,
-    kernel: "softmax",
-    rules: "exact",
-    layers: [HASH, null].map((projectionHash) => ({ heads: 2, headDim: 4, features: 16, projectionHash })),
-  },
-  encodings: false,
-  output: { dtype: "f32", shape: [1, 100, 20] },
-  shards: { keys: [0, 30, 60, 100], queries: [0, 30, 60, 100] },
-};
-
-const planOf = (content: PlanContent): ShardPlan => {
-  return { ...content, version: "1.2.3", id: idOfPlan("1.2.3", content), path: "plan.json", folder: "/" };
-};
-const MODEL_PLAN = { ...MODEL, version: "1.2.3", id: idOfModelPlan("1.2.3", MODEL), path: "plan.json", folder: "/" };
+const MODEL_PLAN = modelPlan();
 const textOf = (content: PlanContent) => planText(planOf(content));
 const encoded = (text: string) => new TextEncoder().encode(text);
 const decoded = (bytes: Uint8Array) => new TextDecoder().decode(bytes);

@@ -1,6 +1,7 @@
 /**
  * Checkpoints of torch 1.6 and later (torch/serialization.py `_save`): a zip of NAME/data.pkl, NAME/data/KEY for each
- * storage, and NAME/byteorder since 2.1. Tensors are read in place.
+ * storage, and NAME/byteorder since 2.1. Tensors are read in place, and stored members not held to their checksums: torch leaves those out
+ * where it is told so (`torch.serialization.set_crc32_options`).
  */
 import type { ByteSource, SpoolFile } from "../bytes.ts";
 import { InputError } from "../errors.ts";

@@ -16,7 +16,7 @@ import { type PartialNames, PartialOutput, readJournal, removeJournal, replaceJo
 import { isSame, ownMark, type ProcessMark, runs } from "./processes.ts";
 import type { MeanSums } from "./rules_uniform.ts";
 import { writtenOf } from "./run_journal_fields.ts";
-import { FieldError } from "./shard/fields.ts";
+import { FieldError } from "./fields.ts";
 import type { State } from "./state.ts";
 import type { Stopwatch } from "./timing.ts";
 import { count } from "./words.ts";

@@ -5,7 +5,7 @@
 import type { ProcessMark } from "./processes.ts";
 import type { HeadFit } from "./fitted.ts";
 import type { Checkpoint, JournalInput, Written } from "./run_journal.ts";
-import { Fields } from "./shard/fields.ts";
+import { Fields } from "./fields.ts";
 
 const MAX_TEXT = 1 << 16;
 

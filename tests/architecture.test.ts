@@ -29,7 +29,7 @@ function staticImportsOf(file: string): string[] {
 }
 
 const LAYERS: readonly RegExp[] = [
-  /^kernels\/|^src\/(errors|system_errors|tensor|words|version|statistics|timing|in_flight|threads)\.ts$/,
+  /^kernels\/|^src\/(errors|system_errors|tensor|words|fields|version|statistics|timing|in_flight|threads)\.ts$/,
   /^src\/plots\/|^src\/(bytes|disk|disk_names|claim|processes|stream_sink|packed|partial_output|pipe_\w+|random|sobol|sobol_directions|closed_forms|predicted_error|feature_map|plan|decay|state|near_far|near_far_flops|near_far_sizes|far_state|rules_table|moments|symmetric|fitted|row_transform|sliding_window)\.ts$/,
   /^src\/(assets|projection|attention|backend|metrics|rules_plan)\.ts$/,
   /^src\/(backends|formats)\//,

@@ -1,6 +1,6 @@
 /** Plans of models as files: every field is checked before anything is opened. */
 import { RULES } from "../rules_table.ts";
-import { Fields } from "./fields.ts";
+import { Fields } from "../fields.ts";
 import type { ModelPlanContent, PlannedLayer, PlannedModel } from "./model_plan.ts";
 import { boundsOf, filesOf, isSize, MAX_TEXT } from "./plan_fields.ts";
 

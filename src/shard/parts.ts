@@ -8,7 +8,7 @@ import { InputError } from "../errors.ts";
 import { openContainer } from "../formats/mod.ts";
 import { openSink, type SinkOptions } from "../formats/sink.ts";
 import type { TensorSink } from "../tensor.ts";
-import { FieldError, Fields, jsonOf } from "./fields.ts";
+import { FieldError, Fields, jsonOf } from "../fields.ts";
 import { type PartsPlan, rangesOfShard, shardCount, shardName } from "./plan.ts";
 import type { Survey } from "./states.ts";
 

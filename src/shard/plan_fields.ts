@@ -1,7 +1,7 @@
 /** Fields that plans of all kinds have. */
 import { isAbsolute } from "node:path";
 import { plain } from "../words.ts";
-import { Fields } from "./fields.ts";
+import { Fields } from "../fields.ts";
 import { MAX_SHARDS, type PlannedFile } from "./plan.ts";
 
 /** Letters of a name. */

@@ -11,7 +11,7 @@ import type { Fit, HeadFit } from "../fitted.ts";
 import { MAX_RANK } from "../formats/view.ts";
 import { PROJECTIONS } from "../projection.ts";
 import { type DType, DTYPE_BYTES } from "../tensor.ts";
-import { FieldError, Fields, jsonOf } from "./fields.ts";
+import { FieldError, Fields, jsonOf } from "../fields.ts";
 import { idOfModelPlan, MODEL_PLAN_SCHEMA, type ModelPlan } from "./model_plan.ts";
 import { modelContentOf } from "./model_plan_file.ts";
 import {

@@ -1,5 +1,5 @@
 /** JSON from somebody else, key by key: each value is checked when it is taken, and keys that nobody took are refused. */
-import { brief } from "../words.ts";
+import { brief } from "./words.ts";
 
 /** What is wrong, and where: "sizes.heads is 0, expected a whole number from 1 to …". */
 export class FieldError extends Error {}

@@ -89,7 +89,6 @@ const SINGLE: Readonly<Record<string, string>> = {
   "state-out": "every input would write the same state; performer state build makes states",
   report: "a page shows one run",
   health: "it is a report per head of one input; attend to that input alone",
-  "max-memory": "memory that runs have left lies about until it is collected, and is not counted",
   profile: "times of stages are those of one run",
   plot: "a plot shows one run",
   "dry-run": "it predicts one run; performer explain does for an input of the list",
@@ -101,6 +100,9 @@ function refuseFlags({ arguments: [input], flags, sources }: Invocation): void {
   if (input !== undefined) throw cannot(`"${input}"`, "the list names the inputs, leave the one or the other out");
   for (const [name, why] of Object.entries(SINGLE)) {
     if (sources[name] === "flag" && flags[name] !== false) throw cannot(`--${name}`, why);
+  }
+  if (flags["max-memory"] !== undefined) { // a ceiling is kept or refused, wherever it was set
+    throw cannot("--max-memory", "memory that runs have left lies about until it is collected, and is not counted");
   }
   const format = formatOf({ flags, sources });
   if (format === "csv" || format === "md") throw cannot(`--format ${format}`, "expected text, json or jsonl");

@@ -8,21 +8,12 @@ import { RandomStream } from "../../src/random.ts";
 import { attend } from "../../src/run.ts";
 import type { TensorSource, Tile } from "../../src/tensor.ts";
 import { memoryTensor } from "../unit/memory_tensor.ts";
+import { PLAIN } from "../plain_attention.ts";
 import { describeBackends } from "./backends.ts";
 
 const [ROWS, HEADS, KV_HEADS, WIDTH] = [90, 4, 2, 4];
 
-const BASE: Attention = {
-  compat: "exact",
-  features: "positive",
-  numFeatures: 8,
-  projection: "orthogonal",
-  norms: "chi",
-  seed: 3,
-  causal: false,
-  scale: null,
-  given: null,
-};
+const BASE: Attention = { ...PLAIN, numFeatures: 8 };
 const NEAR = { window: 8, heavy: 4, far: "taylor1", clusters: null, top: 0 } as const;
 const ways: [string, Partial<Attention>][] = [
   ["random features", {}],

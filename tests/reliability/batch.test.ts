@@ -218,6 +218,7 @@ describe("what is refused before anything is computed", () => {
     ["a.npy\n", ["--report", "r.html"], "--report"],
     ["a.npy\n", ["--health"], "--health"],
     ["a.npy\n", ["--dry-run"], "--dry-run"],
+    ["a.npy\n", ["--max-memory", "1GB"], "--max-memory"],
     ["a.npy\n", ["--format", "csv"], "--format csv"],
     ["a.npy\n", ["--resume"], "--resume"],
     ["a.npy\n", ["--checkpoint-seconds", "3"], "--checkpoint-seconds"],
@@ -228,6 +229,14 @@ describe("what is refused before anything is computed", () => {
     expect(stderr).toContain(words);
     expect([stdout, code]).toEqual(["", /no input|not text/.test(words) ? 3 : 2]);
     expect(existsSync(path("none"))).toBe(false);
+  });
+
+  test("a ceiling of the environment is not passed over", async () => {
+    writeFileSync(path("some.txt"), good[0]);
+    const { code, stderr } = await inside(["attend", "--batch", path("some.txt")], {
+      env: { PERFORMER_MAX_MEMORY: "1GB" },
+    });
+    expect([code, stderr]).toEqual([2, expect.stringContaining("Cannot use --batch with --max-memory")]);
   });
 
   test("a backend that is not there", async () => {

@@ -25,6 +25,7 @@ import { attend } from "../../src/run.ts";
 import { npyBytes, ROOT, RUNTIMES, scratch, wave } from "../cli/process.ts";
 import { rejection } from "../formats/support.ts";
 import { zipOf } from "../formats/torch_made.ts";
+import { PLAIN } from "../plain_attention.ts";
 
 const { path, remove } = scratch();
 afterAll(remove);
@@ -33,17 +34,7 @@ const ROWS = 512;
 const bytes = npyBytes([ROWS, 8], wave);
 beforeAll(() => writeFileSync(path("whole.npy"), bytes));
 
-const attention: Attention = {
-  compat: "exact",
-  features: "elu",
-  numFeatures: 8,
-  projection: "orthogonal",
-  norms: "chi",
-  seed: 0,
-  causal: false,
-  scale: null,
-  given: null,
-};
+const attention: Attention = { ...PLAIN, features: "elu" };
 
 /** Attends to a file and calls `during` after the first tile of the first pass (or of the `stage` named); the error, and what is left. */
 async function attended(
